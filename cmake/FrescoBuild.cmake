@@ -1,0 +1,134 @@
+# How every target of Fresco is built: the language, the warnings, the sanitizers, and the ladder (see fresco_library).
+include_guard(GLOBAL)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
+endif()
+# Line tables are enough for a useful backtrace and keep a build's size and link time small.
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+
+find_program(FRESCO_CCACHE ccache)
+if(FRESCO_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${FRESCO_CCACHE}")
+endif()
+
+add_library(fresco_options INTERFACE)
+target_compile_features(fresco_options INTERFACE cxx_std_20)
+target_compile_options(fresco_options INTERFACE
+  -Wall -Wextra -Werror -Wnon-virtual-dtor -Woverloaded-virtual -Wno-missing-field-initializers)
+# gcc 12 reports these in code of libtorch and the standard library that it has inlined, where they are not true.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(fresco_options INTERFACE -Wno-maybe-uninitialized -Wno-dangling-pointer -Wno-restrict -Wno-stringop-overflow -Wno-array-bounds)
+endif()
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(fresco_options INTERFACE -Wthread-safety -Wthread-safety-beta)
+endif()
+find_program(FRESCO_MOLD mold)
+if(FRESCO_MOLD)
+  target_link_options(fresco_options INTERFACE -fuse-ld=mold)
+endif()
+if(FRESCO_SANITIZER STREQUAL "address")
+  target_compile_options(fresco_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(fresco_options INTERFACE -fsanitize=address,undefined)
+elseif(FRESCO_SANITIZER STREQUAL "thread")
+  target_compile_options(fresco_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(fresco_options INTERFACE -fsanitize=thread)
+elseif(FRESCO_SANITIZER)
+  message(FATAL_ERROR "FRESCO_SANITIZER is '${FRESCO_SANITIZER}': it takes address, thread, or nothing")
+endif()
+
+# The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own, which only the
+# targets that name it in DEPS get: including a header of a rung that is not a dependency does not compile, and a
+# dependency on a higher rung does not configure.
+set(FRESCO_RUNGS base kernels precision checkpoint models diffusion engine scheduling rpc apps)
+
+function(_fresco_rung_index rung out)
+  list(FIND FRESCO_RUNGS "${rung}" index)
+  if(index EQUAL -1)
+    message(FATAL_ERROR "unknown rung '${rung}': one of ${FRESCO_RUNGS}")
+  endif()
+  set(${out} ${index} PARENT_SCOPE)
+endfunction()
+
+# Where <include root>/<dir> is a link to the source folder <dir>.
+function(_fresco_include_root target dir out)
+  set(root "${CMAKE_BINARY_DIR}/ladder/${target}")
+  get_filename_component(parent "${root}/${dir}" DIRECTORY)
+  file(MAKE_DIRECTORY "${parent}")
+  file(CREATE_LINK "${CMAKE_SOURCE_DIR}/${dir}" "${root}/${dir}" SYMBOLIC)
+  set(${out} "${root}" PARENT_SCOPE)
+endfunction()
+
+function(_fresco_check_ladder target rung)
+  _fresco_rung_index("${rung}" own)
+  foreach(dep IN LISTS ARGN)
+    if(TARGET ${dep})
+      get_target_property(below ${dep} FRESCO_RUNG)
+      if(below)
+        _fresco_rung_index("${below}" index)
+        if(index GREATER own)
+          message(FATAL_ERROR "${target} (rung ${rung}) may not depend on ${dep} (rung ${below}): it is above")
+        endif()
+      endif()
+    endif()
+  endforeach()
+endfunction()
+
+# fresco_library(NAME RUNG rung SOURCES files... [DEPS targets...] [PRIVATE_DEPS targets...] [TORCH])
+#   A static library of the files of the current folder (header-only where no SOURCES are given). DEPS are those that its
+#   public headers include; PRIVATE_DEPS only its .cc files. TORCH: its files see ATen, privately.
+function(fresco_library name)
+  cmake_parse_arguments(ARG "TORCH" "RUNG" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "fresco_library(${name}): unknown arguments ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  file(RELATIVE_PATH dir "${CMAKE_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}")
+  _fresco_include_root(${name} "${dir}" root)
+  _fresco_check_ladder(${name} "${ARG_RUNG}" ${ARG_DEPS} ${ARG_PRIVATE_DEPS})
+  if(ARG_SOURCES)
+    add_library(${name} STATIC ${ARG_SOURCES})
+    target_include_directories(${name} PUBLIC "${root}")
+    target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE fresco_options ${ARG_PRIVATE_DEPS})
+    if(ARG_TORCH)
+      target_link_libraries(${name} PRIVATE Fresco::Torch)
+    endif()
+  else()
+    add_library(${name} INTERFACE)
+    target_include_directories(${name} INTERFACE "${root}")
+    target_link_libraries(${name} INTERFACE ${ARG_DEPS})
+  endif()
+  set_target_properties(${name} PROPERTIES FRESCO_RUNG "${ARG_RUNG}")
+endfunction()
+
+# fresco_binary(NAME SOURCES files... DEPS targets... [TORCH]): a program in build/bin.
+function(fresco_binary name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  file(RELATIVE_PATH dir "${CMAKE_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}")
+  _fresco_include_root(${name} "${dir}" root)
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE "${root}")
+  target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS})
+  if(ARG_TORCH)
+    target_link_libraries(${name} PRIVATE Fresco::Torch)
+  endif()
+endfunction()
+
+# fresco_test(NAME SOURCES files... DEPS targets... [LABELS labels...] [ENVIRONMENT vars...] [TORCH]): a GoogleTest program; each of its
+# tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS: ctest's;
+# "service" marks what runs a server, "slow" what takes over ten seconds.
+function(fresco_test name)
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
+  target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  if(ARG_TORCH)
+    target_link_libraries(${name} PRIVATE Fresco::Torch)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  include(GoogleTest)
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
+    DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" ENVIRONMENT "${ARG_ENVIRONMENT}")
+endfunction()

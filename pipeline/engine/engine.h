@@ -1,0 +1,113 @@
+// One model on one device: from ImageSpec to Image, one denoising step at a time, many images together.
+//
+//   FRESCO_ASSIGN_OR_RETURN(auto job, engine.Prepare(spec));
+//   while (!job->done()) engine.Step({job.get()});
+//   FRESCO_ASSIGN_OR_RETURN(Image image, engine.Finish(*job));
+//
+// This header and those it includes are free of torch and protobuf: whoever schedules images sees no tensor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "pipeline/engine/image_spec.h"
+#include "pipeline/image/image.h"
+
+namespace fresco {
+
+// What a model is and takes; constant after load.
+struct ModelInfo {
+  std::string name;          // as the configuration calls it
+  std::string architecture;  // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
+  std::string device;        // "cpu", "cuda:0"
+  std::string precision;     // what is computed in: "fp32", "bf16", …
+  std::string weights_digest;  // "sha256:…" over the weights as stored
+  // Defaults for whatever a request leaves out.
+  int default_width = 1024;
+  int default_height = 1024;
+  int default_steps = 28;
+  float default_guidance_scale = 7.0f;
+  int default_max_sequence_length = 256;
+  // Limits that follow from the weights.
+  int size_multiple = 16;   // pixels: VAE factor times patch size
+  int max_size = 1536;      // pixels, either side: the position table's reach
+  int max_sequence_length_limit = 512;  // T5 tokens; 0: the model has no T5
+  struct Component {
+    std::string name;       // "transformer", "text_encoder", …, "vae"
+    std::string precision;  // of its weights
+    int64_t weight_bytes = 0;
+  };
+  std::vector<Component> components;
+};
+
+// Something a person should hear about an image that was drawn all the same.
+struct Warning {
+  enum class Kind { kPromptTruncated, kValueClamped, kPrecisionFallback };
+  Kind kind = Kind::kPromptTruncated;
+  std::string field;    // the request's field: "prompt"
+  std::string message;  // "prompt has 91 CLIP tokens, of which the first 77 are used"
+};
+
+// An image being drawn. Made by an Engine and understood only by it; belongs to one owner at a time; may be destroyed on
+// any thread, at any step.
+class ImageJob {
+ public:
+  virtual ~ImageJob() = default;
+  const ImageSpec& spec() const { return spec_; }
+  int step() const { return step_; }  // steps done
+  bool done() const { return step_ >= spec_.steps; }
+  const std::vector<Warning>& warnings() const { return warnings_; }
+
+ protected:
+  explicit ImageJob(ImageSpec spec) : spec_(std::move(spec)) {}
+  ImageSpec spec_;
+  int step_ = 0;
+  std::vector<Warning> warnings_;
+};
+
+struct EngineStats {
+  int64_t prompt_cache_hits = 0;
+  int64_t prompt_cache_misses = 0;
+  int64_t nonfinite_outputs = 0;  // images that failed because a velocity or a pixel was NaN or infinite
+  int64_t weight_bytes = 0;       // on the device
+  int64_t allocated_bytes = 0;    // on the device, now, by this process's tensors (weights too)
+  int64_t peak_bytes = 0;         // the most that allocated_bytes has been
+};
+
+// Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device.
+// Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device or
+// libtorch reports, DATA_LOSS for a NaN or infinite result. libtorch's exceptions do not leave it.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const ModelInfo& info() const = 0;
+  virtual EngineStats stats() const = 0;
+
+  // INVALID_ARGUMENT, naming the field, for a spec that the model cannot draw. Cheap and thread-safe.
+  virtual absl::Status Validate(const ImageSpec& spec) const = 0;
+
+  // Jobs whose specs have equal keys can be in one Step. Thread-safe.
+  virtual std::string BatchKey(const ImageSpec& spec) const = 0;
+
+  // Tokenises, encodes the texts or takes them from the cache, draws the noise.
+  virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;
+
+  // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done. One status
+  // per job, in order: a job whose result is not finite fails alone and must not be stepped again; an error of the whole
+  // forward is every job's.
+  virtual std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) = 0;
+
+  // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a side.
+  virtual absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) = 0;
+
+  // The finished picture; the job must be done().
+  virtual absl::StatusOr<Image> Finish(ImageJob& job) = 0;
+};
+
+}  // namespace fresco

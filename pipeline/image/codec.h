@@ -1,0 +1,42 @@
+// PNG, JPEG and WebP, with the parameters of a picture written into it. Over libpng, libjpeg-turbo and libwebp.
+// All functions are thread-safe; errors are INVALID_ARGUMENT for bad input and say what is wrong with it.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "pipeline/image/image.h"
+
+namespace fresco {
+
+enum class ImageFormat { kPng, kJpeg, kWebp };
+
+std::string_view MimeType(ImageFormat format);       // "image/png"
+std::string_view FileExtension(ImageFormat format);  // "png", "jpg", "webp"
+
+// Named texts kept inside a picture (UTF-8), in this order. PNG: a tEXt chunk each where it is ASCII, else iTXt. JPEG and
+// WebP: one XMP packet with a property per key, and EXIF's ImageDescription and Software.
+using ImageMetadata = std::vector<std::pair<std::string, std::string>>;
+
+struct EncodeOptions {
+  ImageFormat format = ImageFormat::kPng;
+  int quality = 90;         // 1..100; JPEG and WebP only
+  int png_compression = 6;  // zlib's level, 0..9
+  ImageMetadata metadata;
+};
+
+absl::StatusOr<std::string> EncodeImage(const Image& image, const EncodeOptions& options);
+
+struct DecodedImage {
+  Image image;  // alpha is laid over white
+  ImageFormat format = ImageFormat::kPng;
+  ImageMetadata metadata;
+};
+
+// The format is found from the first bytes. A picture of more than max_pixels is refused before its pixels are decoded.
+absl::StatusOr<DecodedImage> DecodeImage(std::string_view bytes, int64_t max_pixels = 64 << 20);
+
+}  // namespace fresco

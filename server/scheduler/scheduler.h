@@ -1,0 +1,102 @@
+// Queues requests and advances what runs, one denoising step at a time: one worker thread per device, which at every step
+// boundary asks the policy (policy.h, a pure function) which waiting images start and which running ones form this step's
+// batch. Images are encoded on a pool of their own. Knows engines and the clock; nothing of gRPC, configuration files or metrics
+// libraries.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "pipeline/base/clock.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/image/codec.h"
+#include "server/scheduler/event_channel.h"
+#include "server/scheduler/events.h"
+#include "server/scheduler/observer.h"
+
+namespace fresco {
+
+enum class RequestPriority { kInteractive, kStandard, kBatch };
+
+// A validated request: one ImageSpec per image.
+struct GenerationRequest {
+  std::string id;      // unique per tenant among waiting and running requests
+  std::string tenant;  // whose; empty: everybody's
+  std::string model;
+  std::vector<ImageSpec> images;
+  RequestPriority priority = RequestPriority::kStandard;
+  absl::Time deadline = absl::InfiniteFuture();
+  int preview_every = 0;
+  int preview_max_side = 512;  // pixels
+  EncodeOptions encode;        // metadata of the request; the scheduler adds each image's own (seed, provenance)
+};
+
+struct SchedulerOptions {
+  int max_queue = 256;  // requests waiting
+  int max_batch = 8;    // images per step
+  int encode_threads = 1;
+  absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
+  int64_t channel_bytes = 32 << 20;                        // events a channel holds before it is full
+  std::string software = "fresco";                         // for provenance
+};
+
+struct RequestSnapshot {
+  std::string id, tenant, model;
+  RequestPriority priority = RequestPriority::kStandard;
+  bool waiting = true;
+  int images_done = 0, image_count = 0, steps_done = 0, total_steps = 0;
+  absl::Time received;
+};
+
+struct DeviceSnapshot {
+  std::string device;
+  std::vector<std::string> models;
+  int batch_size = 0;  // images in the current step
+};
+
+struct SchedulerSnapshot {
+  int waiting = 0, running = 0;  // requests
+  bool draining = false;
+  std::vector<RequestSnapshot> requests;
+  std::vector<DeviceSnapshot> devices;
+};
+
+// Thread-safe. The destructor cancels what is left and joins.
+class Scheduler {
+ public:
+  // Loads the engine on the device's own thread; called there once.
+  using EngineLoader = std::function<absl::StatusOr<std::unique_ptr<Engine>>()>;
+  using LoadedCallback = std::function<void(const absl::StatusOr<const Engine*>&)>;
+
+  // `clock` and `observer` (may be null) outlive the scheduler.
+  Scheduler(const SchedulerOptions& options, Clock* clock, SchedulerObserver* observer);
+  ~Scheduler();
+
+  // Has the device's worker (made at the first use of its name) load an engine for `model`; `loaded` hears of it on that
+  // thread. The engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
+  void AddModel(const std::string& model, const std::string& device, EngineLoader loader, LoadedCallback loaded);
+
+  // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, or no engine of that model
+  // is loaded), ALREADY_EXISTS (id of the same tenant waiting or running), DEADLINE_EXCEEDED. Refusals that may pass later carry
+  // a RetryAfter (retry.h). Events arrive in the channel, whose last event is Completed or Failed.
+  absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
+
+  // Ends a request at the next step boundary, with CANCELLED; NOT_FOUND if this tenant has none of that id.
+  absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
+
+  // From now on Submit refuses. Returns true when nothing is left, false at `deadline`.
+  bool Drain(absl::Time deadline);
+
+  SchedulerSnapshot Snapshot() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fresco
