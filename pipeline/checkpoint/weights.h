@@ -1,0 +1,59 @@
+// The weights of one component (a transformer, a text encoder, a VAE), however many files they lie in.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pipeline/checkpoint/safetensors.h"
+
+namespace fresco {
+
+// File stems: diffusers calls its own "diffusion_pytorch_model", transformers "model".
+inline constexpr std::string_view kDiffusersStem = "diffusion_pytorch_model";
+inline constexpr std::string_view kTransformersStem = "model";
+
+// Immutable and thread-safe once open; cheap to copy (the mappings are shared).
+class WeightStore {
+ public:
+  // The weights in folder `dir`. In this order: STEM.safetensors, STEM.safetensors.index.json (sharded), then variants:
+  // STEM.VARIANT.safetensors, STEM.safetensors.index.VARIANT.json or STEM.VARIANT.safetensors.index.json (first by name
+  // where several are; fp32 before the others). `variant`, where given, is the only one looked for. NOT_FOUND where
+  // there is none (says what was looked for), INVALID_ARGUMENT for an unsound file or index (a shard that the index
+  // names is missing, a tensor lies in another shard than it says, a shard's name leads out of the folder).
+  static absl::StatusOr<WeightStore> Open(const std::string& dir, std::string_view stem, std::string_view variant = "");
+
+  // One file.
+  static absl::StatusOr<WeightStore> OpenFile(const std::string& path);
+
+  // As SafetensorsFile::Find.
+  absl::StatusOr<TensorView> Find(std::string_view name) const;
+  bool Contains(std::string_view name) const { return owners_.find(name) != owners_.end(); }
+
+  std::vector<std::string> Names() const;            // sorted by bytes
+  int64_t total_bytes() const;                       // of all tensors' data
+  const std::string& path() const { return path_; }  // the file or index that was opened
+  // The file that holds `name`, for error messages; path() where none does.
+  const std::string& PathOf(std::string_view name) const;
+
+  // "sha256:" and 64 hexadecimal digits over names, types, shapes and data, the same however the tensors are spread
+  // over files: SHA-256 of the concatenation, over all tensors in byte order of their names, of
+  //   name '\0' dtype name '\0' shape as decimal numbers joined by ',' '\0' and the 32 bytes of SHA-256 of the data.
+  // Reads everything (about 2 GB/s per thread); tensors are hashed by `threads` threads of its own. Call it when and
+  // where it does not delay anything.
+  absl::StatusOr<std::string> Digest(int threads = 1) const;
+
+ private:
+  WeightStore() = default;
+  absl::Status Add(std::shared_ptr<const SafetensorsFile> file, std::string_view only_name);
+
+  std::string path_;
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> owners_;  // tensor name → its file
+};
+
+}  // namespace fresco

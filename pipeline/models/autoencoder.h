@@ -1,0 +1,75 @@
+// The variational autoencoder between images and latents, as diffusers' AutoencoderKL computes it; facts/sd35.md, VAE.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "pipeline/models/observer.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+// vae/config.json.
+struct AutoencoderConfig {
+  int64_t image_channels = 3;
+  int64_t latent_channels = 0;              // C
+  std::vector<int64_t> block_out_channels;  // from the image inwards
+  int64_t layers_per_block = 2;
+  int64_t norm_num_groups = 32;
+  bool use_quant_conv = false;
+  bool use_post_quant_conv = false;
+  bool mid_block_attention = true;
+  double scaling_factor = 1.0;
+  double shift_factor = 0.0;
+
+  int64_t downscale() const { return int64_t{1} << (block_out_channels.size() - 1); }  // pixels a latent's side
+};
+
+absl::StatusOr<AutoencoderConfig> ReadAutoencoderConfig(const std::string& dir);
+
+struct AutoencoderWeights;
+
+// Immutable and thread-safe once loaded (see ClipTextModel).
+class Autoencoder {
+ public:
+  struct Posterior {
+    at::Tensor mean;    // [B, C, H / downscale, W / downscale], as the encoder gives it: not scaled for the transformer
+    at::Tensor logvar;  // likewise, clamped to [-30, 20]
+  };
+
+  static absl::StatusOr<Autoencoder> Load(const std::string& dir, const Placement& placement);
+
+  // Between the autoencoder's latents z and those the transformer works on: (z - shift_factor) * scaling_factor and
+  // back.
+  at::Tensor ToTransformer(const at::Tensor& z) const;
+  at::Tensor FromTransformer(const at::Tensor& latents) const;
+
+  // z [B, C, h, w] of the autoencoder (see FromTransformer), in the placement's type → images [B, 3, h * downscale,
+  // w * downscale], about -1..1 and not clamped; strides may be channels-last. A sample does not depend on the rest of
+  // the batch. Throws libtorch's exceptions; call it under InferenceMode. Observed stages: "conv_in", "mid_block",
+  // "up_block.N", "image".
+  at::Tensor Decode(const at::Tensor& z, const Observer& observer = {}) const;
+
+  // images [B, 3, H, W], -1..1, H and W multiples of downscale. Observed stages: "conv_in", "down_block.N",
+  // "mid_block", "moments".
+  Posterior Encode(const at::Tensor& images, const Observer& observer = {}) const;
+
+  const AutoencoderConfig& config() const { return config_; }
+  const Placement& placement() const { return placement_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+
+ private:
+  Autoencoder() = default;
+
+  AutoencoderConfig config_;
+  Placement placement_;
+  int64_t weight_bytes_ = 0;
+  std::shared_ptr<const AutoencoderWeights> weights_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,69 @@
+// CLIP text encoders (CLIP-L and CLIP-G), as transformers' CLIPTextModelWithProjection computes them; facts/sd35.md,
+// Text.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pipeline/models/observer.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+enum class ClipActivation { kQuickGelu, kGelu };
+
+// config.json of a text encoder.
+struct ClipConfig {
+  int64_t hidden_size = 0;        // D
+  int64_t intermediate_size = 0;  // of the feed-forward
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;
+  int64_t projection_dim = 0;  // P
+  int64_t vocab_size = 0;
+  int64_t max_positions = 0;  // longest T
+  int64_t eos_token_id = 2;   // 2: a wrong value that old configurations carry, see Encode
+  double layer_norm_eps = 1e-5;
+  ClipActivation activation = ClipActivation::kQuickGelu;
+};
+
+absl::StatusOr<ClipConfig> ReadClipConfig(const std::string& dir);
+
+struct ClipWeights;
+
+// Immutable and thread-safe once loaded, but libtorch's thread count is one per process: one computing thread per
+// device.
+class ClipTextModel {
+ public:
+  struct Output {
+    at::Tensor hidden;  // [B, T, D]: the state after all layers but the last 1 + clip_skip, without the final LayerNorm
+    at::Tensor pooled;  // [B, P]: the final LayerNorm's state at the end-of-text token, projected
+  };
+
+  // From a component folder (config.json and weights). Errors name file and tensor, with the expected and the actual
+  // shape.
+  static absl::StatusOr<ClipTextModel> Load(const std::string& dir, const Placement& placement);
+
+  // ids: [B, T] int64 on any device, values in [0, vocab_size), T <= max_positions. 0 <= clip_skip < num_layers.
+  // The end of the text is at argmax(ids) where eos_token_id is 2, else at the first id equal to eos_token_id (the
+  // first token where there is none). A row's result does not depend on the other rows. Throws libtorch's exceptions;
+  // call it under InferenceMode. Observed stages: "embeddings", "layer.N", "final_layer_norm", "pooled".
+  Output Encode(const at::Tensor& ids, int clip_skip, const Observer& observer = {}) const;
+
+  const ClipConfig& config() const { return config_; }
+  const Placement& placement() const { return placement_; }
+  int64_t weight_bytes() const { return weight_bytes_; }  // as placed
+
+ private:
+  ClipTextModel() = default;
+
+  ClipConfig config_;
+  Placement placement_;
+  int64_t weight_bytes_ = 0;
+  std::shared_ptr<const ClipWeights> weights_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,50 @@
+// The transformer of Stable Diffusion 3 and 3.5 (MMDiT, MMDiT-X), as diffusers' SD3Transformer2DModel computes it;
+// facts/sd35.md, Transformer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pipeline/models/mmdit_config.h"
+#include "pipeline/models/observer.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+struct MmditWeights;
+class PositionTable;
+
+// Immutable and thread-safe once loaded (see ClipTextModel), but for a guarded, bounded cache of position embeddings by
+// size.
+class Mmdit {
+ public:
+  static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement);
+
+  // latents [B, C, H, W] and text [B, T, J] and pooled [B, P] in the placement's type, timesteps [B] fp32 in 0..1000
+  // (may be fractional, each sample its own), all on the placement's device; H and W multiples of patch_size, at most
+  // pos_embed_max_size * patch_size. Returns the velocity [B, C, H, W] in the placement's type. Each sample's result is
+  // the same, bit for bit, whatever the rest of the batch and its size (on the CPU). Throws libtorch's exceptions; call
+  // it under InferenceMode. Observed stages: "pos_embed" (patches with positions [B, N, D]), "temb" [B, D], "context"
+  // [B, T, D], "block.N.hidden", "block.N.context" (but for the last block), "velocity".
+  at::Tensor Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
+                     const at::Tensor& timesteps, const Observer& observer = {}) const;
+
+  const MmditConfig& config() const { return config_; }
+  const Placement& placement() const { return placement_; }
+  int64_t weight_bytes() const { return weight_bytes_; }  // on the device; the position table stays in its file
+
+ private:
+  Mmdit() = default;
+
+  MmditConfig config_;
+  Placement placement_;
+  int64_t weight_bytes_ = 0;
+  std::shared_ptr<const MmditWeights> weights_;
+  std::shared_ptr<PositionTable> positions_;
+};
+
+}  // namespace fresco

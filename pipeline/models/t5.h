@@ -1,0 +1,58 @@
+// T5 v1.1 encoder (gated GELU), as transformers' T5EncoderModel computes it; facts/sd35.md, Text.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pipeline/models/observer.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+// config.json of a T5 encoder.
+struct T5Config {
+  int64_t d_model = 0;  // D
+  int64_t d_kv = 0;     // of one head
+  int64_t d_ff = 0;
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;
+  int64_t vocab_size = 0;
+  int64_t relative_buckets = 32;
+  int64_t relative_max_distance = 128;
+  double layer_norm_eps = 1e-6;
+};
+
+absl::StatusOr<T5Config> ReadT5Config(const std::string& dir);
+
+struct T5Weights;
+
+// Immutable and thread-safe once loaded (see ClipTextModel).
+class T5Encoder {
+ public:
+  // From a component folder. In fp16 the feed-forward's down-projections stay in fp32, and with them the residual, as
+  // in transformers: their results leave fp16's range.
+  static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement);
+
+  // ids: [B, T] int64, values in [0, vocab_size). Returns [B, T, D] in the placement's type. There is no attention
+  // mask: pads are attended to. A row's result does not depend on the other rows. Throws libtorch's exceptions; call it
+  // under InferenceMode. Observed stages: "embeddings", "block.N", "final_layer_norm".
+  at::Tensor Encode(const at::Tensor& ids, const Observer& observer = {}) const;
+
+  const T5Config& config() const { return config_; }
+  const Placement& placement() const { return placement_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+
+ private:
+  T5Encoder() = default;
+
+  T5Config config_;
+  Placement placement_;
+  int64_t weight_bytes_ = 0;
+  std::shared_ptr<const T5Weights> weights_;
+};
+
+}  // namespace fresco
