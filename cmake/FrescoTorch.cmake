@@ -20,7 +20,7 @@ message(STATUS "libtorch: ${FRESCO_TORCH_ROOT}")
 
 add_library(Fresco::Torch INTERFACE IMPORTED)
 set_target_properties(Fresco::Torch PROPERTIES
-  INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${FRESCO_TORCH_ROOT}/include"
+  INTERFACE_INCLUDE_DIRECTORIES "${FRESCO_TORCH_ROOT}/include"
   INTERFACE_LINK_LIBRARIES "${FRESCO_TORCH_ROOT}/lib/libtorch_cpu.so;${FRESCO_TORCH_ROOT}/lib/libc10.so"
   # Its own RUNPATHs find the rest (OpenMP, CUDA's runtime) beside it.
   INTERFACE_LINK_OPTIONS "-Wl,-rpath,${FRESCO_TORCH_ROOT}/lib")

@@ -4,7 +4,9 @@
 
 namespace fresco {
 
-absl::Time SystemClock::Now() const { return absl::Now(); }
+absl::Time SystemClock::Now() const {
+  return absl::Now();
+}
 
 void SystemClock::WaitUntil(CondVar* condition, Mutex* mutex, absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) {

@@ -14,7 +14,8 @@ class Clock {
 
   virtual absl::Time Now() const = 0;
 
-  // Waits until `condition` is notified or Now() reaches `deadline` (InfiniteFuture: no limit). May wake without a reason.
+  // Waits until `condition` is notified or Now() reaches `deadline` (InfiniteFuture: no limit). May wake without a
+  // reason.
   virtual void WaitUntil(CondVar* condition, Mutex* mutex, absl::Time deadline) FRESCO_REQUIRES(mutex) = 0;
 };
 

@@ -38,7 +38,9 @@ class FRESCO_THREAD_ATTRIBUTE(capability("mutex")) Mutex {
 // Holds a mutex for a scope.
 class FRESCO_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
  public:
-  explicit MutexLock(Mutex* mutex) FRESCO_THREAD_ATTRIBUTE(acquire_capability(mutex)) : mutex_(mutex) { mutex_->Lock(); }
+  explicit MutexLock(Mutex* mutex) FRESCO_THREAD_ATTRIBUTE(acquire_capability(mutex)) : mutex_(mutex) {
+    mutex_->Lock();
+  }
   ~MutexLock() FRESCO_THREAD_ATTRIBUTE(release_capability()) { mutex_->Unlock(); }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
@@ -62,8 +64,10 @@ class CondVar {
   // Returns false if `timeout` passed without a notification.
   bool WaitFor(Mutex* mutex, std::chrono::nanoseconds timeout) FRESCO_REQUIRES(mutex) {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    // wait_until on the system clock: gcc 12's tsan does not intercept pthread_cond_clockwait, which the steady clock uses.
-    const bool notified = condition_.wait_until(lock, std::chrono::system_clock::now() + timeout) == std::cv_status::no_timeout;
+    // wait_until on the system clock: gcc 12's tsan does not intercept pthread_cond_clockwait, which the steady clock
+    // uses.
+    const bool notified =
+        condition_.wait_until(lock, std::chrono::system_clock::now() + timeout) == std::cv_status::no_timeout;
     lock.release();
     return notified;
   }

@@ -11,10 +11,9 @@
 #define FRESCO_STATUS_CONCAT(a, b) FRESCO_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function with the expression's status unless it is OK.
-#define FRESCO_RETURN_IF_ERROR(expression)                            \
-  do {                                                                \
-    if (absl::Status fresco_status = (expression); !fresco_status.ok()) \
-      return fresco_status;                                           \
+#define FRESCO_RETURN_IF_ERROR(expression)                                                    \
+  do {                                                                                        \
+    if (absl::Status fresco_status = (expression); !fresco_status.ok()) return fresco_status; \
   } while (false)
 
 // FRESCO_ASSIGN_OR_RETURN(auto x, F()): x is the value of F()'s StatusOr, or the enclosing function returns its status.

@@ -1,0 +1,26 @@
+# Whether the CUDA kernels are built (FRESCO_CUDA_KERNELS), by which nvcc, against which runtime. nvcc is run by hand
+# rather than by enable_language(CUDA), which PyPI's nvcc does not pass.
+include_guard(GLOBAL)
+
+set(FRESCO_CUDA_KERNELS OFF)
+if(FRESCO_CUDA STREQUAL "AUTO" AND EXISTS "/proc/driver/nvidia/version")
+  set(FRESCO_CUDA_KERNELS ON)
+elseif(FRESCO_CUDA STREQUAL "ON")
+  set(FRESCO_CUDA_KERNELS ON)
+endif()
+
+if(FRESCO_CUDA_KERNELS)
+  get_filename_component(site "${FRESCO_TORCH_ROOT}/.." ABSOLUTE)
+  find_program(FRESCO_NVCC nvcc HINTS "${site}/nvidia/cu13/bin" /usr/local/cuda/bin)
+  find_file(FRESCO_CUDART NAMES libcudart.so.13 PATHS "${site}/nvidia/cu13/lib" /usr/local/cuda/lib64 NO_DEFAULT_PATH)
+  if(NOT FRESCO_NVCC OR NOT FRESCO_CUDART)
+    if(FRESCO_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "FRESCO_CUDA=ON, but nvcc (${FRESCO_NVCC}) or libcudart.so.13 (${FRESCO_CUDART}) is missing: FRESCO_CUDA=ON ./dev build installs both")
+    endif()
+    message(STATUS "CUDA kernels: a GPU is here, but no nvcc; ./dev build installs it")
+    set(FRESCO_CUDA_KERNELS OFF)
+  else()
+    get_filename_component(FRESCO_CUDART_DIR "${FRESCO_CUDART}" DIRECTORY)
+    message(STATUS "CUDA kernels: ${FRESCO_NVCC}")
+  endif()
+endif()

@@ -1,0 +1,47 @@
+// The CUDA kernels, in a library of their own that is loaded when a GPU is used: nothing else links CUDA.
+// Torch-free; pointers are to device memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace fresco {
+
+enum class CudaElement : int32_t { kFloat32 = 0, kBFloat16 = 1 };
+
+// One job's part of a sampling update (guidance_math.h). All arrays hold `elements` values of one type.
+struct GuidanceEulerJob {
+  const void* uncond = nullptr;  // null: no guidance, the velocity is `cond`
+  const void* cond = nullptr;
+  void* latent = nullptr;  // updated in place
+  float guidance = 1;
+  float sigma_delta = 0;  // sigma_next - sigma, negative
+};
+
+// Immutable after load; thread-safe.
+class CudaLibrary {
+ public:
+  // NOT_FOUND if there is no such file (this build has no CUDA kernels), FAILED_PRECONDITION if it cannot be loaded
+  // here.
+  static absl::StatusOr<std::shared_ptr<const CudaLibrary>> Load(const std::string& path);
+  // Beside the running program: ../lib/libfresco_cuda.so of the folder it is in.
+  static std::string DefaultPath();
+
+  ~CudaLibrary();
+  CudaLibrary(const CudaLibrary&) = delete;
+  CudaLibrary& operator=(const CudaLibrary&) = delete;
+
+  // Enqueues the update of one job on `stream` (a cudaStream_t); does not wait. INTERNAL with CUDA's words if the
+  // launch fails.
+  absl::Status GuidanceEuler(CudaElement type, int64_t elements, const GuidanceEulerJob& job, void* stream) const;
+
+ private:
+  CudaLibrary() = default;
+  void* handle_ = nullptr;
+  const char* (*guidance_euler_)(int32_t, int64_t, const void*, const void*, void*, float, float, void*) = nullptr;
+};
+
+}  // namespace fresco
