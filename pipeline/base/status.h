@@ -1,11 +1,12 @@
 // Macros that pass an absl::Status up, and the words for adding where it happened.
 #pragma once
 
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
+#include "pipeline/base/strings.h"
 
 #define FRESCO_STATUS_CONCAT_INNER(a, b) a##b
 #define FRESCO_STATUS_CONCAT(a, b) FRESCO_STATUS_CONCAT_INNER(a, b)
@@ -29,8 +30,8 @@ namespace fresco {
 // The same code with "context: " before its message; OK stays OK. Payloads are kept.
 inline absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  absl::Status annotated(status.code(), absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload([&](std::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
+  absl::Status annotated(status.code(), StrCat(context, ": ", status.message()));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
   return annotated;
 }
 
