@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "pipeline/checkpoint/dtype.h"
 
@@ -44,7 +45,7 @@ class SafetensorsFile {
   };
 
   // NOT_FOUND or PERMISSION_DENIED for a file that cannot be opened; INVALID_ARGUMENT, naming the file and where there
-  // is one the tensor, for whatever is not a sound safetensors file: truncated, header over 100 MB or not JSON,
+  // is one the tensor, for whatever is not a sound safetensors file: truncated, header over 16 MiB or not JSON,
   // duplicate keys, shapes whose product overflows or does not match the byte range, ranges out of the file,
   // overlapping or with gaps.
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
@@ -60,6 +61,7 @@ class SafetensorsFile {
  private:
   class Mapping;
   SafetensorsFile() = default;
+  absl::Status ParseHeader(std::string_view header, uint64_t data_bytes);
 
   std::string path_;
   std::shared_ptr<const Mapping> mapping_;

@@ -50,7 +50,7 @@ class WeightStore {
 
  private:
   WeightStore() = default;
-  absl::Status Add(std::shared_ptr<const SafetensorsFile> file, std::string_view only_name);
+  static absl::StatusOr<WeightStore> OpenIndex(const std::string& path);
 
   std::string path_;
   std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> owners_;  // tensor name → its file

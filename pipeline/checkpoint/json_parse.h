@@ -1,0 +1,18 @@
+// Parses JSON that nobody vouches for. Only for the .cc files of this folder and its tests.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace fresco {
+
+// INVALID_ARGUMENT, with the byte where it is known, for text that is not JSON, is nested deeper than max_depth, or has
+// an object with two equal keys (of which libraries take one or the other, so that a file could mean two things).
+absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, int max_depth);
+
+// `name` fit for a log: control bytes escaped, cut off at 200 bytes.
+std::string PrintableName(std::string_view name);
+
+}  // namespace fresco

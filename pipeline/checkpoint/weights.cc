@@ -1,0 +1,220 @@
+#include "pipeline/checkpoint/weights.h"
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_join.h"
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/json_parse.h"
+#include "pipeline/checkpoint/sha256.h"
+#include "pipeline/checkpoint/text_file.h"
+
+namespace fresco {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr std::string_view kFileEnding = ".safetensors";
+constexpr std::string_view kIndexEnding = ".safetensors.index.json";
+constexpr size_t kMaxIndexBytes = 64 << 20;
+
+bool IsIndex(std::string_view file) {
+  return file.ends_with(".json");
+}
+
+// The variant in the name of a weights file or index of `stem`: "" for the plain names, nothing for other files and
+// shards.
+std::optional<std::string> VariantOf(std::string_view file, std::string_view stem) {
+  if (!file.starts_with(stem)) return std::nullopt;
+  std::string_view rest = file.substr(stem.size());
+  constexpr std::string_view kOldIndex = ".safetensors.index.";  // STEM.safetensors.index.fp16.json
+  std::string_view variant;
+  if (rest == kFileEnding || rest == kIndexEnding) return "";
+  if (rest.starts_with(kOldIndex) && rest.ends_with(".json")) {
+    variant = rest.substr(kOldIndex.size(), rest.size() - kOldIndex.size() - 5);
+  } else if (rest.ends_with(kIndexEnding)) {
+    variant = rest.substr(0, rest.size() - kIndexEnding.size()).substr(1);
+  } else if (rest.ends_with(kFileEnding) && rest.front() == '.') {
+    variant = rest.substr(0, rest.size() - kFileEnding.size()).substr(1);
+  }
+  // A dot or dash would be a shard ("fp16-00001-of-00002") or somebody's own file.
+  if (variant.empty() || variant.find_first_of(".-") != variant.npos) return std::nullopt;
+  return std::string(variant);
+}
+
+struct Candidate {
+  std::string variant;
+  bool index = false;
+  std::string file;
+
+  // Plain names first, then fp32, then by name; a whole file before an index.
+  auto Rank() const { return std::tuple(!variant.empty(), variant != "fp32", variant, index, file); }
+};
+
+absl::StatusOr<std::string> FindWeights(const std::string& dir, std::string_view stem, std::string_view wanted) {
+  std::vector<Candidate> candidates;
+  std::error_code error;
+  for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    const std::string file = it->path().filename().string();
+    const std::optional<std::string> variant = VariantOf(file, stem);
+    if (variant && (wanted.empty() || *variant == wanted)) candidates.push_back({*variant, IsIndex(file), file});
+  }
+  if (error) return absl::NotFoundError(StrCat(dir, ": cannot be read: ", error.message()));
+  if (candidates.empty()) {
+    const std::string infix = wanted.empty() ? "" : StrCat(".", wanted);
+    return absl::NotFoundError(StrCat(dir, ": no weights: neither ", stem, infix, kFileEnding, " nor ", stem, infix,
+                                      kIndexEnding, wanted.empty() ? " nor a variant of them" : ""));
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.Rank() < b.Rank(); });
+  return (fs::path(dir) / candidates.front().file).string();
+}
+
+// A shard's name comes out of a file: it must not lead anywhere else.
+bool IsPlainFileName(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
+}
+
+// Tensor name → shard, of an index file.
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
+  FRESCO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxIndexBytes));
+  absl::StatusOr<Json> json = ParseJson(text, 8);
+  if (!json.ok()) return Annotate(json.status(), path);
+  const auto map = json->is_object() ? json->find("weight_map") : json->end();
+  if (!json->is_object() || map == json->end() || !map->is_object()) {
+    return absl::InvalidArgumentError(StrCat(path, ": weight_map is missing or not an object"));
+  }
+  std::map<std::string, std::string> shards;
+  for (const auto& [name, shard] : map->items()) {
+    if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
+      return absl::InvalidArgumentError(
+          StrCat(path, ": the shard of tensor \"", PrintableName(name), "\" is not a file name"));
+    }
+    shards.emplace(name, shard.get<std::string>());
+  }
+  return shards;
+}
+
+Sha256::Digest HashData(const TensorView& tensor) {
+  Sha256 hash;
+  hash.Add(std::span(tensor.data, tensor.bytes));
+  return hash.Finish();
+}
+
+// HashData of each, with the largest spread first so that no thread is left with one at the end.
+std::vector<Sha256::Digest> HashAll(const std::vector<TensorView>& tensors, int threads) {
+  std::vector<size_t> order(tensors.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tensors[a].bytes > tensors[b].bytes; });
+  std::vector<Sha256::Digest> digests(tensors.size());
+  std::atomic<size_t> next = 0;
+  auto work = [&] {
+    for (size_t i = next++; i < order.size(); i = next++) digests[order[i]] = HashData(tensors[order[i]]);
+  };
+  std::vector<std::jthread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(work);
+  work();
+  others.clear();
+  return digests;
+}
+
+}  // namespace
+
+absl::StatusOr<WeightStore> WeightStore::Open(const std::string& dir, std::string_view stem, std::string_view variant) {
+  FRESCO_ASSIGN_OR_RETURN(const std::string path, FindWeights(dir, stem, variant));
+  return IsIndex(path) ? OpenIndex(path) : OpenFile(path);
+}
+
+absl::StatusOr<WeightStore> WeightStore::OpenFile(const std::string& path) {
+  WeightStore store;
+  store.path_ = path;
+  FRESCO_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file, SafetensorsFile::Open(path));
+  for (const auto& [name, entry] : file->entries()) store.owners_.emplace(name, file);
+  return store;
+}
+
+absl::StatusOr<WeightStore> WeightStore::OpenIndex(const std::string& path) {
+  WeightStore store;
+  store.path_ = path;
+  FRESCO_ASSIGN_OR_RETURN(const auto shards, ReadIndex(path));
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
+  for (const auto& [name, shard] : shards) {
+    std::shared_ptr<const SafetensorsFile>& file = files[shard];
+    if (file == nullptr) {
+      absl::StatusOr opened = SafetensorsFile::Open((fs::path(path).parent_path() / shard).string());
+      if (!opened.ok()) return Annotate(opened.status(), path);
+      file = *std::move(opened);
+    }
+    if (!file->Contains(name)) {
+      return absl::InvalidArgumentError(
+          StrCat(path, ": tensor \"", PrintableName(name), "\" is not in ", file->path(), ", as it says"));
+    }
+    store.owners_.emplace(name, file);
+  }
+  return store;
+}
+
+absl::StatusOr<TensorView> WeightStore::Find(std::string_view name) const {
+  const auto owner = owners_.find(name);
+  if (owner == owners_.end()) {
+    return absl::NotFoundError(StrCat(path_, ": no tensor \"", PrintableName(name), "\""));
+  }
+  return owner->second->Find(name);
+}
+
+std::vector<std::string> WeightStore::Names() const {
+  std::vector<std::string> names;
+  names.reserve(owners_.size());
+  for (const auto& [name, file] : owners_) names.push_back(name);
+  return names;
+}
+
+int64_t WeightStore::total_bytes() const {
+  int64_t total = 0;
+  for (const auto& [name, file] : owners_) {
+    const SafetensorsFile::Entry& entry = file->entries().find(name)->second;
+    total += static_cast<int64_t>(entry.end - entry.begin);
+  }
+  return total;
+}
+
+const std::string& WeightStore::PathOf(std::string_view name) const {
+  const auto owner = owners_.find(name);
+  return owner == owners_.end() ? path_ : owner->second->path();
+}
+
+absl::StatusOr<std::string> WeightStore::Digest(int threads) const {
+  std::vector<TensorView> tensors;
+  for (const auto& [name, file] : owners_) {
+    FRESCO_ASSIGN_OR_RETURN(TensorView tensor, file->Find(name));
+    tensors.push_back(std::move(tensor));
+  }
+  const std::vector<Sha256::Digest> data = HashAll(tensors, threads);
+  Sha256 all;
+  size_t i = 0;
+  for (const auto& [name, file] : owners_) {
+    all.Add(name);
+    all.Add(std::string_view("\0", 1));
+    all.Add(DTypeName(tensors[i].dtype));
+    all.Add(std::string_view("\0", 1));
+    all.Add(absl::StrJoin(tensors[i].shape, ","));
+    all.Add(std::string_view("\0", 1));
+    all.Add(std::as_bytes(std::span(data[i])));
+    ++i;
+  }
+  const Sha256::Digest digest = all.Finish();
+  return StrCat("sha256:",
+                absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size())));
+}
+
+}  // namespace fresco
