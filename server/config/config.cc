@@ -1,0 +1,247 @@
+#include "server/config/config.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "server/config/yaml_reader.h"
+
+namespace fresco {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMiB = 1 << 20;
+
+bool IsHost(std::string_view host) {
+  return !host.empty() && std::all_of(host.begin(), host.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_';
+  });
+}
+
+bool IsModelName(std::string_view name) {
+  return !name.empty() && name.size() <= 64 && IsHost(name);
+}
+
+bool IsDevice(std::string_view device) {
+  int index = 0;
+  return device == "cpu" || device == "auto" ||
+         (device.starts_with("cuda:") && device.size() > 5 && absl::ascii_isdigit(device[5]) &&
+          absl::SimpleAtoi(ToAbsl(device.substr(5)), &index));
+}
+
+// Reads the values of a section while it is in scope, and reports its unknown keys at the end.
+template <typename ReadFn>
+void ReadSection(YamlMap* top, const std::string& key, ConfigErrors* errors, ReadFn read) {
+  const YAML::Node node = top->Take(key);
+  if (!node) return;
+  YamlMap section(node, key, errors);
+  read(section);
+  section.Finish();
+}
+
+void ReadAddress(YamlMap* section, std::string* address) {
+  std::string text;
+  section->Read("address", &text);
+  if (text.empty()) return;
+  if (const absl::Status status = CheckAddress(text); !status.ok()) {
+    section->AddError("address", ToStd(status.message()));
+    return;
+  }
+  *address = text;
+}
+
+// Empty on a mistake.
+std::string ReadModelPath(YamlMap* section, const std::string& key, const ConfigSource& source) {
+  std::string text;
+  section->Read(key, &text);
+  if (text.empty()) return "";
+  const fs::path path = (fs::path(source.base_dir) / text).lexically_normal();
+  std::error_code error;
+  if (!fs::exists(path, error)) section->AddError(key, StrCat("there is nothing at ", path.string()));
+  return path.string();
+}
+
+void ReadDevices(YamlMap* section, std::vector<std::string>* devices) {
+  section->Read("devices", devices);
+  std::set<std::string> seen;
+  for (const std::string& device : *devices) {
+    if (!IsDevice(device)) section->AddError("devices", StrCat("expected cpu, cuda:N or auto, found '", device, "'"));
+    if (!seen.insert(device).second) section->AddError("devices", StrCat("'", device, "' is listed twice"));
+  }
+}
+
+// The folder's own name, so that a model needs nothing but its path.
+std::string NameFromPath(const std::string& path) {
+  const fs::path trimmed = fs::path(path).has_filename() ? fs::path(path) : fs::path(path).parent_path();
+  return trimmed.extension() == ".safetensors" ? trimmed.stem().string() : trimmed.filename().string();
+}
+
+ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const ConfigSource& source,
+                      ConfigErrors* errors) {
+  static constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "fp8", "fp8-weight-only", "int8", "auto"};
+  YamlMap section(node, key, errors);
+  ModelConfig model;
+  section.Read("name", &model.name);
+  model.path = ReadModelPath(&section, "path", source);
+  model.base = ReadModelPath(&section, "base", source);
+  if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
+    model.precision = kPrecisions[choice];
+  ReadDevices(&section, &model.devices);
+  if (node.IsMap() && !node["path"])
+    section.AddError("path", "is missing: the folder or .safetensors file of the model");
+  if (model.name.empty()) model.name = NameFromPath(model.path);
+  if (!model.path.empty() && !IsModelName(model.name)) {
+    section.AddError("name", StrCat("expected at most 64 letters, digits, '-', '_' or '.', found '", model.name, "'"));
+  }
+  section.Finish();
+  return model;
+}
+
+void ReadModels(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, std::vector<ModelConfig>* models) {
+  const YAML::Node node = top->Take("models");
+  if (!node) return;
+  if (!node.IsSequence() || node.size() == 0) {
+    top->AddError("models", "expected a list of at least one model, like [{path: models/demo}]");
+    return;
+  }
+  std::set<std::string> names;
+  for (size_t i = 0; i < node.size(); ++i) {
+    const std::string key = StrCat("models[", i, "]");
+    ModelConfig model = ReadModel(node[i], key, source, errors);
+    if (!model.name.empty() && !names.insert(model.name).second) {
+      errors->Add(node[i].Mark(), StrCat(key, ".name"), StrCat("'", model.name, "' is the name of another model too"));
+    }
+    models->push_back(std::move(model));
+  }
+}
+
+void ReadServer(YamlMap& section, ServerConfig* config) {
+  ReadAddress(&section, &config->address);
+  section.Read("grace_period", absl::Hours(24), &config->grace_period);
+  section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
+  section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
+}
+
+void ReadScheduler(YamlMap& section, ServerConfig* config) {
+  section.Read("max_queue", 1, 1'000'000, &config->max_queue);
+  section.Read("max_batch", 1, 1024, &config->max_batch);
+  section.Read("encode_threads", 1, 256, &config->encode_threads);
+  section.Read("slow_reader_limit", absl::Hours(24), &config->slow_reader_limit);
+  section.ReadBytes("channel_bytes", 64 << 10, 4096 * kMiB, &config->channel_bytes);
+}
+
+void ReadLimits(YamlMap& section, RequestLimits* limits) {
+  section.Read("max_width", 16, 16384, &limits->max_width);
+  section.Read("max_height", 16, 16384, &limits->max_height);
+  section.Read("max_steps", 1, 1000, &limits->max_steps);
+  section.Read("max_image_count", 1, 1000, &limits->max_image_count);
+  section.Read("max_prompt_bytes", 1, 1 << 20, &limits->max_prompt_bytes);
+}
+
+void ReadLog(YamlMap& section, LogConfig* log) {
+  static constexpr std::string_view kLevels[] = {"debug", "info", "warning", "error"};
+  static constexpr std::string_view kFormats[] = {"text", "json"};
+  if (const int level = section.ReadChoice("level", kLevels); level >= 0) log->level = static_cast<LogLevel>(level);
+  if (const int format = section.ReadChoice("format", kFormats); format >= 0)
+    log->format = static_cast<LogFormat>(format);
+  section.Read("prompts", &log->prompts);
+}
+
+void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {
+  ReadSection(top, "server", errors, [&](YamlMap& section) { ReadServer(section, config); });
+  ReadSection(top, "metrics", errors, [&](YamlMap& section) {
+    section.Read("enabled", &config->metrics_enabled);
+    ReadAddress(&section, &config->metrics_address);
+  });
+  ReadModels(top, source, errors, &config->models);
+  ReadSection(top, "scheduler", errors, [&](YamlMap& section) { ReadScheduler(section, config); });
+  ReadSection(top, "compute", errors, [&](YamlMap& section) {
+    section.Read("threads", 0, 4096, &config->threads);
+    section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
+  });
+  ReadSection(top, "limits", errors, [&](YamlMap& section) { ReadLimits(section, &config->limits); });
+  ReadSection(top, "log", errors, [&](YamlMap& section) { ReadLog(section, &config->log); });
+}
+
+bool IsModel(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(folder / "model_index.json", error);
+}
+
+}  // namespace
+
+absl::Status CheckAddress(std::string_view address) {
+  const size_t colon = address.rfind(':');
+  const std::string_view host = address.substr(0, colon == std::string_view::npos ? 0 : colon);
+  int port = -1;
+  const bool port_ok = colon != std::string_view::npos && absl::SimpleAtoi(ToAbsl(address.substr(colon + 1)), &port) &&
+                       port >= 0 && port <= 65535 && absl::ascii_isdigit(address[colon + 1]);
+  const bool ipv6 = host.size() > 2 && host.front() == '[' && host.back() == ']' &&
+                    host.find_first_not_of("0123456789abcdefABCDEF:.", 1) == host.size() - 1;
+  if (port_ok && (ipv6 || IsHost(host))) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat("expected host:port with a port from 0 to 65535, like 127.0.0.1:8500, found '", address, "'"));
+}
+
+absl::StatusOr<ServerConfig> ParseConfig(std::string_view text, const ConfigSource& source) {
+  ConfigErrors errors(source.file);
+  ServerConfig config;
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.size() > 1) errors.Add(documents[1].Mark(), "", "a second YAML document: one configuration per file");
+    if (!documents.empty()) {
+      YamlMap top(documents[0], "", &errors);
+      ReadAll(&top, source, &errors, &config);
+      top.Finish();
+    }
+  } catch (const YAML::Exception& error) {
+    errors.Add(error.mark, "", StrCat("not YAML: ", error.msg));
+  }
+  FRESCO_RETURN_IF_ERROR(errors.ToStatus());
+  return config;
+}
+
+absl::StatusOr<ServerConfig> LoadConfigFile(const std::string& path) {
+  std::error_code error;
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  if (fs::is_directory(path, error) || !file || !(text << file.rdbuf())) {
+    // An empty file inserts nothing, which streams call a failure too.
+    if (!fs::is_regular_file(path, error) || fs::file_size(path, error) > 0) {
+      return absl::NotFoundError(StrCat(path, ": cannot read this configuration file"));
+    }
+  }
+  const fs::path absolute = fs::absolute(path, error);
+  return ParseConfig(text.str(), {path, absolute.parent_path().string()});
+}
+
+absl::StatusOr<std::string> FindDemoModel(const std::string& working_directory, const std::string& program) {
+  std::vector<std::string> places = {(fs::path(working_directory) / "models/demo").string()};
+  for (fs::path dir = fs::path(program).parent_path(); dir != dir.root_path() && !dir.empty();
+       dir = dir.parent_path()) {
+    places.push_back((dir / "models/demo").string());
+    places.push_back((dir / "share/fresco/models/demo").string());
+  }
+  for (const std::string& place : places) {
+    if (IsModel(place)) return fs::path(place).lexically_normal().string();
+  }
+  return absl::NotFoundError(StrCat("no model is configured, and the demo model is in none of ",
+                                    absl::StrJoin(places, ", "), ": name a model in --config or --model-path"));
+}
+
+ModelConfig DemoModel(const std::string& path) {
+  ModelConfig model;
+  model.name = "demo";
+  model.path = path;
+  return model;
+}
+
+}  // namespace fresco

@@ -1,0 +1,90 @@
+// What a server is told: the YAML file of docs/CONFIGURATION.md as plain values. Every value has its default here.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace fresco {
+
+struct ModelConfig {
+  std::string name;                             // by which requests ask for it; letters, digits, '-', '_', '.'
+  std::string path;                             // absolute: a diffusers folder or a .safetensors file
+  std::string base;                             // absolute; a diffusers folder for what `path` lacks; empty: none
+  std::string precision = "auto";               // fp32 | bf16 | fp16 | fp8 | fp8-weight-only | int8 | auto
+  std::vector<std::string> devices = {"auto"};  // "cpu", "cuda:N", "auto": one replica each
+};
+
+// What a request may ask for at most; a model's own limits come on top.
+struct RequestLimits {
+  int max_width = 2048;         // pixels
+  int max_height = 2048;        // pixels
+  int max_steps = 150;          // denoising steps
+  int max_image_count = 16;     // images per request
+  int max_prompt_bytes = 8192;  // each prompt's UTF-8
+};
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+enum class LogFormat { kText, kJson };
+
+struct LogConfig {
+  LogLevel level = LogLevel::kInfo;
+  LogFormat format = LogFormat::kText;
+  bool prompts = false;  // whether a request's closing line holds its prompts
+};
+
+struct ServerConfig {
+  std::string address = "127.0.0.1:8500";           // gRPC; port 0: any free one
+  absl::Duration grace_period = absl::Seconds(30);  // after SIGTERM, for running requests
+  int64_t max_request_bytes = 4 << 20;              // a gRPC message to the server
+  int max_concurrent_streams = 1024;                // calls at once per connection
+
+  bool metrics_enabled = true;
+  std::string metrics_address = "127.0.0.1:9500";  // GET /metrics; port 0: any free one
+
+  std::vector<ModelConfig> models;  // the first is what a request without a model gets
+
+  int max_queue = 256;                                   // requests waiting
+  int max_batch = 8;                                     // images per denoising step
+  int encode_threads = 1;                                // for PNG, JPEG and WebP
+  absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
+  int64_t channel_bytes = 32 << 20;                      // events kept for one client before its previews are dropped
+
+  int threads = 0;                         // CPU threads for computing; 0: as many as the machine has
+  int64_t prompt_cache_bytes = 256 << 20;  // encoded prompts kept per model and device
+
+  RequestLimits limits;
+  LogConfig log;
+};
+
+struct ConfigSource {
+  std::string file;      // for messages
+  std::string base_dir;  // absolute: what relative model paths are relative to
+};
+
+// Reads a configuration. INVALID_ARGUMENT with every mistake at once, one per line and in the file's order, each as
+// "file:line: key: what is wrong": unknown keys (with the nearest known one), duplicates, wrong types, impossible
+// values, model paths that do not exist. A text without `models` leaves ServerConfig::models empty: the caller decides
+// (FindDemoModel).
+absl::StatusOr<ServerConfig> ParseConfig(std::string_view text, const ConfigSource& source);
+
+// ParseConfig of a file; relative model paths are relative to its folder. NOT_FOUND if it cannot be read.
+absl::StatusOr<ServerConfig> LoadConfigFile(const std::string& path);
+
+// INVALID_ARGUMENT unless `address` is host:port, with a host name, an IPv4 address or an IPv6 address in brackets and
+// a port from 0 to 65535.
+absl::Status CheckAddress(std::string_view address);
+
+// Where the model that ships with Fresco lies: models/demo in the working directory, else in a folder above the
+// program's (build/bin/../../models/demo), else PREFIX/share/fresco/models/demo. NOT_FOUND naming the places looked at.
+// Absolute.
+absl::StatusOr<std::string> FindDemoModel(const std::string& working_directory, const std::string& program);
+
+// The model that is served when the configuration names none.
+ModelConfig DemoModel(const std::string& path);
+
+}  // namespace fresco

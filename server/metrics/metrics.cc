@@ -1,0 +1,176 @@
+#include "server/metrics/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <exception>
+#include <set>
+
+#include "pipeline/base/strings.h"
+#include "server/metrics/engine_metrics.h"
+#include "server/metrics/process_metrics.h"
+
+namespace fresco {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+using Histograms = prometheus::Family<prometheus::Histogram>;
+using Counters = prometheus::Family<prometheus::Counter>;
+using Gauges = prometheus::Family<prometheus::Gauge>;
+
+// Seconds, from a cached prompt's encoding to a long queue.
+const Buckets& DurationBuckets() {
+  static const Buckets* const buckets =
+      new Buckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600};
+  return *buckets;
+}
+
+const Buckets& BatchBuckets() {
+  static const Buckets* const buckets = new Buckets{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64};
+  return *buckets;
+}
+
+Histograms& MakeHistograms(prometheus::Registry* registry, const std::string& name, const std::string& help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
+}
+Counters& MakeCounters(prometheus::Registry* registry, const std::string& name, const std::string& help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
+}
+Gauges& MakeGauges(prometheus::Registry* registry, const std::string& name, const std::string& help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(*registry);
+}
+
+}  // namespace
+
+class Metrics::Impl {
+ public:
+  Impl(const std::vector<std::string>& names, const std::string& version) : models(names.begin(), names.end()) {
+    MakeGauges(registry.get(), "fresco_build_info", "1, labelled with the server's version.")
+        .Add({{"version", version}})
+        .Set(1);
+    // What can be nothing yet is shown as nothing, so that rates and alerts work from the first scrape.
+    for (const std::string& model : models) {
+      images.Add({{"model", model}});
+      requests.Add({{"model", model}, {"code", "OK"}});
+    }
+    running.Add({});
+  }
+
+  // The model's name where it is one of the configured ones.
+  std::string Label(const std::string& model) const { return models.count(model) ? model : "(unknown)"; }
+
+  void Observe(Histograms* family, const prometheus::Labels& labels, absl::Duration duration) {
+    family->Add(labels, DurationBuckets()).Observe(absl::ToDoubleSeconds(duration));
+  }
+
+  const std::set<std::string> models;
+  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  const std::shared_ptr<EngineMetrics> engines = std::make_shared<EngineMetrics>();
+  const std::shared_ptr<ProcessMetrics> process = std::make_shared<ProcessMetrics>();
+
+  Counters& requests =
+      MakeCounters(registry.get(), "fresco_requests_total", "Calls that have ended, by the code that the caller got.");
+  Counters& images = MakeCounters(registry.get(), "fresco_images_total", "Images drawn.");
+  Gauges& running = MakeGauges(registry.get(), "fresco_requests_running", "Requests that a device is working on.");
+  Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
+  Gauges& load_time =
+      MakeGauges(registry.get(), "fresco_model_load_seconds", "How long a model took to load and warm up.");
+  Histograms& queue_wait =
+      MakeHistograms(registry.get(), "fresco_queue_wait_seconds", "From a request's arrival to its start.");
+  Histograms& request_duration = MakeHistograms(registry.get(), "fresco_request_duration_seconds",
+                                                "From an accepted request's arrival to its end.");
+  Histograms& stage_duration =
+      MakeHistograms(registry.get(), "fresco_stage_duration_seconds",
+                     "Parts of an image's way: prepare, denoise (all its steps), decode, preview, encode.");
+  Histograms& step_duration =
+      MakeHistograms(registry.get(), "fresco_step_duration_seconds", "One denoising step of a batch.");
+  Histograms& batch_size = MakeHistograms(registry.get(), "fresco_batch_size", "Images in a denoising step.");
+};
+
+Metrics::Metrics(const std::vector<std::string>& models, const std::string& version)
+    : impl_(std::make_unique<Impl>(models, version)) {}
+Metrics::~Metrics() = default;
+
+void Metrics::AddEngine(const Engine* engine, absl::Duration load_time) {
+  const ModelInfo& info = engine->info();
+  impl_->load_time.Add({{"model", impl_->Label(info.name)}, {"device", info.device}})
+      .Set(absl::ToDoubleSeconds(load_time));
+  impl_->engines->Add(engine);
+}
+
+void Metrics::CountRequest(const std::string& model, const std::string& code) {
+  impl_->requests.Add({{"model", impl_->Label(model)}, {"code", code}}).Increment();
+}
+
+void Metrics::OnQueueDepth(const std::string& model, const std::string& priority, int depth) {
+  impl_->queue_depth.Add({{"model", impl_->Label(model)}, {"priority", priority}}).Set(depth);
+}
+
+void Metrics::OnRequestsRunning(int running) {
+  impl_->running.Add({}).Set(running);
+}
+
+void Metrics::OnQueueWait(const std::string& model, absl::Duration wait) {
+  impl_->Observe(&impl_->queue_wait, {{"model", impl_->Label(model)}}, wait);
+}
+
+void Metrics::OnStage(const std::string& model, const std::string& stage, absl::Duration duration) {
+  impl_->Observe(&impl_->stage_duration, {{"model", impl_->Label(model)}, {"stage", stage}}, duration);
+}
+
+void Metrics::OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) {
+  const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
+  impl_->Observe(&impl_->step_duration, labels, duration);
+  impl_->batch_size.Add(labels, BatchBuckets()).Observe(batch_size);
+}
+
+void Metrics::OnImage(const std::string& model) {
+  impl_->images.Add({{"model", impl_->Label(model)}}).Increment();
+}
+
+void Metrics::OnRequestDone(const std::string& /*id*/, const std::string& model, const absl::Status& /*status*/,
+                            absl::Duration duration) {
+  impl_->Observe(&impl_->request_duration, {{"model", impl_->Label(model)}}, duration);
+}
+
+std::string Metrics::Text() const {
+  std::vector<prometheus::MetricFamily> all;
+  for (const prometheus::Collectable* source : std::initializer_list<const prometheus::Collectable*>{
+           impl_->registry.get(), impl_->engines.get(), impl_->process.get()}) {
+    const std::vector<prometheus::MetricFamily> families = source->Collect();
+    all.insert(all.end(), families.begin(), families.end());
+  }
+  return prometheus::TextSerializer().Serialize(all);
+}
+
+class MetricsServer::Impl {
+ public:
+  explicit Impl(const std::string& address) : exposer(address) {}
+  prometheus::Exposer exposer;
+};
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& address, Metrics* metrics) {
+  // The HTTP server inside takes addresses, not names.
+  const std::string numeric = address.starts_with("localhost:") ? StrCat("127.0.0.1", address.substr(9)) : address;
+  try {
+    auto impl = std::make_unique<Impl>(numeric);
+    impl->exposer.RegisterCollectable(metrics->impl_->registry);
+    impl->exposer.RegisterCollectable(metrics->impl_->engines);
+    impl->exposer.RegisterCollectable(metrics->impl_->process);
+    const std::vector<int> ports = impl->exposer.GetListeningPorts();
+    if (ports.empty()) return absl::UnavailableError(StrCat("metrics: cannot listen on ", address));
+    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(impl), ports.front()));
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        StrCat("metrics: cannot listen on ", address, ": is the port taken, and the host an IP address?"));
+  }
+}
+
+MetricsServer::MetricsServer(std::unique_ptr<Impl> impl, int port) : impl_(std::move(impl)), port_(port) {}
+MetricsServer::~MetricsServer() = default;
+
+}  // namespace fresco

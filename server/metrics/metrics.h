@@ -1,0 +1,65 @@
+// Fresco's Prometheus metrics (the list in docs/CONFIGURATION.md), fed by the scheduler's observer, the
+// rpc layer, and, at every scrape, the engines' own counters and /proc/self. The set of label values is fixed by the
+// models that are announced: whatever a client sends makes no new time series.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "pipeline/engine/engine.h"
+#include "server/scheduler/observer.h"
+
+namespace fresco {
+
+// Thread-safe.
+class Metrics final : public SchedulerObserver {
+ public:
+  // `models`: the configured names; any other is counted as "(unknown)". `version`: for build_info.
+  Metrics(const std::vector<std::string>& models, const std::string& version);
+  ~Metrics() override;
+
+  // One replica of a model is ready: its stats() are read at every scrape. `engine` outlives this or the exposition.
+  void AddEngine(const Engine* engine, absl::Duration load_time);
+  // A call has ended, refused ones too. `code` is gRPC's name of it: "OK", "NOT_FOUND".
+  void CountRequest(const std::string& model, const std::string& code);
+
+  void OnQueueDepth(const std::string& model, const std::string& priority, int depth) override;
+  void OnRequestsRunning(int running) override;
+  void OnQueueWait(const std::string& model, absl::Duration wait) override;
+  void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override;
+  void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override;
+  void OnImage(const std::string& model) override;
+  void OnRequestDone(const std::string& id, const std::string& model, const absl::Status& status,
+                     absl::Duration duration) override;
+
+  // All metrics in Prometheus's text format, as a scrape gets them.
+  std::string Text() const;
+
+ private:
+  friend class MetricsServer;
+  class Impl;
+  const std::unique_ptr<Impl> impl_;
+};
+
+// Answers GET /metrics until it is destroyed.
+class MetricsServer {
+ public:
+  // Listens on host:port (0: any free one). UNAVAILABLE if it cannot. `metrics` outlives it.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& address, Metrics* metrics);
+  ~MetricsServer();
+
+  int port() const { return port_; }
+
+ private:
+  class Impl;
+  MetricsServer(std::unique_ptr<Impl> impl, int port);
+  const std::unique_ptr<Impl> impl_;
+  const int port_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,210 @@
+#include "server/config/config.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// A folder with models/demo (a model) and weights.safetensors in it.
+class ConfigTest : public ::testing::Test {
+ protected:
+  ConfigTest() {
+    std::string name = (std::filesystem::temp_directory_path() / "fresco-config-XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+    std::filesystem::create_directories(folder_ / "models/demo");
+    Write("models/demo/model_index.json", "{}");
+    Write("weights.safetensors", "");
+  }
+  ~ConfigTest() override { std::filesystem::remove_all(folder_); }
+
+  void Write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
+  absl::StatusOr<ServerConfig> Parse(const std::string& text) const {
+    return ParseConfig(text, {"fresco.yaml", folder_.string()});
+  }
+  std::string ErrorOf(const std::string& text) const { return std::string(Parse(text).status().message()); }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
+  const auto config = Parse("");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->address, "127.0.0.1:8500");
+  EXPECT_EQ(config->metrics_address, "127.0.0.1:9500");
+  EXPECT_TRUE(config->metrics_enabled);
+  EXPECT_EQ(config->max_queue, 256);
+  EXPECT_EQ(config->max_batch, 8);
+  EXPECT_EQ(config->limits.max_prompt_bytes, 8192);
+  EXPECT_FALSE(config->log.prompts);
+  EXPECT_TRUE(config->models.empty());
+}
+
+TEST_F(ConfigTest, EverySettingIsRead) {
+  const auto config = Parse(R"(
+server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7}
+metrics: {address: "localhost:9", enabled: false}
+models:
+  - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"]}
+  - {name: second, path: weights.safetensors, base: models/demo, devices: cpu}
+scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536}
+compute: {threads: 5, prompt_cache_bytes: 2GiB}
+limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
+log: {level: warning, format: json, prompts: true}
+)");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->address, "[::1]:0");
+  EXPECT_EQ(config->grace_period, absl::Seconds(90));
+  EXPECT_EQ(config->max_request_bytes, 1 << 20);
+  EXPECT_EQ(config->max_concurrent_streams, 7);
+  EXPECT_EQ(config->metrics_address, "localhost:9");
+  EXPECT_FALSE(config->metrics_enabled);
+  ASSERT_EQ(config->models.size(), 2u);
+  EXPECT_EQ(config->models[0].name, "first");
+  EXPECT_EQ(config->models[0].path, (folder_ / "models/demo").string());
+  EXPECT_EQ(config->models[0].precision, "bf16");
+  EXPECT_THAT(config->models[0].devices, ElementsAre("cpu", "cuda:1"));
+  EXPECT_EQ(config->models[1].base, (folder_ / "models/demo").string());
+  EXPECT_EQ(config->models[1].precision, "auto");
+  EXPECT_THAT(config->models[1].devices, ElementsAre("cpu"));
+  EXPECT_EQ(config->max_queue, 1);
+  EXPECT_EQ(config->max_batch, 2);
+  EXPECT_EQ(config->encode_threads, 3);
+  EXPECT_EQ(config->slow_reader_limit, absl::Seconds(4));
+  EXPECT_EQ(config->channel_bytes, 65536);
+  EXPECT_EQ(config->threads, 5);
+  EXPECT_EQ(config->prompt_cache_bytes, int64_t{2} << 30);
+  EXPECT_EQ(config->limits.max_width, 16);
+  EXPECT_EQ(config->limits.max_height, 32);
+  EXPECT_EQ(config->limits.max_steps, 6);
+  EXPECT_EQ(config->limits.max_image_count, 7);
+  EXPECT_EQ(config->limits.max_prompt_bytes, 8);
+  EXPECT_EQ(config->log.level, LogLevel::kWarning);
+  EXPECT_EQ(config->log.format, LogFormat::kJson);
+  EXPECT_TRUE(config->log.prompts);
+}
+
+TEST_F(ConfigTest, AModelWithoutANameIsCalledAsItsFolderOrFile) {
+  const auto config = Parse("models: [{path: models/demo/}, {path: weights.safetensors}]");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->models[0].name, "demo");
+  EXPECT_EQ(config->models[1].name, "weights");
+}
+
+TEST_F(ConfigTest, ASectionWithoutSettingsIsFine) {
+  EXPECT_TRUE(Parse("server:\nlog:\n  # level: debug\n").ok());
+}
+
+struct Mistake {
+  const char* name;
+  const char* text;
+  const char* message;
+};
+
+class ConfigMistakeTest : public ConfigTest, public ::testing::WithParamInterface<Mistake> {};
+
+TEST_P(ConfigMistakeTest, IsNamedWithLineAndKey) {
+  EXPECT_THAT(ErrorOf(GetParam().text), HasSubstr(GetParam().message));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ConfigMistakeTest,
+    ::testing::Values(
+        Mistake{"UnknownKey", "\nscheduler:\n  max_que: 3",
+                "fresco.yaml:3: scheduler.max_que: unknown setting; did you mean 'max_queue'?"},
+        Mistake{"UnknownSection", "shceduler: {}",
+                "fresco.yaml:1: shceduler: unknown setting; did you mean 'scheduler'?"},
+        Mistake{"NothingNear", "log: {zzzzzz: 1}",
+                "fresco.yaml:1: log.zzzzzz: unknown setting; known here: format, level, prompts"},
+        Mistake{"Word", "scheduler: {max_queue: many}",
+                "fresco.yaml:1: scheduler.max_queue: expected an integer from 1 to 1000000, found 'many'"},
+        Mistake{"QuotedNumber", "scheduler: {max_queue: \"8\"}",
+                "scheduler.max_queue: expected an integer from 1 to 1000000, found the text \"8\""},
+        Mistake{"Fraction", "limits: {max_steps: 2.5}", "limits.max_steps: expected an integer"},
+        Mistake{"Zero", "scheduler: {max_batch: 0}",
+                "scheduler.max_batch: expected an integer from 1 to 1024, found '0'"},
+        Mistake{"TooLargeForAnyInteger", "limits: {max_steps: 99999999999999999999}",
+                "limits.max_steps: expected an integer"},
+        Mistake{"Nothing", "scheduler: {max_batch: }",
+                "scheduler.max_batch: expected an integer from 1 to 1024, found nothing"},
+        Mistake{"ListForNumber", "scheduler: {max_batch: [1]}",
+                "scheduler.max_batch: expected an integer from 1 to 1024, found a list"},
+        Mistake{"ScalarForSection", "server: 8500",
+                "fresco.yaml:1: server: expected a mapping of settings, found '8500'"},
+        Mistake{"ListAtTheTop", "- 1", "fresco.yaml:1: expected a mapping of settings, found a list"},
+        Mistake{"SetTwice", "scheduler:\n  max_batch: 1\n  max_batch: 2",
+                "fresco.yaml:3: scheduler.max_batch: is set twice"},
+        Mistake{"SectionSetTwice", "log: {}\nlog: {}", "fresco.yaml:2: log: is set twice"},
+        Mistake{"Yes", "log: {prompts: yes}", "log.prompts: expected true or false, found 'yes'"},
+        Mistake{"Level", "log: {level: loud}", "log.level: expected one of debug, info, warning, error, found 'loud'"},
+        Mistake{"PortTooLarge", "server: {address: \"localhost:65536\"}",
+                "server.address: expected host:port with a port from 0 to 65535"},
+        Mistake{"NoPort", "metrics: {address: localhost}", "metrics.address: expected host:port"},
+        Mistake{"NegativeDuration", "server: {grace_period: -1s}",
+                "server.grace_period: expected a duration from 0s to 24h"},
+        Mistake{"NotADuration", "server: {grace_period: soon}", "server.grace_period: expected a duration"},
+        Mistake{"NoModels", "models: []", "models: expected a list of at least one model"},
+        Mistake{"ModelsNotAList", "models: demo", "models: expected a list of at least one model"},
+        Mistake{"NoPath", "models:\n  - name: a", "fresco.yaml:2: models[0].path: is missing"},
+        Mistake{"NothingAtPath", "models:\n  - path: models/other",
+                "fresco.yaml:2: models[0].path: there is nothing at "},
+        Mistake{"SameName", "models:\n  - path: models/demo\n  - {name: demo, path: weights.safetensors}",
+                "fresco.yaml:3: models[1].name: 'demo' is the name of another model too"},
+        Mistake{"BadName", "models: [{name: \"a b\", path: models/demo}]",
+                "models[0].name: expected at most 64 letters"},
+        Mistake{"Precision", "models: [{path: models/demo, precision: fp4}]",
+                "models[0].precision: expected one of fp32, bf16, fp16, fp8, fp8-weight-only, int8, auto, found 'fp4'"},
+        Mistake{"Device", "models: [{path: models/demo, devices: [gpu]}]",
+                "models[0].devices: expected cpu, cuda:N or auto, found 'gpu'"},
+        Mistake{"DeviceTwice", "models: [{path: models/demo, devices: [cpu, cpu]}]",
+                "models[0].devices: 'cpu' is listed twice"},
+        Mistake{"NoDevices", "models: [{path: models/demo, devices: []}]",
+                "models[0].devices: expected a list of texts"},
+        Mistake{"TwoDocuments", "log: {}\n---\nlog: {}", "a second YAML document"},
+        Mistake{"NotYaml", "server: {\nlog: ]", "fresco.yaml:2: not YAML: "}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(ConfigTest, AllMistakesAreReportedAtOnceInTheFilesOrder) {
+  const std::string errors = ErrorOf("scheduler: {max_batch: 0}\nlog: {level: loud}\nserver:\n  adress: x\n");
+  EXPECT_THAT(StrCat("\n", errors),
+              ::testing::MatchesRegex("\nfresco.yaml:1: scheduler.max_batch: [^\n]*\nfresco.yaml:2: log.level: [^\n]*\n"
+                                      "fresco.yaml:4: server.adress: unknown setting; did you mean 'address'\\?"));
+}
+
+TEST_F(ConfigTest, PathsAreRelativeToTheFilesFolder) {
+  Write("fresco.yaml", "models: [{path: models/demo}]");
+  const auto config = LoadConfigFile((folder_ / "fresco.yaml").string());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->models[0].path, (folder_ / "models/demo").string());
+}
+
+TEST_F(ConfigTest, AMissingFileIsNamed) {
+  const auto config = LoadConfigFile((folder_ / "absent.yaml").string());
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(config.status().message()), HasSubstr("absent.yaml: cannot read"));
+  EXPECT_FALSE(LoadConfigFile(folder_.string()).ok());
+}
+
+TEST_F(ConfigTest, AnEmptyFileOnDiskIsAConfiguration) {
+  Write("empty.yaml", "");
+  EXPECT_TRUE(LoadConfigFile((folder_ / "empty.yaml").string()).ok());
+}
+
+TEST_F(ConfigTest, TheDemoModelIsFoundFromAnyWorkingDirectory) {
+  const std::string demo = (folder_ / "models/demo").string();
+  EXPECT_EQ(*FindDemoModel(folder_.string(), "/nowhere/fresco-server"), demo);
+  EXPECT_EQ(*FindDemoModel("/", (folder_ / "build/bin/fresco-server").string()), demo);
+  const auto none = FindDemoModel("/", "/nowhere/fresco-server");
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(none.status().message()), HasSubstr("/nowhere/models/demo"));
+}
+
+}  // namespace
+}  // namespace fresco
