@@ -17,14 +17,17 @@ enum class ImageFormat { kPng, kJpeg, kWebp };
 std::string_view MimeType(ImageFormat format);       // "image/png"
 std::string_view FileExtension(ImageFormat format);  // "png", "jpg", "webp"
 
-// Named texts kept inside a picture (UTF-8), in this order. PNG: a tEXt chunk each where it is ASCII, else iTXt. JPEG and
-// WebP: one XMP packet with a property per key, and EXIF's ImageDescription and Software.
+// Named texts kept inside a picture (UTF-8), in this order. Keys are 1 to 79 printable ASCII characters.
+// PNG: a tEXt chunk each where it is ASCII, else iTXt. JPEG and WebP: one XMP packet with a property per key, and
+// EXIF's ImageDescription (the key "Description", else "prompt", else "parameters"), Software ("Software" or
+// "software") and UserComment ("parameters"). What a format has no way to write (NUL; in XMP all control characters but
+// tab and line ends) becomes U+FFFD; JPEG's segments hold 64 KiB, so texts that are too long for one end early there.
 using ImageMetadata = std::vector<std::pair<std::string, std::string>>;
 
 struct EncodeOptions {
   ImageFormat format = ImageFormat::kPng;
   int quality = 90;         // 1..100; JPEG and WebP only
-  int png_compression = 6;  // zlib's level, 0..9
+  int png_compression = 6;  // zlib's level, 0..9; 1 takes a fraction of the time
   ImageMetadata metadata;
 };
 
@@ -33,10 +36,13 @@ absl::StatusOr<std::string> EncodeImage(const Image& image, const EncodeOptions&
 struct DecodedImage {
   Image image;  // alpha is laid over white
   ImageFormat format = ImageFormat::kPng;
+  // As written by EncodeImage. Of other programs' pictures: PNG's texts; else EXIF's three fields under the first of
+  // their keys.
   ImageMetadata metadata;
 };
 
-// The format is found from the first bytes. A picture of more than max_pixels is refused before its pixels are decoded.
+// The format is found from the first bytes. A picture of more than max_pixels is refused before its pixels are decoded;
+// one that is cut short or damaged is refused too.
 absl::StatusOr<DecodedImage> DecodeImage(std::string_view bytes, int64_t max_pixels = 64 << 20);
 
 }  // namespace fresco
