@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# run.sh BUILD_FOLDER [GOOGLE_BENCHMARK_ARGS...]: every benchmark; the comparison with diffusers where ./dev reference has been run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+build=$1
+shift
+"$build/bin/engine_bench" "$@"
+"$build/bin/service_bench" "$@"
+if [ -x .deps/reference/bin/python ]; then
+  .deps/reference/bin/python bench/against_diffusers.py "$build/bin/draw_on_demand" models/demo
+else
+  echo "For images per second beside diffusers: ./dev reference, then ./dev bench again."
+fi
