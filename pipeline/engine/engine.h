@@ -22,10 +22,10 @@ namespace fresco {
 
 // What a model is and takes; constant after load.
 struct ModelInfo {
-  std::string name;          // as the configuration calls it
-  std::string architecture;  // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
-  std::string device;        // "cpu", "cuda:0"
-  std::string precision;     // what is computed in: "fp32", "bf16", …
+  std::string name;            // as the configuration calls it
+  std::string architecture;    // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
+  std::string device;          // "cpu", "cuda:0"
+  std::string precision;       // what is computed in: "fp32", "bf16", …
   std::string weights_digest;  // "sha256:…" over the weights as stored
   // Defaults for whatever a request leaves out.
   int default_width = 1024;
@@ -34,8 +34,8 @@ struct ModelInfo {
   float default_guidance_scale = 7.0f;
   int default_max_sequence_length = 256;
   // Limits that follow from the weights.
-  int size_multiple = 16;   // pixels: VAE factor times patch size
-  int max_size = 1536;      // pixels, either side: the position table's reach
+  int size_multiple = 16;               // pixels: VAE factor times patch size
+  int max_size = 1536;                  // pixels, either side: the position table's reach
   int max_sequence_length_limit = 512;  // T5 tokens; 0: the model has no T5
   struct Component {
     std::string name;       // "transformer", "text_encoder", …, "vae"
@@ -43,6 +43,7 @@ struct ModelInfo {
     int64_t weight_bytes = 0;
   };
   std::vector<Component> components;
+  std::vector<std::string> notes;  // what was decided for the user, and why: "auto: bf16, which this processor …"
 };
 
 // Something a person should hear about an image that was drawn all the same.
@@ -53,8 +54,8 @@ struct Warning {
   std::string message;  // "prompt has 91 CLIP tokens, of which the first 77 are used"
 };
 
-// An image being drawn. Made by an Engine and understood only by it; belongs to one owner at a time; may be destroyed on
-// any thread, at any step.
+// An image being drawn. Made by an Engine and understood only by it; belongs to one owner at a time; may be destroyed
+// on any thread, at any step.
 class ImageJob {
  public:
   virtual ~ImageJob() = default;
@@ -80,8 +81,8 @@ struct EngineStats {
 };
 
 // Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device.
-// Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device or
-// libtorch reports, DATA_LOSS for a NaN or infinite result. libtorch's exceptions do not leave it.
+// Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
+// or libtorch reports, DATA_LOSS for a NaN or infinite result. libtorch's exceptions do not leave it.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -98,12 +99,13 @@ class Engine {
   // Tokenises, encodes the texts or takes them from the cache, draws the noise.
   virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;
 
-  // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done. One status
-  // per job, in order: a job whose result is not finite fails alone and must not be stepped again; an error of the whole
-  // forward is every job's.
+  // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done. One
+  // status per job, in order: a job whose result is not finite fails alone and must not be stepped again; an error of
+  // the whole forward is every job's.
   virtual std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) = 0;
 
-  // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a side.
+  // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a
+  // side.
   virtual absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) = 0;
 
   // The finished picture; the job must be done().

@@ -15,13 +15,13 @@ struct ImageSpec {
   std::string negative_prompt;          // used when guidance_scale > 1; each encoder's
   std::optional<std::string> negative_prompt_2;
   std::optional<std::string> negative_prompt_3;
-  int width = 1024;              // pixels, a multiple of ModelInfo::size_multiple
-  int height = 1024;             // pixels, likewise
-  int steps = 28;                // denoising steps
-  float guidance_scale = 7.0f;   // classifier-free guidance; <= 1 means none: one forward per step instead of two
-  uint64_t seed = 0;             // of this image's initial noise; taken modulo 2^32, as ATen's CPU generator is
+  int width = 1024;               // pixels, a multiple of ModelInfo::size_multiple
+  int height = 1024;              // pixels, likewise
+  int steps = 28;                 // denoising steps
+  float guidance_scale = 7.0f;    // classifier-free guidance; <= 1 means none: one forward per step instead of two
+  uint64_t seed = 0;              // of this image's initial noise; taken modulo 2^32, as ATen's CPU generator is
   int max_sequence_length = 256;  // T5 tokens
-  int clip_skip = 0;             // CLIP layers left out before the last but one, positive prompt only
+  int clip_skip = 0;              // CLIP layers left out before the last but one, positive prompt only
 
   bool operator==(const ImageSpec&) const = default;
 };

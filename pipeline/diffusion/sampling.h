@@ -1,0 +1,26 @@
+// The arithmetic between two forwards: noise, guidance, and the Euler step, with the roundings that diffusers makes in
+// each type (facts/sd35.md, "Sampling").
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace fresco {
+
+// Standard normal noise [1, channels, height, width] (latent pixels) in fp32 on the CPU: what torch.randn draws from
+// torch.Generator("cpu").manual_seed(seed). The generator takes the seed modulo 2^32.
+at::Tensor DrawNoise(uint64_t seed, int64_t channels, int64_t height, int64_t width);
+
+// Classifier-free guidance: negative + scale * (positive - negative), rounded to the tensors' type after each
+// operation.
+at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, float scale);
+
+// One Euler step along `velocity` from noise level `sigma` to `sigma_next`. The product is rounded to the velocity's
+// type, the sum is fp32, the result has the velocity's type.
+at::Tensor EulerStep(const at::Tensor& latents, const at::Tensor& velocity, float sigma, float sigma_next);
+
+// The noise-free latents that `velocity` points at: latents - sigma * velocity, in fp32.
+at::Tensor EstimateDenoised(const at::Tensor& latents, const at::Tensor& velocity, float sigma);
+
+}  // namespace fresco

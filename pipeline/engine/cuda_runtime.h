@@ -1,0 +1,18 @@
+// libtorch's CUDA half, loaded at run time: a program is linked to libtorch_cpu alone and runs where no GPU is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace fresco {
+
+// Loads libtorch_cuda.so before the first use of a CUDA device. UNAVAILABLE with the linker's message where it cannot
+// be loaded; the answer of the first call is every call's. Thread-safe.
+absl::Status LoadCuda();
+
+// Usable CUDA devices; 0 where there is no library, driver or GPU.
+int CudaDeviceCount();
+
+}  // namespace fresco

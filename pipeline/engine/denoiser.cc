@@ -1,0 +1,109 @@
+#include "pipeline/engine/denoiser.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
+
+#include <utility>
+
+#include "pipeline/base/strings.h"
+#include "pipeline/diffusion/sampling.h"
+
+namespace fresco {
+namespace {
+
+int64_t Rows(const DiffusionJob& job) {
+  return job.guided() ? 2 : 1;
+}
+
+std::vector<uint64_t> Ids(absl::Span<DiffusionJob* const> jobs) {
+  std::vector<uint64_t> ids;
+  for (const DiffusionJob* job : jobs) ids.push_back(job->id());
+  return ids;
+}
+
+// One row per sample, in the order of Texts.
+at::Tensor Latents(absl::Span<DiffusionJob* const> jobs) {
+  std::vector<at::Tensor> rows;
+  for (const DiffusionJob* job : jobs) rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), job->state().latents);
+  return at::cat(rows);
+}
+
+at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
+  std::vector<float> rows;
+  for (const DiffusionJob* job : jobs) {
+    const float timestep = job->state().schedule.timesteps[static_cast<size_t>(job->step())];
+    rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), timestep);
+  }
+  return at::tensor(rows, at::kFloat).to(device);
+}
+
+// The job's velocity out of the batch's, whose rows from `row` on are its own.
+at::Tensor GuidedVelocity(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) {
+  if (!job.guided()) return velocities.narrow(0, row, 1);
+  return Guide(velocities.narrow(0, row, 1), velocities.narrow(0, row + 1, 1), job.spec().guidance_scale);
+}
+
+// For each tensor, whether all of its values are finite; one transfer for all of them. 0 * x is 0 for a finite x, else
+// NaN.
+std::vector<bool> FiniteFlags(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> sums;
+  for (const at::Tensor& tensor : tensors) sums.push_back(at::mul(tensor, 0).sum(at::kFloat));
+  const at::Tensor all = at::stack(sums).to(at::kCPU);
+  const float* const values = all.const_data_ptr<float>();
+  std::vector<bool> finite;
+  for (size_t i = 0; i < sums.size(); ++i) finite.push_back(values[i] == 0);
+  return finite;
+}
+
+}  // namespace
+
+const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
+  std::vector<uint64_t> ids = Ids(jobs);
+  if (ids == texts_.jobs) return texts_;
+  std::vector<at::Tensor> text;
+  std::vector<at::Tensor> pooled;
+  for (const DiffusionJob* job : jobs) {
+    for (const auto& side : {job->state().negative, job->state().positive}) {
+      if (side == nullptr) continue;
+      text.push_back(side->text);
+      pooled.push_back(side->pooled);
+    }
+  }
+  texts_ = {};  // before the new ones are made: both together could be too much
+  texts_ = {std::move(ids), at::cat(text), at::cat(pooled)};
+  return texts_;
+}
+
+at::Tensor Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
+  const Texts& texts = TextsOf(jobs);
+  return transformer_.Forward(Latents(jobs), texts.text, texts.pooled,
+                              Timesteps(jobs, transformer_.placement().device));
+}
+
+std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
+  const at::Tensor velocities = Velocities(jobs);
+  std::vector<at::Tensor> velocity;
+  std::vector<at::Tensor> latents;
+  int64_t row = 0;
+  for (const DiffusionJob* job : jobs) {
+    velocity.push_back(GuidedVelocity(*job, velocities, row));
+    const float next = job->state().schedule.sigmas[static_cast<size_t>(job->step()) + 1];
+    latents.push_back(EulerStep(job->state().latents, velocity.back(), job->sigma(), next));
+    row += Rows(*job);
+  }
+  const std::vector<bool> finite = FiniteFlags(latents);
+  std::vector<absl::Status> statuses(jobs.size());
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    if (!finite[i])
+      statuses[i] =
+          absl::DataLossError(StrCat("step ", jobs[i]->step() + 1, ": the transformer's velocity is NaN or infinite"));
+    jobs[i]->state().failed = !finite[i];
+    if (finite[i]) jobs[i]->Advance(std::move(latents[i]), std::move(velocity[i]));
+  }
+  return statuses;
+}
+
+}  // namespace fresco

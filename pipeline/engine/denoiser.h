@@ -1,0 +1,42 @@
+// One denoising step of many images in one forward of the transformer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "pipeline/engine/diffusion_job.h"
+#include "pipeline/models/mmdit.h"
+
+namespace fresco {
+
+// Not thread-safe.
+class Denoiser {
+ public:
+  // `transformer` outlives the denoiser.
+  explicit Denoiser(const Mmdit& transformer) : transformer_(transformer) {}
+
+  // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed).
+  // Jobs are distinct, not failed and not done, and their latents and texts have equal shapes; each job's result is the
+  // same whatever the others are. When it throws (libtorch's exceptions), no job has changed.
+  std::vector<absl::Status> Step(absl::Span<DiffusionJob* const> jobs);
+
+ private:
+  // What the transformer is told about a set of jobs, the same at each of their steps. A job has two rows where it is
+  // guided (negative, positive), else one.
+  struct Texts {
+    std::vector<uint64_t> jobs;
+    at::Tensor text;    // [rows, T, J]
+    at::Tensor pooled;  // [rows, P]
+  };
+  const Texts& TextsOf(absl::Span<DiffusionJob* const> jobs);
+  at::Tensor Velocities(absl::Span<DiffusionJob* const> jobs);
+
+  const Mmdit& transformer_;
+  Texts texts_;  // of the last step's jobs
+};
+
+}  // namespace fresco

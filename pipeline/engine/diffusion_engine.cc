@@ -1,0 +1,204 @@
+#include "pipeline/engine/diffusion_engine.h"
+
+#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+#include "pipeline/base/status.h"
+#include "pipeline/diffusion/sampling.h"
+#include "pipeline/engine/image_conversion.h"
+#include "pipeline/engine/prompts.h"
+#include "pipeline/engine/spec_check.h"
+#include "pipeline/engine/torch_boundary.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kWarmUpPatches = 4;  // a side
+
+// A caller that breaks the interface's contract has lost track of its jobs: nothing it draws could be trusted.
+[[noreturn]] void Die(const char* broken) {
+  std::fprintf(stderr, "fresco: DiffusionEngine: %s\n", broken);
+  std::abort();
+}
+
+// Every call into libtorch: no autograd, the engine's device, exceptions turned into statuses.
+template <typename Function>
+auto Compute(const at::Device& device, std::string_view doing, Function&& function) {
+  return CatchTorch(doing, [&] {
+    const c10::InferenceMode inference;
+    const c10::OptionalDeviceGuard guard(device);
+    return std::forward<Function>(function)();
+  });
+}
+
+DiffusionJob& Own(ImageJob* job) {
+  auto* const own = dynamic_cast<DiffusionJob*>(job);
+  if (own == nullptr) Die("a job of another engine");
+  return *own;
+}
+
+std::vector<DiffusionJob*> OwnAll(absl::Span<ImageJob* const> batch) {
+  std::vector<DiffusionJob*> jobs;
+  for (ImageJob* const job : batch) {
+    DiffusionJob& own = Own(job);
+    if (own.done() || own.state().failed) Die("Step of a job that is done or has failed");
+    if (BatchKeyOf(own.spec()) != BatchKeyOf(batch.front()->spec())) Die("Step of jobs with different batch keys");
+    if (std::find(jobs.begin(), jobs.end(), &own) != jobs.end()) Die("Step of a job twice in one batch");
+    jobs.push_back(&own);
+  }
+  return jobs;
+}
+
+int64_t Sum(const std::vector<ModelInfo::Component>& components) {
+  int64_t sum = 0;
+  for (const auto& component : components) sum += component.weight_bytes;
+  return sum;
+}
+
+// Latents whose picture is at most max_side pixels a side, each the mean of those it stands for.
+at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int max_side) {
+  const int64_t largest = std::max<int64_t>(1, max_side / pixels_per_latent);
+  const int64_t height = latents.size(2), width = latents.size(3);
+  const int64_t longest = std::max(height, width);
+  if (longest <= largest) return latents;
+  const auto scaled = [&](int64_t side) { return std::max<int64_t>(1, side * largest / longest); };
+  return at::adaptive_avg_pool2d(latents.to(at::kFloat), {scaled(height), scaled(width)});
+}
+
+}  // namespace
+
+DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes)
+    : info_(std::move(info)),
+      parts_(std::move(parts)),
+      mapped_(std::move(mapped)),
+      weight_bytes_(Sum(info_.components)),
+      cache_(prompt_cache_bytes),
+      denoiser_(parts_.transformer) {}
+
+EngineStats DiffusionEngine::stats() const {
+  const PromptCache::Counts cache = cache_.counts();
+  const MemoryUse memory = MemoryUseOf(parts_.transformer.placement().device);
+  EngineStats stats;
+  stats.prompt_cache_hits = cache.hits;
+  stats.prompt_cache_misses = cache.misses;
+  stats.nonfinite_outputs = nonfinite_.load();
+  stats.weight_bytes = weight_bytes_;
+  stats.allocated_bytes = memory.allocated_bytes;
+  stats.peak_bytes = memory.peak_bytes;
+  return stats;
+}
+
+absl::Status DiffusionEngine::Validate(const ImageSpec& spec) const {
+  return CheckSpec(info_, parts_.text.max_clip_skip(), spec);
+}
+
+std::string DiffusionEngine::BatchKey(const ImageSpec& spec) const {
+  return BatchKeyOf(spec);
+}
+
+absl::StatusOr<DiffusionEngine::Embedding> DiffusionEngine::Embed(const PromptKey& key) {
+  if (auto known = cache_.Find(key)) return known;
+  FRESCO_ASSIGN_OR_RETURN(PromptEmbedding embedding, parts_.text.Encode(key));
+  auto made = std::make_shared<const PromptEmbedding>(std::move(embedding));
+  cache_.Insert(key, made);
+  return made;
+}
+
+at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
+  const int64_t pixels = parts_.vae.config().downscale();
+  const Placement& placement = parts_.transformer.placement();
+  // Always drawn in fp32 on the CPU: a seed means one picture, whatever the device and type.
+  const at::Tensor noise =
+      DrawNoise(spec.seed, parts_.transformer.config().in_channels, spec.height / pixels, spec.width / pixels);
+  return noise.to(placement.device, placement.dtype);
+}
+
+std::unique_ptr<ImageJob> DiffusionEngine::NewJob(const ImageSpec& spec, Embedding positive, Embedding negative) {
+  std::vector<Warning> warnings = TruncationWarnings(spec, *positive, negative.get());
+  DiffusionState state;
+  state.positive = std::move(positive);
+  state.negative = std::move(negative);
+  state.schedule = MakeSchedule(parts_.schedule, spec.steps);
+  state.latents = InitialLatents(spec);
+  auto job = std::make_unique<DiffusionJob>(next_job_++, spec, std::move(state));
+  for (Warning& warning : warnings) job->Warn(std::move(warning));
+  return job;
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::PrepareJob(const ImageSpec& spec) {
+  FRESCO_ASSIGN_OR_RETURN(Embedding positive, Embed(PositiveKey(spec)));
+  Embedding negative;
+  if (spec.guidance_scale > 1) {
+    FRESCO_ASSIGN_OR_RETURN(negative, Embed(NegativeKey(spec)));
+  }
+  return NewJob(spec, std::move(positive), std::move(negative));
+}
+
+absl::Status DiffusionEngine::DrawNothing() {
+  ImageSpec spec;
+  spec.width = spec.height = std::min(info_.max_size, kWarmUpPatches * info_.size_multiple);
+  spec.steps = 1;
+  spec.max_sequence_length = info_.default_max_sequence_length;
+  // Past the cache, whose counts are of requests.
+  FRESCO_ASSIGN_OR_RETURN(PromptEmbedding embedding, parts_.text.Encode(PositiveKey(spec)));
+  const auto text = std::make_shared<const PromptEmbedding>(std::move(embedding));
+  const std::unique_ptr<ImageJob> job = NewJob(spec, text, text);
+  FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
+  return Finish(*job).status();
+}
+
+absl::Status DiffusionEngine::WarmUp() {
+  return Annotate(Compute(parts_.transformer.placement().device, "drawing", [&] { return DrawNothing(); }), "warm-up");
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
+  FRESCO_RETURN_IF_ERROR(Validate(spec));
+  return Compute(parts_.transformer.placement().device, "preparing", [&] { return PrepareJob(spec); });
+}
+
+std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {
+  if (batch.empty()) return {};
+  const std::vector<DiffusionJob*> jobs = OwnAll(batch);
+  std::vector<absl::Status> statuses;
+  const absl::Status whole = Compute(parts_.transformer.placement().device, "denoising", [&] {
+    statuses = denoiser_.Step(jobs);
+    return absl::OkStatus();
+  });
+  if (!whole.ok()) return std::vector<absl::Status>(batch.size(), whole);
+  nonfinite_ += std::count_if(statuses.begin(), statuses.end(), [](const auto& status) { return !status.ok(); });
+  return statuses;
+}
+
+absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
+  const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
+  const at::Tensor pixels = parts_.vae.Decode(z);
+  if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
+  return ToImage(pixels);
+}
+
+absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side) {
+  const auto* const own = dynamic_cast<const DiffusionJob*>(&job);
+  if (own == nullptr) Die("a job of another engine");
+  return Compute(parts_.vae.placement().device, "preview", [&] {
+    const DiffusionState& state = own->state();
+    const bool started = state.velocity.defined();
+    const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
+    return Decode(Downsample(estimate, parts_.vae.config().downscale(), max_side));
+  });
+}
+
+absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
+  const DiffusionJob& own = Own(&job);
+  if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
+  auto image = Compute(parts_.vae.placement().device, "decoding", [&] { return Decode(own.state().latents); });
+  if (absl::IsDataLoss(image.status())) ++nonfinite_;
+  return image;
+}
+
+}  // namespace fresco

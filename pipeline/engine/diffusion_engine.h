@@ -1,0 +1,62 @@
+// The Engine over a Stable Diffusion 3 / 3.5 checkpoint, with libtorch. Made by LoadEngine.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/diffusion/prompt_cache.h"
+#include "pipeline/engine/denoiser.h"
+#include "pipeline/engine/diffusion_job.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/model_parts.h"
+
+namespace fresco {
+
+class DiffusionEngine final : public Engine {
+ public:
+  // `mapped`: the weights that lie in their files.
+  DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes);
+
+  // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
+  // cannot draw, or whose result is not finite.
+  absl::Status WarmUp();
+
+  const ModelInfo& info() const override { return info_; }
+  EngineStats stats() const override;
+  absl::Status Validate(const ImageSpec& spec) const override;
+  std::string BatchKey(const ImageSpec& spec) const override;
+  absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
+  std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
+  absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
+  absl::StatusOr<Image> Finish(ImageJob& job) override;
+
+ private:
+  using Embedding = std::shared_ptr<const PromptEmbedding>;
+
+  absl::StatusOr<std::unique_ptr<ImageJob>> PrepareJob(const ImageSpec& spec);
+  // negative: null without guidance.
+  std::unique_ptr<ImageJob> NewJob(const ImageSpec& spec, Embedding positive, Embedding negative);
+  absl::Status DrawNothing();
+  absl::StatusOr<Embedding> Embed(const PromptKey& key);
+  at::Tensor InitialLatents(const ImageSpec& spec) const;
+  // latents: the transformer's, [1, C, h, w] in any type.
+  absl::StatusOr<Image> Decode(const at::Tensor& latents);
+
+  const ModelInfo info_;
+  const ModelParts parts_;
+  const MappedBytes mapped_;
+  const int64_t weight_bytes_;
+
+  PromptCache cache_;  // thread-safe
+  std::atomic<int64_t> nonfinite_ = 0;
+
+  // Of the compute thread.
+  Denoiser denoiser_;
+  uint64_t next_job_ = 0;
+};
+
+}  // namespace fresco

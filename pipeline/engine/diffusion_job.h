@@ -1,0 +1,51 @@
+// An image being drawn by a DiffusionEngine.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "pipeline/diffusion/prompt_cache.h"
+#include "pipeline/diffusion/schedule.h"
+#include "pipeline/engine/engine.h"
+
+namespace fresco {
+
+// Written by the denoiser only.
+struct DiffusionState {
+  Schedule schedule;
+  std::shared_ptr<const PromptEmbedding> positive;
+  std::shared_ptr<const PromptEmbedding> negative;  // null without guidance
+  at::Tensor latents;   // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
+  at::Tensor velocity;  // [1, C, h, w], guided, of the last step; undefined before the first
+  bool failed = false;  // a result was not finite: no further step
+};
+
+class DiffusionJob final : public ImageJob {
+ public:
+  // `id` is unique within its engine.
+  DiffusionJob(uint64_t id, ImageSpec spec, DiffusionState state)
+      : ImageJob(std::move(spec)), id_(id), state_(std::move(state)) {}
+
+  uint64_t id() const { return id_; }
+  const DiffusionState& state() const { return state_; }
+  DiffusionState& state() { return state_; }
+  bool guided() const { return state_.negative != nullptr; }
+  float sigma() const { return state_.schedule.sigmas[static_cast<size_t>(step_)]; }  // noise level of the latents
+
+  // The step that leads to `latents` is done.
+  void Advance(at::Tensor latents, at::Tensor velocity) {
+    state_.latents = std::move(latents);
+    state_.velocity = std::move(velocity);
+    ++step_;
+  }
+  void Warn(Warning warning) { warnings_.push_back(std::move(warning)); }
+
+ private:
+  const uint64_t id_;
+  DiffusionState state_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,41 @@
+// How much memory libtorch's tensors hold on a device.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <utility>
+
+namespace fresco {
+
+struct MemoryUse {
+  int64_t allocated_bytes = 0;  // now
+  int64_t peak_bytes = 0;       // the most it has been
+};
+
+// From now on libtorch's CPU allocations are counted (a libtorch allocator is one per process, and so are the numbers).
+// Call it before the first tensor that is to count; further calls do nothing. Thread-safe.
+void CountCpuMemory();
+
+// Adds to the CPU's numbers, while it lives, bytes that tensors hold without libtorch having allocated them: weights
+// that lie in their mapped files.
+class MappedBytes {
+ public:
+  MappedBytes() = default;
+  explicit MappedBytes(int64_t bytes);
+  ~MappedBytes();
+  MappedBytes(MappedBytes&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)) {}
+  MappedBytes& operator=(MappedBytes&&) = delete;
+
+ private:
+  int64_t bytes_ = 0;
+};
+
+// Of this process: the counted CPU allocations and mapped bytes, or the caching allocator's on a CUDA device.
+// Thread-safe.
+MemoryUse MemoryUseOf(const at::Device& device);
+
+// The peak becomes what is allocated now.
+void ResetPeakMemory(const at::Device& device);
+
+}  // namespace fresco

@@ -1,0 +1,91 @@
+#include "pipeline/engine/model_defaults.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <cmath>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kMaxSteps = 1000;
+constexpr int kMaxSide = 16384;
+constexpr int kMaxTextTokens = 512;
+constexpr float kMaxGuidance = 1000;
+
+absl::Status ErrorAt(const std::string& path, const YAML::Mark& mark, std::string_view what) {
+  return absl::InvalidArgumentError(StrCat(path, ":", mark.line + 1, ": ", what));
+}
+
+// Reads the entries of one file into a ModelDefaults.
+class Reader {
+ public:
+  explicit Reader(const std::string& path) : path_(path) {}
+
+  absl::StatusOr<ModelDefaults> Read(const YAML::Node& root) {
+    if (root.IsNull()) return defaults_;
+    if (!root.IsMap()) return ErrorAt(path_, root.Mark(), "expected `key: value` lines");
+    for (const auto& entry : root) FRESCO_RETURN_IF_ERROR(ReadEntry(entry.first, entry.second));
+    return defaults_;
+  }
+
+ private:
+  absl::Status ReadEntry(const YAML::Node& key_node, const YAML::Node& value) {
+    const std::string key = key_node.IsScalar() ? key_node.Scalar() : "";
+    if (!seen_.insert(key).second) return ErrorAt(path_, key_node.Mark(), StrCat(key, ": given twice"));
+    if (key == "steps") return ReadInt(key, value, kMaxSteps, &defaults_.steps);
+    if (key == "width") return ReadInt(key, value, kMaxSide, &defaults_.width);
+    if (key == "height") return ReadInt(key, value, kMaxSide, &defaults_.height);
+    if (key == "max_sequence_length") return ReadInt(key, value, kMaxTextTokens, &defaults_.max_sequence_length);
+    if (key == "guidance_scale") return ReadGuidance(key, value);
+    return ErrorAt(
+        path_, key_node.Mark(),
+        StrCat("unknown key '", key, "'; the keys are steps, guidance_scale, width, height, max_sequence_length"));
+  }
+
+  absl::Status ReadInt(const std::string& key, const YAML::Node& value, int max, std::optional<int>* out) {
+    int number = 0;
+    if (!value.IsScalar() || !YAML::convert<int>::decode(value, number) || number < 1 || number > max)
+      return ErrorAt(path_, value.Mark(), StrCat(key, ": ", Shown(value), " is not a whole number from 1 to ", max));
+    *out = number;
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadGuidance(const std::string& key, const YAML::Node& value) {
+    float number = 0;
+    const bool ok = value.IsScalar() && YAML::convert<float>::decode(value, number);
+    if (!ok || !std::isfinite(number) || number < 0 || number > kMaxGuidance)
+      return ErrorAt(path_, value.Mark(), StrCat(key, ": ", Shown(value), " is not a number from 0 to ", kMaxGuidance));
+    defaults_.guidance_scale = number;
+    return absl::OkStatus();
+  }
+
+  static std::string Shown(const YAML::Node& value) {
+    return value.IsScalar() ? StrCat("'", value.Scalar(), "'") : "a list, a map or nothing";
+  }
+
+  const std::string& path_;
+  ModelDefaults defaults_;
+  std::set<std::string> seen_;
+};
+
+}  // namespace
+
+absl::StatusOr<ModelDefaults> ReadModelDefaults(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return ModelDefaults();
+  try {
+    return Reader(path).Read(YAML::LoadFile(path));
+  } catch (const YAML::BadFile&) {
+    return absl::PermissionDeniedError(StrCat(path, ": cannot be read"));
+  } catch (const YAML::Exception& bad) {
+    return ErrorAt(path, bad.mark, bad.msg);
+  }
+}
+
+}  // namespace fresco

@@ -1,0 +1,38 @@
+// A model's parts, loaded and checked against each other.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "pipeline/diffusion/schedule.h"
+#include "pipeline/diffusion/text_conditioning.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/engine/model_folder.h"
+#include "pipeline/models/autoencoder.h"
+#include "pipeline/models/mmdit.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+// Immutable; computes on the calling thread.
+struct ModelParts {
+  ScheduleConfig schedule;
+  TextConditioner text;
+  Mmdit transformer;
+  Autoencoder vae;
+
+  // Pixels a side of an image must be a multiple of.
+  int size_multiple() const;
+  // Their names, type and bytes, the transformer first. `precision` names their type.
+  std::vector<ModelInfo::Component> Components(std::string_view precision) const;
+};
+
+// Errors name the file and the tensor or key: as the parts' Load. May throw libtorch's exceptions.
+absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Placement& placement);
+
+// "sha256:…" over the digests of all weights that the model uses, as stored (WeightStore::Digest of each component):
+// SHA-256 of "transformer sha256:…\n", "text_encoder …\n" and so on. Reads every weight file; `threads` read at a time.
+absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads);
+
+}  // namespace fresco

@@ -1,0 +1,50 @@
+#include "pipeline/engine/prompts.h"
+
+#include <string>
+#include <string_view>
+
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+void WarnIfCut(const std::string& field, std::string_view encoder, const TokenCount& count,
+               std::vector<Warning>* warnings) {
+  if (!count.truncated()) return;
+  warnings->push_back(
+      {Warning::Kind::kPromptTruncated, field,
+       StrCat(field, " has ", count.total, " ", encoder, " tokens, of which the first ", count.used, " are used")});
+}
+
+// `second` and `third`: whether the encoders have texts of their own.
+void WarnAboutSide(const std::string& field, bool second, bool third, const PromptEmbedding& embedding,
+                   std::vector<Warning>* warnings) {
+  WarnIfCut(field, "CLIP", embedding.clip_l, warnings);
+  if (second) WarnIfCut(field + "_2", "CLIP", embedding.clip_g, warnings);
+  WarnIfCut(third ? field + "_3" : field, "T5", embedding.t5, warnings);
+}
+
+}  // namespace
+
+PromptKey PositiveKey(const ImageSpec& spec) {
+  return {spec.prompt, spec.prompt_2.value_or(spec.prompt), spec.prompt_3.value_or(spec.prompt),
+          spec.max_sequence_length, spec.clip_skip};
+}
+
+PromptKey NegativeKey(const ImageSpec& spec) {
+  const std::string& first = spec.negative_prompt;
+  return {first, spec.negative_prompt_2.value_or(first), spec.negative_prompt_3.value_or(first),
+          spec.max_sequence_length, 0};
+}
+
+std::vector<Warning> TruncationWarnings(const ImageSpec& spec, const PromptEmbedding& positive,
+                                        const PromptEmbedding* negative) {
+  std::vector<Warning> warnings;
+  WarnAboutSide("prompt", spec.prompt_2.has_value(), spec.prompt_3.has_value(), positive, &warnings);
+  if (negative != nullptr)
+    WarnAboutSide("negative_prompt", spec.negative_prompt_2.has_value(), spec.negative_prompt_3.has_value(), *negative,
+                  &warnings);
+  return warnings;
+}
+
+}  // namespace fresco

@@ -1,0 +1,19 @@
+// What a model can be asked for. Torch-free, pure.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/engine/image_spec.h"
+
+namespace fresco {
+
+// INVALID_ARGUMENT with a "field: what is wrong" for every bad field, joined by "; ". `max_clip_skip`: CLIP layers that
+// can be left out.
+absl::Status CheckSpec(const ModelInfo& info, int max_clip_skip, const ImageSpec& spec);
+
+// Equal for specs whose tensors have equal shapes: latent size and number of text tokens.
+std::string BatchKeyOf(const ImageSpec& spec);
+
+}  // namespace fresco
