@@ -1,5 +1,5 @@
-// What happens to a request, in the order in which its caller hears of it: Queued*, Started, (Progress | ImageReady)*, then
-// exactly one of Completed or Failed. Torch- and protobuf-free.
+// What happens to a request, in the order in which its caller hears of it: Queued*, Started, (Progress | ImageReady)*,
+// then exactly one of Completed or Failed. Torch- and protobuf-free.
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,13 @@
-// Queues requests and advances what runs, one denoising step at a time: one worker thread per device, which at every step
-// boundary asks the policy (policy.h, a pure function) which waiting images start and which running ones form this step's
-// batch. Images are encoded on a pool of their own. Knows engines and the clock; nothing of gRPC, configuration files or metrics
-// libraries.
+// Queues requests and advances what runs, one denoising step at a time: one worker thread per device, which at every
+// step boundary asks the policy (policy.h, a pure function) which waiting images start and which running ones form this
+// step's batch. Images are encoded on a pool of their own. Knows engines and the clock; nothing of gRPC, configuration
+// files or metrics libraries.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,8 @@
 namespace fresco {
 
 enum class RequestPriority { kInteractive, kStandard, kBatch };
+
+std::string_view PriorityName(RequestPriority priority);  // "interactive", "standard", "batch"
 
 // A validated request: one ImageSpec per image.
 struct GenerationRequest {
@@ -41,8 +44,11 @@ struct SchedulerOptions {
   int max_batch = 8;    // images per step
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
-  int64_t channel_bytes = 32 << 20;                        // events a channel holds before it is full
-  std::string software = "fresco";                         // for provenance
+  int64_t channel_bytes = 32 << 20;                      // events a channel holds before it is full
+  std::string software = "fresco";                       // for provenance
+  bool prompts_in_metadata = true;                       // whether pictures carry the texts they were drawn from
+  std::function<absl::StatusOr<std::string>(const Image&, const EncodeOptions&)> encoder =
+      EncodeImage;  // replaced by tests
 };
 
 struct RequestSnapshot {
@@ -66,7 +72,7 @@ struct SchedulerSnapshot {
   std::vector<DeviceSnapshot> devices;
 };
 
-// Thread-safe. The destructor cancels what is left and joins.
+// Thread-safe. The destructor ends what is left with UNAVAILABLE and joins.
 class Scheduler {
  public:
   // Loads the engine on the device's own thread; called there once.
@@ -77,16 +83,20 @@ class Scheduler {
   Scheduler(const SchedulerOptions& options, Clock* clock, SchedulerObserver* observer);
   ~Scheduler();
 
-  // Has the device's worker (made at the first use of its name) load an engine for `model`; `loaded` hears of it on that
-  // thread. The engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
+  // Has the device's worker (made at the first use of its name) load an engine for `model`; `loaded` hears of it on
+  // that thread, exactly once (CANCELLED if the scheduler goes first; ALREADY_EXISTS if the device has that model). The
+  // engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
   void AddModel(const std::string& model, const std::string& device, EngineLoader loader, LoadedCallback loaded);
 
-  // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, or no engine of that model
-  // is loaded), ALREADY_EXISTS (id of the same tenant waiting or running), DEADLINE_EXCEEDED. Refusals that may pass later carry
-  // a RetryAfter (retry.h). Events arrive in the channel, whose last event is Completed or Failed.
+  // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, or no engine of that
+  // model is loaded), INVALID_ARGUMENT (no images), ALREADY_EXISTS (id of the same tenant waiting or running),
+  // DEADLINE_EXCEEDED. Refusals that may pass later carry a RetryAfter (retry.h). Events arrive in the channel, whose
+  // last event is Completed or Failed. All images of a request are drawn by one device: the one that is free first for
+  // the request's first image.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
 
-  // Ends a request at the next step boundary, with CANCELLED; NOT_FOUND if this tenant has none of that id.
+  // Ends a request with `reason` (OK: CANCELLED), at once if it waits, at the next step boundary if it runs; NOT_FOUND
+  // if this tenant has none of that id.
   absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
 
   // From now on Submit refuses. Returns true when nothing is left, false at `deadline`.

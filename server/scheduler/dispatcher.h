@@ -1,0 +1,149 @@
+// Where requests and devices meet: the queue, the table of all requests that have not ended, and what each device is to
+// do. One lock guards it, which is held for bookkeeping alone: engine calls, encoding, channel writes and the observer
+// happen outside, in the order in which their causes happened inside (ordered_calls.h).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "pipeline/base/clock.h"
+#include "pipeline/base/mutex.h"
+#include "server/scheduler/estimate.h"
+#include "server/scheduler/ordered_calls.h"
+#include "server/scheduler/policy.h"
+#include "server/scheduler/request_state.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+
+struct LoadTask {
+  std::string model;
+  Scheduler::EngineLoader loader;
+  Scheduler::LoadedCallback loaded;
+};
+
+// An image to start; whoever gets it holds its request once.
+struct StartOrder {
+  RequestPtr request;
+  int image_index = 0;
+  int engine = 0;  // the device's engines are counted in the order of AddEngine
+};
+
+struct Work {
+  bool stop = false;  // end everything and return; `loads` are not to be done any more
+  std::vector<LoadTask> loads;
+  std::vector<StartOrder> starts;
+};
+
+// Thread-safe.
+class Dispatcher {
+ public:
+  // All outlive the dispatcher.
+  Dispatcher(const SchedulerOptions* options, Clock* clock, SchedulerObserver* observer);
+
+  // For callers, as the Scheduler says.
+  absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
+  absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
+  bool Drain(absl::Time deadline);
+  SchedulerSnapshot Snapshot() const;
+
+  // For the owner of the threads. Stop ends all requests with UNAVAILABLE; the workers and the timer then return.
+  int AddWorker(const std::string& device);  // its number
+  void AddLoad(int worker, LoadTask task);
+  void Stop();
+
+  // For the workers. NextWork waits until there is something to do; with images running it returns at once. Engines
+  // outlive the dispatcher's use.
+  void AddEngine(int worker, const std::string& model, const Engine* engine);
+  Work NextWork(int worker, const std::vector<RunningImage>& running);
+  void SetBatchSize(int worker, int images);
+  StepTimes* step_times() { return &step_times_; }
+  // Images that the worker has handed to the encoder and that are not encoded yet; with too many of them it gets no new
+  // ones.
+  void AddEncoding(int worker, int change);
+
+  // Lets go of a request; the last to do so ends it.
+  void Release(const RequestPtr& request);
+
+  // Ends requests whose deadline passes while they wait, though every device may be busy. Returns after Stop.
+  void RunTimer();
+
+ private:
+  struct LoadedEngine {
+    std::string model;
+    const Engine* engine = nullptr;
+  };
+  struct Worker {
+    std::string device;
+    std::vector<LoadedEngine> engines;
+    std::deque<LoadTask> loads;
+    std::vector<absl::Duration> busy;  // until each image in flight is done
+    int batch_size = 0;
+    int encoding = 0;
+  };
+  // A request of which some images have not started.
+  struct Entry {
+    RequestPtr request;
+    std::vector<int> images;
+    int worker = -1;    // which draws it; -1: none has started it, it waits
+    int position = -1;  // that its caller knows of
+  };
+  // What is to be done when the lock is free.
+  struct Followups {
+    std::vector<RequestPtr> released;
+    std::vector<RequestPtr> told;
+  };
+  using RequestKey = std::pair<std::string, std::string>;  // tenant, id
+
+  static RequestKey KeyOf(const GenerationRequest& request) { return {request.tenant, request.id}; }
+  static int EngineFor(const Worker& worker, const std::string& model);  // -1: none
+
+  // Callers' side.
+  absl::StatusOr<std::vector<std::string>> BatchKeys(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
+  absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
+  absl::Status Admit(const GenerationRequest& request) const FRESCO_REQUIRES(mutex_);
+  void Enqueue(RequestPtr request) FRESCO_REQUIRES(mutex_);
+  void End(const RequestPtr& request) FRESCO_EXCLUDES(mutex_);
+  void Follow(const Followups& followups) FRESCO_EXCLUDES(mutex_);
+
+  // Workers' side (dispatcher_work.cc).
+  void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void TakeStarts(int worker, PolicyView* view, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void Start(Entry* entry, int worker, int image_index, absl::Time now) FRESCO_REQUIRES(mutex_);
+  void PublishLoad(int worker, const std::vector<RunningImage>& running) FRESCO_REQUIRES(mutex_);
+  void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
+  std::vector<absl::Duration> EstimateEntries() const FRESCO_REQUIRES(mutex_);
+  uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);
+  absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
+  void CountWaiting(const GenerationRequest& request, int change) FRESCO_REQUIRES(mutex_);
+  void CountRunning(int change) FRESCO_REQUIRES(mutex_);
+
+  const SchedulerOptions& options_;
+  Clock* const clock_;
+  SchedulerObserver* const observer_;
+  StepTimes step_times_;
+  OrderedCalls notices_;  // to the observer, of what changed under the lock
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);
+  std::map<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);  // that have not ended
+  std::vector<Entry> queue_ FRESCO_GUARDED_BY(mutex_);                   // by priority, then arrival
+  std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
+  int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
+  int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which nothing has started
+  int running_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which something has
+  int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;  // requests whose last event is not out
+  bool draining_ FRESCO_GUARDED_BY(mutex_) = false;
+  bool stopping_ FRESCO_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace fresco

@@ -1,0 +1,70 @@
+#include "server/scheduler/engine_calls.h"
+
+#include <cstddef>
+#include <exception>
+#include <new>
+
+#include "absl/strings/str_cat.h"
+
+namespace fresco {
+namespace {
+
+// The result of `call`, or what it threw.
+template <typename Call>
+auto Guarded(const Call& call) -> decltype(call()) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("the engine ran out of memory");
+  } catch (const std::exception& exception) {
+    return absl::InternalError(absl::StrCat("the engine threw an exception: ", exception.what()));
+  } catch (...) {
+    return absl::InternalError("the engine threw something that is not an exception");
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader) {
+  auto engine = Guarded([&] { return loader(); });
+  if (engine.ok() && *engine == nullptr) return absl::InternalError("the loader returned no engine");
+  return engine;
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec) {
+  auto job = Guarded([&] { return engine->Prepare(spec); });
+  if (job.ok() && *job == nullptr) return absl::InternalError("the engine returned no job");
+  return job;
+}
+
+std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch) {
+  std::vector<int> before;
+  for (const ImageJob* job : batch) before.push_back(job->step());
+  std::vector<absl::Status> statuses;
+  const absl::Status thrown = Guarded([&] {
+    statuses = engine->Step(batch);
+    return absl::OkStatus();
+  });
+  if (!thrown.ok()) return std::vector<absl::Status>(batch.size(), thrown);
+  if (statuses.size() != batch.size()) {
+    const absl::Status wrong = absl::InternalError(
+        absl::StrCat("the engine answered with ", statuses.size(), " statuses for ", batch.size(), " images"));
+    return std::vector<absl::Status>(batch.size(), wrong);
+  }
+  for (size_t i = 0; i < batch.size(); ++i) {
+    // One that stands still would never end.
+    if (statuses[i].ok() && batch[i]->step() <= before[i])
+      statuses[i] = absl::InternalError("the engine did not advance the image");
+  }
+  return statuses;
+}
+
+absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side) {
+  return Guarded([&] { return engine->Preview(job, max_side); });
+}
+
+absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job) {
+  return Guarded([&] { return engine->Finish(*job); });
+}
+
+}  // namespace fresco

@@ -1,0 +1,23 @@
+// Calls into an engine that come back with a status whatever happens inside: an exception is INTERNAL
+// (RESOURCE_EXHAUSTED where memory ran out), and so is an answer that breaks the engine's contract.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "pipeline/engine/engine.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+
+absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader);
+absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec);
+// One status per job, in order.
+std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);
+absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side);
+absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
+
+}  // namespace fresco

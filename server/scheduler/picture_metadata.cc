@@ -1,0 +1,77 @@
+#include "server/scheduler/picture_metadata.h"
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace fresco {
+namespace {
+
+std::string ParametersText(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
+  const ImageSpec& spec = provenance.spec;
+  std::string text;
+  if (options.prompts) {
+    absl::StrAppend(&text, spec.prompt, "\n");
+    if (!spec.negative_prompt.empty()) absl::StrAppend(&text, "Negative prompt: ", spec.negative_prompt, "\n");
+  }
+  absl::StrAppend(&text, "Steps: ", spec.steps, ", Sampler: ", provenance.sampler, ", CFG scale: ", spec.guidance_scale,
+                  ", Seed: ", spec.seed, ", Size: ", spec.width, "x", spec.height, ", Model: ", provenance.model,
+                  ", Version: ", provenance.software);
+  return text;
+}
+
+// The double that prints as the float does: 7.1, not 7.099999904632568.
+double Rounded(float value) {
+  double rounded = value;
+  (void)absl::SimpleAtod(absl::StrCat(value), &rounded);
+  return rounded;
+}
+
+void AddPrompts(const ImageSpec& spec, nlohmann::ordered_json* json) {
+  (*json)["prompt"] = spec.prompt;
+  (*json)["negative_prompt"] = spec.negative_prompt;
+  const auto add = [&](const char* key, const std::optional<std::string>& text) {
+    if (text) (*json)[key] = *text;
+  };
+  add("prompt_2", spec.prompt_2);
+  add("prompt_3", spec.prompt_3);
+  add("negative_prompt_2", spec.negative_prompt_2);
+  add("negative_prompt_3", spec.negative_prompt_3);
+}
+
+std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
+  const ImageSpec& spec = provenance.spec;
+  nlohmann::ordered_json json = {
+      {"model", provenance.model},
+      {"weights_digest", provenance.weights_digest},
+      {"precision", provenance.precision},
+      {"device", provenance.device},
+      {"software", provenance.software},
+      {"sampler", provenance.sampler},
+      {"seed", spec.seed},
+      {"steps", spec.steps},
+      {"guidance_scale", Rounded(spec.guidance_scale)},
+      {"width", spec.width},
+      {"height", spec.height},
+      {"max_sequence_length", spec.max_sequence_length},
+      {"clip_skip", spec.clip_skip},
+      {"batch_size_min", provenance.batch_size_min},
+      {"batch_size_max", provenance.batch_size_max},
+  };
+  if (options.prompts) AddPrompts(spec, &json);
+  // Prompts are checked to be UTF-8 long before; were one not, a replacement character is better than no picture.
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace
+
+ImageMetadata PictureMetadata(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
+  return {{"parameters", ParametersText(provenance, options)},
+          {"Software", provenance.software},
+          {"fresco:provenance", ProvenanceJson(provenance, options)}};
+}
+
+}  // namespace fresco

@@ -1,0 +1,97 @@
+// A request that was accepted, until its last event: what was asked, why it should end if it should, and what it has
+// cost. It ends when nobody holds it any more: the queue holds it while some of its images have not started, the
+// device's worker or the encoder holds it once for each image that they have.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "pipeline/base/clock.h"
+#include "pipeline/base/mutex.h"
+#include "server/scheduler/event_channel.h"
+#include "server/scheduler/events.h"
+#include "server/scheduler/request_output.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+
+// The fewest, the most, and the mean number of images that shared a step.
+struct BatchSizes {
+  void Add(int size);
+  double mean() const { return steps == 0 ? 0 : static_cast<double>(sum) / static_cast<double>(steps); }
+
+  int min = 0;
+  int max = 0;
+  int64_t sum = 0;
+  int64_t steps = 0;
+};
+
+// A copy that shares no memory with `status`: abseil counts a status's users in its library, which ThreadSanitizer
+// cannot see into, so that a status is not shared between threads here.
+absl::Status CopyForThread(const absl::Status& status);
+
+// Thread-safe.
+class RequestState {
+ public:
+  // batch_keys: each image's. Held once, by the queue.
+  RequestState(GenerationRequest request, int64_t sequence, absl::Time received, std::vector<std::string> batch_keys,
+               int64_t channel_bytes, Clock* clock);
+
+  // Constant.
+  const GenerationRequest& request() const { return request_; }
+  int64_t sequence() const { return sequence_; }  // place in the order of arrival
+  absl::Time received() const { return received_; }
+  const std::string& batch_key(int image_index) const { return batch_keys_[image_index]; }
+  const std::shared_ptr<EventChannel>& channel() const { return channel_; }
+  RequestOutput* output() { return &output_; }
+
+  // Asks that it end with `reason`; the first reason counts.
+  void AskToEnd(const absl::Status& reason);
+  bool ending() const;
+  bool started() const;
+  // Looks at the deadline and at the reader, asks to end where they say so, and tells whether it is ending.
+  bool ShouldEnd(absl::Time now, absl::Duration slow_reader_limit);
+
+  void Hold();
+  // True: nobody holds it now; the caller ends it.
+  bool Release();
+
+  // What its images cost, as it happens.
+  void AddStart(absl::Time now);
+  void AddPrepare(absl::Duration duration, const std::vector<Warning>& warnings);
+  void AddStep(absl::Time begin, absl::Time end, int batch_size);
+  void AddDecode(absl::Duration duration, int64_t peak_memory_bytes);
+  void AddEncode(absl::Duration duration);
+
+  // Once it is ended: OK or why it failed; and its last event.
+  absl::Status result() const;
+  RequestEvent LastEvent(absl::Time now) const;
+
+  RequestSnapshot Snapshot() const;
+
+ private:
+  const GenerationRequest request_;
+  const int64_t sequence_;
+  const absl::Time received_;
+  const std::vector<std::string> batch_keys_;
+  const std::shared_ptr<EventChannel> channel_;
+  RequestOutput output_;
+
+  mutable Mutex mutex_;
+  absl::Status reason_ FRESCO_GUARDED_BY(mutex_);  // not OK: it should end
+  int holders_ FRESCO_GUARDED_BY(mutex_) = 1;
+  std::optional<absl::Time> started_ FRESCO_GUARDED_BY(mutex_);
+  std::optional<absl::Time> first_step_ FRESCO_GUARDED_BY(mutex_);
+  CompletedEvent costs_ FRESCO_GUARDED_BY(mutex_);  // but what follows from the members around it
+  BatchSizes batch_sizes_ FRESCO_GUARDED_BY(mutex_);
+  int images_done_ FRESCO_GUARDED_BY(mutex_) = 0;
+};
+
+using RequestPtr = std::shared_ptr<RequestState>;
+
+}  // namespace fresco
