@@ -1,0 +1,110 @@
+// An engine that draws nothing but a plain colour, whose time, failures and pauses a test decides, and that writes down
+// what it was asked to do.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "pipeline/base/mutex.h"
+#include "pipeline/engine/engine.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/gate.h"
+
+namespace fresco {
+
+// One call of Step.
+struct FakeStep {
+  struct Entry {
+    std::string prompt;
+    uint64_t seed = 0;
+    int step = 0;  // before this call
+  };
+  std::vector<Entry> images;
+  int live_jobs = 0;  // of the engine, in this step or not
+};
+
+// What happens to the images whose prompt names it; the script belongs to the test, is shared with the engine, and may
+// be changed at any time. Thread-safe.
+class FakeScript {
+ public:
+  enum class Stage { kPrepare, kStep, kPreview, kFinish };
+
+  // Images of that prompt fail in that stage (for kStep: in the step that begins with `step` steps done).
+  void Fail(const std::string& prompt, Stage stage, absl::Status status, int step = 0);
+  // The same with an exception, which is the whole batch's.
+  void Throw(const std::string& prompt, Stage stage, int step = 0);
+  // A Step of more images than that is RESOURCE_EXHAUSTED for all of them.
+  void SetMemoryLimit(int images);
+
+  // How long things take on the clock.
+  void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
+
+  Gate* prepare_gate() { return &prepare_gate_; }
+  Gate* step_gate() { return &step_gate_; }  // before anything of a step happens
+
+  std::vector<FakeStep> steps() const;
+  int live_jobs() const { return live_jobs_; }
+  int previews() const { return previews_; }
+
+ private:
+  friend class FakeEngine;
+  friend class FakeJob;
+  struct Failure {
+    absl::Status status;
+    bool throws = false;
+  };
+  // Throws where it is to.
+  absl::Status Check(const std::string& prompt, Stage stage, int step) const;
+  void Record(absl::Span<ImageJob* const> batch);
+
+  Gate prepare_gate_;
+  Gate step_gate_;
+  std::atomic<int> live_jobs_ = 0;
+  std::atomic<int> previews_ = 0;
+  mutable Mutex mutex_;
+  std::map<std::tuple<std::string, Stage, int>, Failure> failures_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<FakeStep> steps_ FRESCO_GUARDED_BY(mutex_);
+  int memory_limit_ FRESCO_GUARDED_BY(mutex_) = 1 << 30;
+  absl::Duration prepare_ FRESCO_GUARDED_BY(mutex_);
+  absl::Duration step_ FRESCO_GUARDED_BY(mutex_);
+  absl::Duration finish_ FRESCO_GUARDED_BY(mutex_);
+};
+
+// The colour of a finished picture of this spec: what the engine draws follows from it alone.
+std::vector<uint8_t> FakeColour(const ImageSpec& spec);
+
+// Batch key: the size. Steps advance `clock` (null: take no time). A prompt of more than 77 bytes gets a warning.
+class FakeEngine final : public Engine {
+ public:
+  FakeEngine(ModelInfo info, std::shared_ptr<FakeScript> script, FakeClock* clock);
+
+  const ModelInfo& info() const override { return info_; }
+  EngineStats stats() const override;
+  absl::Status Validate(const ImageSpec& spec) const override;
+  std::string BatchKey(const ImageSpec& spec) const override;
+  absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
+  std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
+  absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
+  absl::StatusOr<Image> Finish(ImageJob& job) override;
+
+ private:
+  void Spend(absl::Duration FakeScript::*duration) const;
+
+  const ModelInfo info_;
+  const std::shared_ptr<FakeScript> script_;
+  FakeClock* const clock_;
+};
+
+// Small and quick: "fake" on "cpu", 16 pixels, 4 steps.
+ModelInfo FakeModelInfo(const std::string& name = "fake", const std::string& device = "cpu");
+
+}  // namespace fresco
