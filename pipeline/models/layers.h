@@ -1,0 +1,51 @@
+// The layers that the models are made of: their weights and what they compute. Everything is a thin word over ATen.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace fresco {
+
+// y = x W^T + b.
+struct Linear {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out], or undefined
+
+  // x [B, N, in] → [B, N, out]: a product over the tokens of every sample. A sample's result is the same, bit for bit,
+  // in any batch: with fewer than kMinRows tokens they are padded, because the kernels for few rows differ.
+  at::Tensor Tokens(const at::Tensor& x) const;
+
+  // x [B, in] → [B, out]: one row per sample. Computed in chunks of exactly kMinRows rows, padded with zeros, so that a
+  // row's result does not depend on how many others there are (facts/fp8.md, Batch invariance).
+  at::Tensor Rows(const at::Tensor& x) const;
+
+  static constexpr int64_t kMinRows = 16;
+};
+
+// Affine part of a normalisation; RMS norms have no bias.
+struct Norm {
+  at::Tensor weight;  // [D]
+  at::Tensor bias;    // [D], or undefined
+};
+
+// A square kernel.
+struct Conv {
+  at::Tensor weight;  // [out, in, k, k]
+  at::Tensor bias;    // [out]
+};
+
+// LayerNorm over the last dimension; `norm` with undefined tensors: without affine part.
+at::Tensor LayerNorm(const at::Tensor& x, const Norm& norm, double eps);
+
+// x / rms(x) * weight over the last dimension, the mean in fp32 and the result in the weight's type, as diffusers and
+// transformers compute it.
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// [B, N, heads * d] → [B, heads, N, d], a view.
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
+
+// [B, heads, N, d] → [B, N, heads * d].
+at::Tensor MergeHeads(const at::Tensor& x);
+
+}  // namespace fresco

@@ -1,0 +1,202 @@
+#include "pipeline/models/mmdit.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/sin.h>
+#include <c10/util/Exception.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/models/mmdit_weights.h"
+#include "pipeline/models/position_table.h"
+
+namespace fresco {
+namespace {
+
+constexpr double kEps = 1e-6;
+
+// One stream's modulation: what a block's norm1.linear makes of the timestep and the pooled text, each [B, 1, D].
+struct Modulation {
+  explicit Modulation(const at::Tensor& rows, int64_t parts) : chunk(rows.unsqueeze(1).chunk(parts, -1)) {}
+  std::vector<at::Tensor> chunk;
+
+  const at::Tensor& shift_attention() const { return chunk[0]; }
+  const at::Tensor& scale_attention() const { return chunk[1]; }
+  const at::Tensor& gate_attention() const { return chunk[2]; }
+  const at::Tensor& shift_mlp() const { return chunk[3]; }
+  const at::Tensor& scale_mlp() const { return chunk[4]; }
+  const at::Tensor& gate_mlp() const { return chunk[5]; }
+  const at::Tensor& shift_dual() const { return chunk[6]; }
+  const at::Tensor& scale_dual() const { return chunk[7]; }
+  const at::Tensor& gate_dual() const { return chunk[8]; }
+};
+
+at::Tensor Modulate(const at::Tensor& normed, const at::Tensor& scale, const at::Tensor& shift) {
+  return at::addcmul(shift, normed, scale + 1);
+}
+
+at::Tensor PlainNorm(const at::Tensor& x) {
+  return LayerNorm(x, {}, kEps);
+}
+
+struct Heads {
+  at::Tensor q, k, v;  // [B, heads, N, head_dim]
+};
+
+Heads ProjectHeads(const at::Tensor& x, const MmditAttention& weights, int64_t heads) {
+  const std::vector<at::Tensor> qkv = weights.qkv.Tokens(x).chunk(3, -1);
+  Heads split{SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads)};
+  if (weights.norm_q.defined()) split.q = RmsNorm(split.q, weights.norm_q, kEps);
+  if (weights.norm_k.defined()) split.k = RmsNorm(split.k, weights.norm_k, kEps);
+  return split;
+}
+
+at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  return MergeHeads(at::scaled_dot_product_attention(q, k, v));
+}
+
+// Image and text tokens attend to all of both; returns the mixtures, image first, before the output projections.
+at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
+  const Heads a = ProjectHeads(image, block.attention, heads);
+  const Heads b = ProjectHeads(text, block.context_attention, heads);
+  return Attend(at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2));
+}
+
+at::Tensor DualAttention(const at::Tensor& image, const MmditAttention& weights, int64_t heads) {
+  const Heads own = ProjectHeads(image, weights, heads);
+  return weights.out.Tokens(Attend(own.q, own.k, own.v));
+}
+
+at::Tensor FeedForward(const at::Tensor& x, const MmditFeedForward& weights) {
+  at::Tensor up = weights.up.Tokens(x);
+  return weights.down.Tokens(at::gelu_(up, "tanh"));
+}
+
+// x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
+at::Tensor AddFeedForward(const at::Tensor& x, const MmditFeedForward& weights, const Modulation& m) {
+  const at::Tensor y = FeedForward(Modulate(PlainNorm(x), m.scale_mlp(), m.shift_mlp()), weights);
+  return at::addcmul(x, m.gate_mlp(), y);
+}
+
+// The two streams of tokens.
+struct Streams {
+  at::Tensor image;  // [B, N, D]
+  at::Tensor text;   // [B, T, D]; undefined after the last block
+};
+
+// `activated` = SiLU(temb) [B, D].
+Streams RunBlock(const Streams& in, const at::Tensor& activated, const MmditBlock& block, int64_t heads) {
+  const Modulation image(block.modulation.Rows(activated), block.has_dual() ? 9 : 6);
+  const Modulation text(block.context_modulation.Rows(activated), block.is_last() ? 2 : 6);
+
+  const at::Tensor image_norm = PlainNorm(in.image);
+  const at::Tensor text_norm = PlainNorm(in.text);
+  // The last block's context has scale before shift, and nothing else.
+  const at::Tensor text_in = block.is_last() ? Modulate(text_norm, text.chunk[0], text.chunk[1])
+                                             : Modulate(text_norm, text.scale_attention(), text.shift_attention());
+  const at::Tensor mixed =
+      JointAttention(Modulate(image_norm, image.scale_attention(), image.shift_attention()), text_in, block, heads);
+  const int64_t tokens = in.image.size(1);
+
+  Streams out;
+  out.image = at::addcmul(in.image, image.gate_attention(), block.attention.out.Tokens(mixed.narrow(1, 0, tokens)));
+  if (block.has_dual()) {
+    const at::Tensor dual_in = Modulate(image_norm, image.scale_dual(), image.shift_dual());
+    out.image = at::addcmul(out.image, image.gate_dual(), DualAttention(dual_in, block.dual, heads));
+  }
+  out.image = AddFeedForward(out.image, block.feed_forward, image);
+  if (block.is_last()) return out;
+  out.text = at::addcmul(in.text, text.gate_attention(),
+                         block.context_attention.out.Tokens(mixed.narrow(1, tokens, in.text.size(1))));
+  out.text = AddFeedForward(out.text, block.context_feed_forward, text);
+  return out;
+}
+
+// [B] → [B, 256] in fp32: cosines, then sines, of the timestep times 10000^(-i/128).
+at::Tensor Sinusoids(const at::Tensor& timesteps) {
+  constexpr int64_t kHalf = 128;
+  const at::Tensor frequency =
+      at::exp(at::arange(kHalf, at::TensorOptions(timesteps.device()).dtype(at::kFloat)) * -std::log(10000.0) / kHalf);
+  const at::Tensor angle = timesteps.to(at::kFloat).unsqueeze(1) * frequency.unsqueeze(0);
+  return at::cat({at::cos(angle), at::sin(angle)}, -1);
+}
+
+at::Tensor EmbedConditions(const MmditWeights& weights, const at::Tensor& timesteps, const at::Tensor& pooled) {
+  const at::Tensor sinusoids = Sinusoids(timesteps).to(pooled.scalar_type());
+  const at::Tensor time = weights.timestep_2.Rows(at::silu(weights.timestep_1.Rows(sinusoids)));
+  return time + weights.pooled_2.Rows(at::silu(weights.pooled_1.Rows(pooled)));
+}
+
+// [B, C, H, W] → [B, (H/p)(W/p), C p p]: what each patch's kernel sees.
+at::Tensor Patches(const at::Tensor& latents, int64_t p) {
+  const int64_t batch = latents.size(0), channels = latents.size(1), h = latents.size(2) / p, w = latents.size(3) / p;
+  return latents.view({batch, channels, h, p, w, p})
+      .permute({0, 2, 4, 1, 3, 5})
+      .reshape({batch, h * w, channels * p * p});
+}
+
+// [B, h w, p p C] → [B, C, h p, w p]
+at::Tensor Unpatchify(const at::Tensor& x, int64_t h, int64_t w, int64_t p) {
+  const int64_t batch = x.size(0), channels = x.size(2) / (p * p);
+  return x.view({batch, h, w, p, p, channels}).permute({0, 5, 1, 3, 2, 4}).reshape({batch, channels, h * p, w * p});
+}
+
+}  // namespace
+
+absl::StatusOr<Mmdit> Mmdit::Load(const std::string& dir, const Placement& placement) {
+  Mmdit model;
+  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadMmditConfig(dir));
+  FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kDiffusersStem));
+  WeightReader reader(std::move(store), placement);
+  auto weights = std::make_shared<MmditWeights>(ReadMmditWeights(model.config_, &reader));
+  FRESCO_RETURN_IF_ERROR(reader.status());
+  model.placement_ = placement;
+  model.weight_bytes_ = reader.bytes();
+  model.positions_ = std::make_shared<PositionTable>(weights->positions, model.config_.pos_embed_max_size, placement);
+  model.weights_ = std::move(weights);
+  return model;
+}
+
+at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
+                          const at::Tensor& timesteps, const Observer& observer) const {
+  const int64_t p = config_.patch_size;
+  TORCH_CHECK(latents.size(2) % p == 0 && latents.size(3) % p == 0, "latents of ", latents.size(3), "x",
+              latents.size(2), " are not a multiple of the patch size ", p);
+  const auto observe = [&](const auto& name, const at::Tensor& value) {
+    if (observer) observer(name, value);
+  };
+  const MmditWeights& weights = *weights_;
+  const int64_t height = latents.size(2) / p, width = latents.size(3) / p;
+  Streams x;
+  x.image = weights.patch.Tokens(Patches(latents.contiguous(), p)).add_(positions_->Crop(height, width));
+  observe("pos_embed", x.image);
+  const at::Tensor temb = EmbedConditions(weights, timesteps, pooled);
+  observe("temb", temb);
+  x.text = weights.context.Tokens(text);
+  observe("context", x.text);
+
+  const at::Tensor activated = at::silu(temb);
+  for (size_t i = 0; i < weights.blocks.size(); ++i) {
+    x = RunBlock(x, activated, weights.blocks[i], config_.num_heads);
+    observe(StrCat("block.", i, ".hidden"), x.image);
+    if (x.text.defined()) observe(StrCat("block.", i, ".context"), x.text);
+  }
+  const std::vector<at::Tensor> scale_shift = weights.out_modulation.Rows(activated).unsqueeze(1).chunk(2, -1);
+  const at::Tensor out = weights.out.Tokens(Modulate(PlainNorm(x.image), scale_shift[0], scale_shift[1]));
+  at::Tensor velocity = Unpatchify(out, height, width, p);
+  observe("velocity", velocity);
+  return velocity;
+}
+
+}  // namespace fresco

@@ -1,0 +1,83 @@
+#include "pipeline/models/mmdit_weights.h"
+
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+constexpr int64_t kTimestepFeatures = 256;
+constexpr int64_t kFeedForwardFactor = 4;
+
+at::Tensor ReadQkNorm(const MmditConfig& config, const std::string& name, WeightReader* reader) {
+  return config.qk_norm ? reader->Tensor(name + ".weight", {config.head_dim}) : at::Tensor();
+}
+
+// `prefix` is transformer_blocks.N.attn. or .attn2.
+MmditAttention ReadImageAttention(const MmditConfig& config, const std::string& prefix, WeightReader* reader) {
+  const int64_t dim = config.dim();
+  return {
+      .qkv = reader->ReadFused({prefix + "to_q", prefix + "to_k", prefix + "to_v"}, dim, dim),
+      .out = reader->ReadLinear(prefix + "to_out.0", dim, dim),
+      .norm_q = ReadQkNorm(config, prefix + "norm_q", reader),
+      .norm_k = ReadQkNorm(config, prefix + "norm_k", reader),
+  };
+}
+
+MmditAttention ReadContextAttention(const MmditConfig& config, const std::string& prefix, bool last,
+                                    WeightReader* reader) {
+  const int64_t dim = config.dim();
+  return {
+      .qkv = reader->ReadFused({prefix + "add_q_proj", prefix + "add_k_proj", prefix + "add_v_proj"}, dim, dim),
+      .out = last ? Linear() : reader->ReadLinear(prefix + "to_add_out", dim, dim),
+      .norm_q = ReadQkNorm(config, prefix + "norm_added_q", reader),
+      .norm_k = ReadQkNorm(config, prefix + "norm_added_k", reader),
+  };
+}
+
+MmditFeedForward ReadFeedForward(const MmditConfig& config, const std::string& prefix, WeightReader* reader) {
+  const int64_t dim = config.dim(), inner = kFeedForwardFactor * dim;
+  return {.up = reader->ReadLinear(prefix + "net.0.proj", dim, inner),
+          .down = reader->ReadLinear(prefix + "net.2", inner, dim)};
+}
+
+MmditBlock ReadBlock(const MmditConfig& config, int64_t index, WeightReader* reader) {
+  const std::string prefix = StrCat("transformer_blocks.", index, ".");
+  const int64_t dim = config.dim();
+  const bool dual = config.dual_attention(index), last = index == config.num_layers - 1;
+  return {
+      .modulation = reader->ReadLinear(prefix + "norm1.linear", dim, (dual ? 9 : 6) * dim),
+      .context_modulation = reader->ReadLinear(prefix + "norm1_context.linear", dim, (last ? 2 : 6) * dim),
+      .attention = ReadImageAttention(config, prefix + "attn.", reader),
+      .context_attention = ReadContextAttention(config, prefix + "attn.", last, reader),
+      .dual = dual ? ReadImageAttention(config, prefix + "attn2.", reader) : MmditAttention(),
+      .feed_forward = ReadFeedForward(config, prefix + "ff.", reader),
+      .context_feed_forward = last ? MmditFeedForward() : ReadFeedForward(config, prefix + "ff_context.", reader),
+  };
+}
+
+Linear ReadPatchEmbedding(const MmditConfig& config, WeightReader* reader) {
+  const Conv conv = reader->ReadConv("pos_embed.proj", config.in_channels, config.dim(), config.patch_size);
+  return {conv.weight.defined() ? conv.weight.flatten(1) : conv.weight, conv.bias};
+}
+
+}  // namespace
+
+MmditWeights ReadMmditWeights(const MmditConfig& config, WeightReader* reader) {
+  const int64_t dim = config.dim(), patch = config.patch_size * config.patch_size;
+  MmditWeights weights;
+  weights.patch = ReadPatchEmbedding(config, reader);
+  weights.positions =
+      reader->Stored("pos_embed.pos_embed", {1, config.pos_embed_max_size * config.pos_embed_max_size, dim});
+  const std::string embedders = "time_text_embed.";
+  weights.timestep_1 = reader->ReadLinear(embedders + "timestep_embedder.linear_1", kTimestepFeatures, dim);
+  weights.timestep_2 = reader->ReadLinear(embedders + "timestep_embedder.linear_2", dim, dim);
+  weights.pooled_1 = reader->ReadLinear(embedders + "text_embedder.linear_1", config.pooled_projection_dim, dim);
+  weights.pooled_2 = reader->ReadLinear(embedders + "text_embedder.linear_2", dim, dim);
+  weights.context = reader->ReadLinear("context_embedder", config.joint_attention_dim, dim);
+  for (int64_t i = 0; i < config.num_layers; ++i) weights.blocks.push_back(ReadBlock(config, i, reader));
+  weights.out_modulation = reader->ReadLinear("norm_out.linear", dim, 2 * dim);
+  weights.out = reader->ReadLinear("proj_out", dim, patch * config.out_channels);
+  return weights;
+}
+
+}  // namespace fresco

@@ -1,0 +1,102 @@
+#include "pipeline/models/t5.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/isinf.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/where.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/models/t5_weights.h"
+
+namespace fresco {
+namespace {
+
+// The bucket of each distance key - query in `distance` (int64): half of the buckets for each sign; of these, one per
+// step for the first half, then logarithmically wider up to max_distance. Raffel et al. 2020, and transformers'
+// T5Attention._relative_position_bucket, with whose rounding (fp32) it agrees.
+at::Tensor RelativeBuckets(const at::Tensor& distance, int64_t buckets, int64_t max_distance) {
+  const int64_t half = buckets / 2, exact = half / 2;
+  const at::Tensor magnitude = distance.abs();
+  const at::Tensor wide = at::log(magnitude.to(at::kFloat) / exact) /
+                          std::log(static_cast<double>(max_distance) / static_cast<double>(exact)) * (half - exact);
+  const at::Tensor far = at::clamp_max(wide.to(at::kLong) + exact, half - 1);
+  return (distance > 0).to(at::kLong) * half + at::where(magnitude < exact, magnitude, far);
+}
+
+// [1, heads, T, T], added to the attention's logits.
+at::Tensor PositionBias(const T5Weights& weights, const T5Config& config, int64_t length) {
+  const at::Tensor position = at::arange(length, at::TensorOptions(weights.relative_bias.device()).dtype(at::kLong));
+  const at::Tensor distance = position.unsqueeze(0) - position.unsqueeze(1);
+  const at::Tensor buckets = RelativeBuckets(distance, config.relative_buckets, config.relative_max_distance);
+  return at::embedding(weights.relative_bias, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
+}
+
+// fp16 alone: what left its range comes back to just below it.
+at::Tensor ClampHalf(const at::Tensor& x) {
+  if (x.scalar_type() != at::kHalf) return x;
+  constexpr double kMax = 65504.0;
+  const double limit = at::isinf(x).any().item<bool>() ? kMax - 1000 : kMax;
+  return at::clamp(x, -limit, limit);
+}
+
+at::Tensor SelfAttention(const at::Tensor& x, const T5Weights::Block& block, const at::Tensor& bias, int64_t heads) {
+  const std::vector<at::Tensor> qkv = block.qkv.Tokens(x).chunk(3, -1);
+  const at::Tensor mixed =
+      at::scaled_dot_product_attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
+                                       bias, /*dropout_p=*/0.0, /*is_causal=*/false, /*scale=*/1.0);
+  return block.out.Tokens(MergeHeads(mixed));
+}
+
+at::Tensor FeedForward(const at::Tensor& x, const T5Weights::Block& block) {
+  const std::vector<at::Tensor> halves = block.gate_up.Tokens(x).chunk(2, -1);
+  const at::Tensor gated = at::gelu(halves[0], "tanh").mul_(halves[1]);
+  return block.down.Tokens(gated.to(block.down.weight.scalar_type()));
+}
+
+at::Tensor RunBlock(at::Tensor x, const T5Weights::Block& block, const at::Tensor& bias, const T5Config& config) {
+  x = ClampHalf(x +
+                SelfAttention(RmsNorm(x, block.attention_norm, config.layer_norm_eps), block, bias, config.num_heads));
+  return ClampHalf(x + FeedForward(RmsNorm(x, block.ff_norm, config.layer_norm_eps), block));
+}
+
+}  // namespace
+
+absl::StatusOr<T5Encoder> T5Encoder::Load(const std::string& dir, const Placement& placement) {
+  T5Encoder model;
+  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadT5Config(dir));
+  FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kTransformersStem));
+  WeightReader reader(std::move(store), placement);
+  model.weights_ = std::make_shared<T5Weights>(ReadT5Weights(model.config_, &reader));
+  FRESCO_RETURN_IF_ERROR(reader.status());
+  model.placement_ = placement;
+  model.weight_bytes_ = reader.bytes();
+  return model;
+}
+
+at::Tensor T5Encoder::Encode(const at::Tensor& ids, const Observer& observer) const {
+  const auto observe = [&](const auto& name, const at::Tensor& value) {
+    if (observer) observer(name, value);
+  };
+  at::Tensor x = at::embedding(weights_->tokens, ids);
+  observe("embeddings", x);
+  const at::Tensor bias = PositionBias(*weights_, config_, ids.size(1));
+  for (size_t i = 0; i < weights_->blocks.size(); ++i) {
+    x = RunBlock(x, weights_->blocks[i], bias, config_);
+    observe(StrCat("block.", i), x);
+  }
+  x = RmsNorm(x, weights_->final_norm, config_.layer_norm_eps);
+  observe("final_layer_norm", x);
+  return x;
+}
+
+}  // namespace fresco

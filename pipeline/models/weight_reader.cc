@@ -1,0 +1,152 @@
+#include "pipeline/models/weight_reader.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+at::ScalarType ToScalarType(DType dtype) {
+  switch (dtype) {
+    case DType::kBool:
+      return at::kBool;
+    case DType::kU8:
+      return at::kByte;
+    case DType::kI8:
+      return at::kChar;
+    case DType::kF8E4M3:
+      return at::kFloat8_e4m3fn;
+    case DType::kF8E5M2:
+      return at::kFloat8_e5m2;
+    case DType::kI16:
+      return at::kShort;
+    case DType::kU16:
+      return at::kUInt16;
+    case DType::kF16:
+      return at::kHalf;
+    case DType::kBF16:
+      return at::kBFloat16;
+    case DType::kI32:
+      return at::kInt;
+    case DType::kU32:
+      return at::kUInt32;
+    case DType::kF32:
+      return at::kFloat;
+    case DType::kI64:
+      return at::kLong;
+    case DType::kU64:
+      return at::kUInt64;
+    case DType::kF64:
+      return at::kDouble;
+  }
+  std::abort();
+}
+
+// The file's own memory where it is aligned, else a copy.
+at::Tensor ViewOf(const TensorView& view) {
+  const at::ScalarType dtype = ToScalarType(view.dtype);
+  if (!view.AlignedToElement()) {
+    at::Tensor copy = at::empty(view.shape, dtype);
+    std::memcpy(copy.mutable_data_ptr(), view.data, view.bytes);
+    return copy;
+  }
+  auto keep = [mapping = view.mapping](void*) {};
+  return at::from_blob(const_cast<std::byte*>(view.data), view.shape, std::move(keep), at::TensorOptions(dtype));
+}
+
+// Fails for weights whose values need a scale to be understood.
+absl::Status CheckNotQuantised(const WeightStore& store, const std::string& name, DType dtype) {
+  if (!at::isFloatingType(ToScalarType(dtype))) {
+    return absl::UnimplementedError(StrCat("stored as ", DTypeName(dtype), ": integer weights are not supported"));
+  }
+  if (dtype != DType::kF8E4M3 && dtype != DType::kF8E5M2) return absl::OkStatus();
+  const std::string layer = name.substr(0, name.rfind('.'));
+  for (const char* mark : {".scale_weight", ".weight_scale", ".comfy_quant"}) {
+    if (store.Contains(layer + mark)) {
+      return absl::UnimplementedError(StrCat("quantised with scales (", layer, mark, "), which is not supported"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void WeightReader::Fail(absl::Status status) {
+  if (status_.ok()) status_ = std::move(status);
+}
+
+absl::StatusOr<at::Tensor> WeightReader::Find(const std::string& name, const std::vector<int64_t>& shape) const {
+  absl::StatusOr<TensorView> view = store_.Find(name);
+  if (absl::IsNotFound(view.status())) {
+    return absl::InvalidArgumentError(
+        StrCat(store_.path(), ": tensor \"", name, "\" of shape ", ShapeString(shape), " is missing"));
+  }
+  if (!view.ok()) return view.status();
+  const std::string where = StrCat(store_.PathOf(name), ": tensor \"", name, "\"");
+  if (view->shape != shape) {
+    return absl::InvalidArgumentError(StrCat(where, ": shape ", ShapeString(view->shape), " where the configuration ",
+                                             "asks for ", ShapeString(shape)));
+  }
+  if (absl::Status plain = CheckNotQuantised(store_, name, view->dtype); !plain.ok()) return Annotate(plain, where);
+  return ViewOf(*view);
+}
+
+at::Tensor WeightReader::Place(const at::Tensor& stored, at::ScalarType dtype) {
+  at::Tensor placed = stored.to(placement_.device, dtype);
+  bytes_ += static_cast<int64_t>(placed.nbytes());
+  return placed;
+}
+
+at::Tensor WeightReader::Stored(const std::string& name, const std::vector<int64_t>& shape) {
+  if (!status_.ok()) return {};
+  absl::StatusOr<at::Tensor> tensor = Find(name, shape);
+  if (tensor.ok()) return *std::move(tensor);
+  Fail(tensor.status());
+  return {};
+}
+
+at::Tensor WeightReader::TensorAs(const std::string& name, const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  const at::Tensor stored = Stored(name, shape);
+  return stored.defined() ? Place(stored, dtype) : stored;
+}
+
+at::Tensor WeightReader::Tensor(const std::string& name, const std::vector<int64_t>& shape) {
+  return TensorAs(name, shape, placement_.dtype);
+}
+
+Linear WeightReader::ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias) {
+  return {Tensor(prefix + ".weight", {out, in}), bias ? Tensor(prefix + ".bias", {out}) : at::Tensor()};
+}
+
+Linear WeightReader::ReadFused(const std::vector<std::string>& prefixes, int64_t in, int64_t out_each, bool bias) {
+  const auto options = at::TensorOptions(placement_.device).dtype(placement_.dtype);
+  const int64_t out = out_each * static_cast<int64_t>(prefixes.size());
+  Linear fused{at::empty({out, in}, options), bias ? at::empty({out}, options) : at::Tensor()};
+  int64_t row = 0;
+  for (const std::string& prefix : prefixes) {
+    const at::Tensor weight = Stored(prefix + ".weight", {out_each, in});
+    if (weight.defined()) fused.weight.narrow(0, row, out_each).copy_(weight);
+    const at::Tensor offset = bias ? Stored(prefix + ".bias", {out_each}) : at::Tensor();
+    if (offset.defined()) fused.bias.narrow(0, row, out_each).copy_(offset);
+    row += out_each;
+  }
+  bytes_ += static_cast<int64_t>(fused.weight.nbytes() + (bias ? fused.bias.nbytes() : 0));
+  return fused;
+}
+
+Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {
+  return {Tensor(prefix + ".weight", {dim}), Tensor(prefix + ".bias", {dim})};
+}
+
+Conv WeightReader::ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel) {
+  return {Tensor(prefix + ".weight", {out, in, kernel, kernel}), Tensor(prefix + ".bias", {out})};
+}
+
+}  // namespace fresco

@@ -1,0 +1,59 @@
+// Brings a component's stored weights to the device and type they are computed in.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/layers.h"
+#include "pipeline/models/placement.h"
+
+namespace fresco {
+
+// Reads what a model asks for, checking shapes. The first error is kept and makes every later read return undefined
+// tensors, so that a model's weights read as a list of names and shapes: check status() at the end, and before using
+// anything.
+//
+// On the CPU a tensor that is stored in the type it is computed in, aligned, is the file's mapping itself (read-only:
+// writing to it faults); all others are converted once.
+class WeightReader {
+ public:
+  WeightReader(WeightStore store, const Placement& placement) : store_(std::move(store)), placement_(placement) {}
+
+  at::Tensor Tensor(const std::string& name, const std::vector<int64_t>& shape);
+  // As Tensor, in a type of its own.
+  at::Tensor TensorAs(const std::string& name, const std::vector<int64_t>& shape, at::ScalarType dtype);
+  // As it is stored, on the host; not counted in bytes().
+  at::Tensor Stored(const std::string& name, const std::vector<int64_t>& shape);
+
+  // PREFIX.weight and PREFIX.bias.
+  Linear ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias = true);
+  // Several linears of one input as one: rows of the first, then of the second, …
+  Linear ReadFused(const std::vector<std::string>& prefixes, int64_t in, int64_t out_each, bool bias = true);
+  Norm ReadNorm(const std::string& prefix, int64_t dim);
+  Conv ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel);
+
+  bool Contains(std::string_view name) const { return store_.Contains(name); }
+  // For what is wrong beyond a tensor.
+  void Fail(absl::Status status);
+
+  const absl::Status& status() const { return status_; }
+  int64_t bytes() const { return bytes_; }  // of the weights handed out, as placed
+  const Placement& placement() const { return placement_; }
+
+ private:
+  absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
+  at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
+
+  const WeightStore store_;
+  const Placement placement_;
+  absl::Status status_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace fresco
