@@ -180,16 +180,17 @@ absl::StatusOr<DecodedImage> DecodeJpeg(std::string_view bytes, int64_t max_pixe
   if (!Try(ReadHeader, &reader)) return reader.Error();
   const jpeg_decompress_struct& decoder = reader.decoder;
   FRESCO_RETURN_IF_ERROR(CheckSize("JPEG", decoder.output_width, decoder.output_height, max_pixels));
+  DecodedImage decoded;
+  // Before the pixels: libjpeg frees the segments at their end.
+  decoded.metadata = MetadataFrom(FindMarker(decoder, kXmpHeader), FindMarker(decoder, kExifHeader));
   const bool cmyk = decoder.out_color_space == JCS_CMYK;
   reader.pixels.resize(size_t{decoder.output_width} * decoder.output_height * (cmyk ? 4 : 3));
   if (!Try(ReadPixels, &reader)) return reader.Error();
 
-  DecodedImage decoded;
   decoded.format = ImageFormat::kJpeg;
   decoded.image.width = static_cast<int>(decoder.output_width);
   decoded.image.height = static_cast<int>(decoder.output_height);
   decoded.image.rgb = cmyk ? RgbFromCmyk(reader.pixels, decoder.saw_Adobe_marker) : std::move(reader.pixels);
-  decoded.metadata = MetadataFrom(FindMarker(decoder, kXmpHeader), FindMarker(decoder, kExifHeader));
   return decoded;
 }
 
