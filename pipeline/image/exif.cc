@@ -14,7 +14,7 @@ constexpr uint16_t kImageDescription = 0x010E;
 constexpr uint16_t kSoftware = 0x0131;
 constexpr uint16_t kExifDirectory = 0x8769;  // a pointer to the directory that holds UserComment
 constexpr uint16_t kUserComment = 0x9286;
-constexpr uint16_t kAscii = 2, kLong = 4, kUndefined = 7;  // TIFF's types
+constexpr uint16_t kByte = 1, kAscii = 2, kLong = 4, kUndefined = 7;  // TIFF's types
 constexpr size_t kEntryBytes = 12;
 constexpr size_t kMaxTextBytes = 12 << 10;            // all three fit into JPEG's segment
 constexpr std::string_view kUnicode{"UNICODE\0", 8};  // the code that begins a UserComment in UTF-16
@@ -100,7 +100,7 @@ class TiffReader {
   std::string_view Bytes(std::optional<size_t> entry) const {
     if (!entry) return "";
     const std::optional<uint32_t> type = Number(*entry + 2, 2), count = Number(*entry + 4, 4);
-    if (!type || !count || (*type != kAscii && *type != kUndefined)) return "";
+    if (!type || !count || (*type != kByte && *type != kAscii && *type != kUndefined)) return "";
     const std::optional<uint32_t> at = *count <= 4 ? *entry + 8 : Number(*entry + 8, 4);
     if (!at || *at > block_.size() || block_.size() - *at < *count) return "";
     return block_.substr(*at, *count);
