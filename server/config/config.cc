@@ -167,6 +167,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
     section.Read("threads", 0, 4096, &config->threads);
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
   });
+  ReadSection(top, "images", errors, [&](YamlMap& section) { section.Read("embed_prompts", &config->embed_prompts); });
   ReadSection(top, "limits", errors, [&](YamlMap& section) { ReadLimits(section, &config->limits); });
   ReadSection(top, "log", errors, [&](YamlMap& section) { ReadLog(section, &config->log); });
 }

@@ -57,6 +57,8 @@ struct ServerConfig {
   int threads = 0;                         // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;  // encoded prompts kept per model and device
 
+  bool embed_prompts = true;  // whether pictures carry the texts they were drawn from
+
   RequestLimits limits;
   LogConfig log;
 };

@@ -56,6 +56,7 @@ models:
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536}
 compute: {threads: 5, prompt_cache_bytes: 2GiB}
+images: {embed_prompts: false}
 limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
 log: {level: warning, format: json, prompts: true}
 )");
@@ -81,6 +82,7 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->channel_bytes, 65536);
   EXPECT_EQ(config->threads, 5);
   EXPECT_EQ(config->prompt_cache_bytes, int64_t{2} << 30);
+  EXPECT_FALSE(config->embed_prompts);
   EXPECT_EQ(config->limits.max_width, 16);
   EXPECT_EQ(config->limits.max_height, 32);
   EXPECT_EQ(config->limits.max_steps, 6);

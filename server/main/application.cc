@@ -1,0 +1,307 @@
+#include "server/main/application.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/clock.h"
+#include "pipeline/base/mutex.h"
+#include "pipeline/base/status.h"
+#include "pipeline/engine/load.h"
+#include "server/log/logger.h"
+#include "server/main/signals.h"
+#include "server/metrics/metrics.h"
+#include "server/rpc/model_registry.h"
+#include "server/rpc/server.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+namespace {
+
+struct Replica {
+  const ModelConfig* model;
+  std::string device;   // "auto" resolved
+  bool chosen = false;  // by `auto`
+};
+
+// `devices` of the configuration with `auto` as the best device that there is.
+std::vector<Replica> ResolveReplicas(const std::vector<ModelConfig>& models) {
+  const std::vector<std::string> available = AvailableDevices();
+  std::vector<Replica> replicas;
+  for (const ModelConfig& model : models) {
+    for (const std::string& device : model.devices) {
+      const std::string resolved = device == "auto" ? available.front() : device;
+      const bool there = std::any_of(replicas.begin(), replicas.end(), [&](const Replica& replica) {
+        return replica.model == &model && replica.device == resolved;
+      });
+      if (!there) replicas.push_back({&model, resolved, device == "auto"});
+    }
+  }
+  return replicas;
+}
+
+std::vector<ModelRegistry::Replica> ForRegistry(const std::vector<Replica>& replicas) {
+  std::vector<ModelRegistry::Replica> result;
+  for (const Replica& replica : replicas) result.push_back({replica.model->name, replica.device});
+  return result;
+}
+
+std::vector<std::string> ModelNames(const ServerConfig& config) {
+  std::vector<std::string> names;
+  for (const ModelConfig& model : config.models) names.push_back(model.name);
+  return names;
+}
+
+SchedulerOptions ForScheduler(const ApplicationOptions& options) {
+  const ServerConfig& config = options.config;
+  SchedulerOptions result;
+  result.max_queue = config.max_queue;
+  result.max_batch = config.max_batch;
+  result.encode_threads = config.encode_threads;
+  result.slow_reader_limit = config.slow_reader_limit;
+  result.channel_bytes = config.channel_bytes;
+  result.software = StrCat("fresco ", options.version);
+  result.prompts_in_metadata = config.embed_prompts;
+  return result;
+}
+
+RpcOptions ForRpc(const ApplicationOptions& options) {
+  const ServerConfig& config = options.config;
+  RpcOptions result;
+  result.address = config.address;
+  result.version = options.version;
+  result.limits = config.limits;
+  result.max_queue = config.max_queue;
+  result.max_request_bytes = config.max_request_bytes;
+  result.max_concurrent_streams = config.max_concurrent_streams;
+  result.slow_reader_limit = config.slow_reader_limit;
+  return result;
+}
+
+// 64 random bits per call, for seeds and ids. Thread-safe: the device is read anew each time.
+uint64_t RandomBits() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+std::string HostOf(const std::string& address) {
+  return address.substr(0, address.rfind(':'));
+}
+
+// What the main thread waits for.
+class Ending {
+ public:
+  void Signal(int signal) {
+    MutexLock lock(&mutex_);
+    signal_ = signal;
+    changed_.NotifyAll();
+  }
+  void NothingToServe() {
+    MutexLock lock(&mutex_);
+    nothing_to_serve_ = true;
+    changed_.NotifyAll();
+  }
+  // The signal's number, or nothing if no model can be served.
+  std::optional<int> Wait() {
+    MutexLock lock(&mutex_);
+    while (!signal_.has_value() && !nothing_to_serve_) changed_.Wait(&mutex_);
+    return signal_;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  std::optional<int> signal_ FRESCO_GUARDED_BY(mutex_);
+  bool nothing_to_serve_ FRESCO_GUARDED_BY(mutex_) = false;
+};
+
+// For callers to read their last events once all work is done; what is open then are streams that never end by
+// themselves, like Health.Watch.
+constexpr absl::Duration kLastReads = absl::Seconds(5);
+
+class Application {
+ public:
+  explicit Application(const ApplicationOptions& options)
+      : options_(options),
+        signals_([this](int signal, int count) { OnSignal(signal, count); }),
+        logger_(options.config.log, &clock_),
+        replicas_(ResolveReplicas(options.config.models)),
+        registry_(ForRegistry(replicas_)),
+        metrics_(ModelNames(options.config), options.version),
+        scheduler_(std::make_unique<Scheduler>(ForScheduler(options), &clock_, &metrics_)) {}
+
+  // Nobody calls the scheduler any more when it goes.
+  ~Application() { StopServers(absl::ZeroDuration()); }
+
+  absl::Status Run() {
+    FRESCO_RETURN_IF_ERROR(Listen());
+    for (const Replica& replica : replicas_) Load(replica);
+    const std::optional<int> signal = ending_.Wait();
+    if (!signal.has_value()) return NoModelError();
+    ShutDown(*signal);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Listen() {
+    if (options_.config.metrics_enabled) {
+      FRESCO_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(options_.config.metrics_address, &metrics_));
+    }
+    RpcDependencies dependencies;
+    dependencies.scheduler = scheduler_.get();
+    dependencies.models = &registry_;
+    dependencies.logger = &logger_;
+    dependencies.clock = &clock_;
+    dependencies.random = RandomBits;
+    dependencies.on_call_done = [this](const std::string& model, const std::string& code) {
+      metrics_.CountRequest(model, code);
+    };
+    FRESCO_ASSIGN_OR_RETURN(rpc_server_, RpcServer::Start(ForRpc(options_), dependencies));
+    return AnnouncePorts();
+  }
+
+  absl::Status AnnouncePorts() {
+    const std::string address = StrCat(HostOf(options_.config.address), ":", rpc_server_->port());
+    const std::string metrics_address =
+        metrics_server_ ? StrCat(HostOf(options_.config.metrics_address), ":", metrics_server_->port()) : "";
+    logger_.Log(LogLevel::kInfo, "listening",
+                {{"address", address},
+                 {"metrics_address", metrics_address},
+                 {"version", options_.version},
+                 {"pid", int64_t{getpid()}}});
+    if (options_.port_file.empty()) return absl::OkStatus();
+    const nlohmann::ordered_json json = {{"address", address},
+                                         {"port", rpc_server_->port()},
+                                         {"metrics_address", metrics_address},
+                                         {"metrics_port", metrics_server_ ? metrics_server_->port() : 0},
+                                         {"pid", getpid()}};
+    // Renamed into place, so that whoever waits for the file never reads half of it.
+    const std::string partial = options_.port_file + ".partial";
+    std::error_code error;
+    if (std::ofstream file(partial); !(file << json.dump() << "\n" << std::flush))
+      error = std::make_error_code(std::errc::io_error);
+    if (!error) std::filesystem::rename(partial, options_.port_file, error);
+    if (error)
+      return absl::UnavailableError(StrCat("cannot write --port-file ", options_.port_file, ": ", error.message()));
+    return absl::OkStatus();
+  }
+
+  void Load(const Replica& replica) {
+    LoadOptions load;
+    load.name = replica.model->name;
+    load.path = replica.model->path;
+    load.base = replica.model->base;
+    load.device = replica.device;
+    load.precision = replica.model->precision;
+    load.threads = options_.config.threads;
+    load.prompt_cache_bytes = options_.config.prompt_cache_bytes;
+    logger_.Log(LogLevel::kInfo, "model_loading", {{"model", load.name}, {"device", load.device}, {"path", load.path}});
+    scheduler_->AddModel(
+        load.name, load.device, [this, load] { return TimedLoad(load); },
+        [this, replica](const absl::StatusOr<const Engine*>& engine) { OnLoaded(replica, engine); });
+  }
+
+  // On the device's thread, like OnLoaded, which follows at once.
+  absl::StatusOr<std::unique_ptr<Engine>> TimedLoad(const LoadOptions& load) {
+    const absl::Time start = clock_.Now();
+    absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(load);
+    const absl::Duration took = clock_.Now() - start;
+    if (engine.ok()) {
+      metrics_.AddEngine(engine->get(), took);
+      DescribeLoaded((*engine)->info(), load, took);
+    }
+    return engine;
+  }
+
+  void DescribeLoaded(const ModelInfo& info, const LoadOptions& load, absl::Duration took) {
+    if (load.precision == "auto")
+      registry_.AddNote(load.device, StrCat(load.name, ": precision auto became ", info.precision));
+    logger_.Log(LogLevel::kInfo, "model_ready",
+                {{"model", info.name},
+                 {"device", info.device},
+                 {"architecture", info.architecture},
+                 {"precision", info.precision},
+                 {"precision_asked", load.precision},
+                 {"weights_digest", info.weights_digest},
+                 {"seconds", absl::ToDoubleSeconds(took)}});
+  }
+
+  void OnLoaded(const Replica& replica, const absl::StatusOr<const Engine*>& engine) {
+    registry_.SetLoaded(replica.model->name, replica.device, engine);
+    if (replica.chosen)
+      registry_.AddNote(replica.device, StrCat(replica.model->name, ": device auto became ", replica.device));
+    // CANCELLED: the server is going, which is no fault of the model.
+    if (!engine.ok() && engine.status().code() != absl::StatusCode::kCancelled) {
+      logger_.Log(LogLevel::kError, "model_failed",
+                  {{"model", replica.model->name},
+                   {"device", replica.device},
+                   {"message", std::string(engine.status().message())}});
+    }
+    rpc_server_->RefreshHealth();
+    if (registry_.AllFailed()) ending_.NothingToServe();
+  }
+
+  absl::Status NoModelError() {
+    std::string message = "no model can be served";
+    for (const ModelStatus& model : registry_.List()) message += StrCat("; ", model.name, ": ", model.error);
+    return absl::FailedPreconditionError(message);
+  }
+
+  void ShutDown(int signal) {
+    logger_.Log(LogLevel::kInfo, "stopping",
+                {{"signal", int64_t{signal}}, {"grace_period_s", absl::ToDoubleSeconds(options_.config.grace_period)}});
+    registry_.SetDraining();
+    rpc_server_->RefreshHealth();
+    const absl::Time deadline = clock_.Now() + options_.config.grace_period;
+    const bool drained = scheduler_->Drain(deadline);
+    if (!drained) {
+      const SchedulerSnapshot left = scheduler_->Snapshot();
+      logger_.Log(LogLevel::kWarning, "grace_period_over",
+                  {{"requests_cut_off", int64_t{left.waiting + left.running}}});
+    }
+    StopServers(drained ? kLastReads : absl::ZeroDuration());
+    logger_.Log(LogLevel::kInfo, "stopped", {});
+    // A step or a load that is under way cannot be interrupted, and nobody waits for it any more.
+    if (!drained || registry_.Loading()) std::_Exit(EXIT_SUCCESS);
+  }
+
+  void StopServers(absl::Duration grace) {
+    if (rpc_server_ != nullptr) rpc_server_->Shutdown(clock_.Now() + grace);
+    metrics_server_.reset();
+  }
+
+  void OnSignal(int signal, int count) {
+    if (count > 1) std::_Exit(128 + signal);
+    ending_.Signal(signal);
+  }
+
+  const ApplicationOptions& options_;
+  SystemClock clock_;
+  Ending ending_;
+  Signals signals_;  // before whatever makes threads
+  Logger logger_;
+  const std::vector<Replica> replicas_;
+  ModelRegistry registry_;
+  Metrics metrics_;
+  std::unique_ptr<RpcServer> rpc_server_;          // goes after the scheduler, whose threads refresh its health
+  std::unique_ptr<MetricsServer> metrics_server_;  // stopped before the engines go
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+}  // namespace
+
+absl::Status RunServer(const ApplicationOptions& options) {
+  return Application(options).Run();
+}
+
+}  // namespace fresco

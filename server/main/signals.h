@@ -1,0 +1,28 @@
+// SIGTERM and SIGINT as something to wait for.
+#pragma once
+
+#include <csignal>
+#include <functional>
+#include <thread>
+
+namespace fresco {
+
+// Make it before any other thread: it blocks both signals in the calling thread, and all threads started later inherit
+// that.
+class Signals {
+ public:
+  // `on_signal` is called with the signal's number and how many there have been (from 1), on a thread of its own.
+  explicit Signals(std::function<void(int signal, int count)> on_signal);
+  ~Signals();
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+
+ private:
+  void Run();
+
+  const std::function<void(int, int)> on_signal_;
+  sigset_t set_;
+  std::thread thread_;
+};
+
+}  // namespace fresco

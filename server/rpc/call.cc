@@ -1,0 +1,85 @@
+#include "server/rpc/call.h"
+
+#include "pipeline/base/status.h"
+#include "server/rpc/status_mapping.h"
+
+namespace fresco {
+
+absl::StatusOr<std::string> AuthenticateCaller(const grpc::CallbackServerContext& /*context*/) {
+  return std::string();
+}
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  // gRPC's "none" is the largest time that the clock can say.
+  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
+}
+
+Call::Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
+           grpc::CallbackServerContext* context)
+    : method_(std::move(method)),
+      options_(options),
+      environment_(environment),
+      context_(context),
+      received_(environment.clock->Now()) {}
+
+absl::Status Call::Submit(const std::string& model, const Validate& validate) {
+  model_ = model;
+  FRESCO_ASSIGN_OR_RETURN(tenant_, AuthenticateCaller(*context_));
+  FRESCO_ASSIGN_OR_RETURN(const Engine* engine, environment_.models->Find(model));
+  model_ = engine->info().name;
+  FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(*engine));
+  request.tenant = tenant_;
+  request.deadline = DeadlineOf(*context_);
+  id_ = request.id;
+  request_ = request;
+  FRESCO_ASSIGN_OR_RETURN(channel_, environment_.scheduler->Submit(std::move(request)));
+  return absl::OkStatus();
+}
+
+absl::Status Call::Abandon() {
+  const bool late = environment_.clock->Now() >= DeadlineOf(*context_);
+  const absl::Status reason = late ? absl::DeadlineExceededError("the caller's deadline has passed")
+                                   : absl::CancelledError("the caller has gone");
+  channel_->Close();
+  // NOT_FOUND: it has ended by itself meanwhile, which is as good.
+  environment_.scheduler->Cancel(tenant_, id_, reason).IgnoreError();
+  return reason;
+}
+
+void Call::DescribeRequest(LogFields* fields) const {
+  if (!request_.has_value()) return;
+  const ImageSpec& spec = request_->images.front();
+  fields->insert(fields->end(), {{"images", static_cast<int64_t>(request_->images.size())},
+                                 {"width", int64_t{spec.width}},
+                                 {"height", int64_t{spec.height}},
+                                 {"steps", int64_t{spec.steps}},
+                                 {"guidance_scale", double{spec.guidance_scale}},
+                                 {"seed", spec.seed}});
+  if (!environment_.logger->prompts()) return;
+  fields->emplace_back("prompt", spec.prompt);
+  fields->emplace_back("negative_prompt", spec.negative_prompt);
+}
+
+void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& completed) {
+  const std::string code = CodeName(status.code());
+  environment_.on_call_done(model_, code);
+  LogFields fields = {{"id", id_}, {"method", method_}, {"model", model_}, {"code", code}, {"peer", context_->peer()}};
+  if (!status.ok()) fields.emplace_back("message", std::string(status.message()));
+  DescribeRequest(&fields);
+  if (completed.has_value()) {
+    const RequestTimings& timings = completed->timings;
+    fields.insert(fields.end(), {{"queue_s", absl::ToDoubleSeconds(timings.queue)},
+                                 {"prepare_s", absl::ToDoubleSeconds(timings.prepare)},
+                                 {"denoise_s", absl::ToDoubleSeconds(timings.denoise)},
+                                 {"decode_s", absl::ToDoubleSeconds(timings.decode)},
+                                 {"encode_s", absl::ToDoubleSeconds(timings.encode)},
+                                 {"batch_mean", completed->batch_size_mean},
+                                 {"warnings", static_cast<int64_t>(completed->warnings.size())}});
+  }
+  fields.emplace_back("total_s", absl::ToDoubleSeconds(environment_.clock->Now() - received_));
+  const bool ours = status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kDataLoss;
+  environment_.logger->Log(ours ? LogLevel::kError : LogLevel::kInfo, "request", fields);
+}
+
+}  // namespace fresco

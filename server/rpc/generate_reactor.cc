@@ -1,0 +1,188 @@
+#include "server/rpc/generate_reactor.h"
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <variant>
+
+#include "pipeline/base/mutex.h"
+#include "server/rpc/call.h"
+#include "server/rpc/request_validation.h"
+#include "server/rpc/stall_watch.h"
+#include "server/rpc/status_mapping.h"
+#include "server/rpc/wire.h"
+
+namespace fresco {
+namespace {
+
+// The scheduler's threads say when there is something to write (channel), gRPC's when something has been written.
+// Whoever comes decides under the lock what is next, and does it without.
+class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
+ public:
+  GenerateReactor(const RpcOptions& options, const RpcDependencies& environment, grpc::CallbackServerContext* context)
+      : options_(options),
+        environment_(environment),
+        context_(context),
+        call_("Generate", options, environment, context) {}
+
+  void Start(const v1::GenerateRequest& request) {
+    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
+      return ValidateGenerate(request, engine, options_.limits, environment_.random);
+    });
+    if (!status.ok()) {
+      FinishWith(status);
+      return;
+    }
+    watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] {
+      stalled_ = true;
+      context_->TryCancel();
+    });
+    call_.channel()->SetReadyCallback([this] { Pump(); });
+  }
+
+  void OnWriteDone(bool ok) override {
+    watch_->WriteDone();
+    {
+      MutexLock lock(&mutex_);
+      writing_ = false;
+      gone_ = gone_ || !ok;
+    }
+    Pump();
+  }
+
+  void OnCancel() override {
+    if (call_.channel() == nullptr) return;
+    {
+      MutexLock lock(&mutex_);
+      gone_ = true;
+    }
+    Pump();
+  }
+
+  void OnDone() override {
+    if (watch_ != nullptr) watch_->Stop();
+    if (call_.channel() != nullptr) {
+      call_.channel()->SetReadyCallback({});
+      call_.channel()->Close();
+    }
+    call_.End(result_, completed_);
+    delete this;
+  }
+
+ private:
+  enum class Action { kNothing, kWrite, kWriteAndFinish, kFinish, kAbandon };
+
+  void Pump() {
+    Action action;
+    {
+      MutexLock lock(&mutex_);
+      action = writing_ || finished_ ? Action::kNothing : Next();
+      writing_ = action == Action::kWrite || writing_;
+      finished_ = finished_ || (action != Action::kNothing && action != Action::kWrite);
+    }
+    // message_ and result_ are left alone from here on, until the write is done.
+    switch (action) {
+      case Action::kNothing:
+        break;
+      case Action::kWrite:
+        watch_->WriteStarted();
+        StartWrite(&message_);
+        break;
+      case Action::kWriteAndFinish:
+        watch_->WriteStarted();
+        StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+        break;
+      case Action::kFinish:
+        FinishWith(result_);
+        break;
+      case Action::kAbandon:
+        FinishWith(Abandon());
+        break;
+    }
+  }
+
+  Action Next() FRESCO_REQUIRES(mutex_) {
+    if (gone_) return Action::kAbandon;
+    if (image_.has_value()) return WriteChunk();
+    std::optional<RequestEvent> event = call_.channel()->Next();
+    if (!event.has_value()) return Action::kNothing;
+    message_.Clear();
+    return std::visit([this](auto& held) { return Take(std::move(held)); }, *event);
+  }
+
+  Action Take(QueuedEvent event) FRESCO_REQUIRES(mutex_) {
+    SetEvent(event, call_.id(), &message_);
+    return Action::kWrite;
+  }
+  Action Take(StartedEvent event) FRESCO_REQUIRES(mutex_) {
+    SetEvent(event, &message_);
+    return Action::kWrite;
+  }
+  Action Take(ProgressEvent event) FRESCO_REQUIRES(mutex_) {
+    SetEvent(std::move(event), &message_);
+    return Action::kWrite;
+  }
+  Action Take(ImageEvent event) FRESCO_REQUIRES(mutex_) {
+    image_ = std::move(event);
+    offset_ = 0;
+    return WriteChunk();
+  }
+  Action Take(CompletedEvent event) FRESCO_REQUIRES(mutex_) {
+    SetEvent(event, &message_);
+    completed_ = std::move(event);
+    return Action::kWriteAndFinish;
+  }
+  Action Take(FailedEvent event) FRESCO_REQUIRES(mutex_) {
+    result_ = event.status;
+    return Action::kFinish;
+  }
+
+  Action WriteChunk() FRESCO_REQUIRES(mutex_) {
+    message_.Clear();
+    offset_ = SetChunk(*image_, offset_, &message_);
+    if (offset_ == image_->image.bytes.size()) image_.reset();
+    return Action::kWrite;
+  }
+
+  absl::Status Abandon() {
+    const absl::Status reason = call_.Abandon();
+    return stalled_ ? absl::CancelledError("the caller has read nothing for too long") : reason;
+  }
+
+  void FinishWith(const absl::Status& status) {
+    result_ = status;
+    Finish(ToGrpcStatus(status));
+  }
+
+  const RpcOptions& options_;
+  const RpcDependencies& environment_;
+  grpc::CallbackServerContext* const context_;
+  Call call_;
+  std::shared_ptr<StallWatch> watch_;  // set by Start
+  std::atomic<bool> stalled_ = false;
+
+  Mutex mutex_;
+  bool writing_ FRESCO_GUARDED_BY(mutex_) = false;
+  bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
+  bool gone_ FRESCO_GUARDED_BY(mutex_) = false;                // nobody reads any more
+  std::optional<ImageEvent> image_ FRESCO_GUARDED_BY(mutex_);  // being written
+  size_t offset_ FRESCO_GUARDED_BY(mutex_) = 0;                // of its next chunk
+
+  // Belong to the write or the finish that is under way.
+  v1::GenerateEvent message_;
+  absl::Status result_;
+  std::optional<CompletedEvent> completed_;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* StartGenerate(const RpcOptions& options,
+                                                           const RpcDependencies& environment,
+                                                           grpc::CallbackServerContext* context,
+                                                           const v1::GenerateRequest* request) {
+  auto* reactor = new GenerateReactor(options, environment, context);
+  reactor->Start(*request);
+  return reactor;
+}
+
+}  // namespace fresco

@@ -1,0 +1,64 @@
+// The gRPC server: ImageGeneration, Operations, grpc.health.v1.Health and reflection over a scheduler. This header is
+// free of gRPC and protobuf, so that whoever wires it does not pay for them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "pipeline/base/clock.h"
+#include "server/config/config.h"
+#include "server/log/logger.h"
+#include "server/rpc/model_registry.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+
+struct RpcOptions {
+  std::string address = "127.0.0.1:0";  // port 0: any free one
+  std::string version;                  // for GetStatus
+  RequestLimits limits;
+  int max_queue = 256;  // the scheduler's, for GetStatus
+  int64_t max_request_bytes = 4 << 20;
+  int max_concurrent_streams = 1024;
+  absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
+};
+
+// All outlive the server. The functions are called from many threads.
+struct RpcDependencies {
+  Scheduler* scheduler = nullptr;
+  ModelRegistry* models = nullptr;
+  const Logger* logger = nullptr;
+  const Clock* clock = nullptr;
+  std::function<uint64_t()> random;  // 64 bits for seeds and request ids
+  // A call has ended: the model that it asked for, and gRPC's name of its code.
+  std::function<void(const std::string& model, const std::string& code)> on_call_done;
+};
+
+class RpcServer {
+ public:
+  // Listens at once. UNAVAILABLE if the address cannot be had.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcOptions& options,
+                                                          const RpcDependencies& dependencies);
+  // Shutdown(now), unless it has happened.
+  ~RpcServer();
+
+  int port() const;
+
+  // Sets every health status to what the registry says now: each model SERVING once it is ready, "" once none is
+  // loading and one is ready, nothing while draining. Call it after each change of the registry. Thread-safe.
+  void RefreshHealth();
+
+  // Takes no new calls; those that are left at `deadline` are cancelled. Returns when all have ended.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  class Impl;
+  explicit RpcServer(std::unique_ptr<Impl> impl);
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fresco

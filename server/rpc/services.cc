@@ -1,0 +1,151 @@
+#include "server/rpc/services.h"
+
+#include <grpcpp/alarm.h>
+
+#include <algorithm>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "server/rpc/call.h"
+#include "server/rpc/create_image_reactor.h"
+#include "server/rpc/generate_reactor.h"
+#include "server/rpc/request_validation.h"
+#include "server/rpc/status_mapping.h"
+#include "server/rpc/violations.h"
+#include "server/rpc/wire.h"
+
+namespace fresco {
+namespace {
+
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environment, v1::Device* out) {
+  out->set_name(snapshot.device);
+  out->set_batch_size(snapshot.batch_size);
+  for (const std::string& model : snapshot.models) out->add_models(model);
+  for (const std::string& note : environment.models->Notes(snapshot.device)) out->add_notes(note);
+  int64_t weights = 0, allocated = 0, peak = 0;
+  for (const ModelStatus& model : environment.models->List()) {
+    for (const Engine* engine : model.engines) {
+      if (engine->info().device != snapshot.device) continue;
+      const EngineStats stats = engine->stats();
+      weights += stats.weight_bytes;
+      // These two are the process's on the device, and the same from each of its engines.
+      allocated = std::max(allocated, stats.allocated_bytes);
+      peak = std::max(peak, stats.peak_bytes);
+    }
+  }
+  out->set_memory_weights_bytes(weights);
+  out->set_memory_allocated_bytes(allocated);
+  out->set_memory_peak_bytes(peak);
+}
+
+int RequestsLeft(const Scheduler& scheduler) {
+  const SchedulerSnapshot snapshot = scheduler.Snapshot();
+  return snapshot.waiting + snapshot.running;
+}
+
+// Answers when no request is left, or just before the caller's deadline. Looks every now and then instead of keeping a
+// thread.
+class DrainReactor final : public grpc::ServerUnaryReactor {
+ public:
+  DrainReactor(const RpcDependencies& environment, grpc::CallbackServerContext* context, v1::DrainResponse* response)
+      : environment_(environment), answer_by_(DeadlineOf(*context) - 2 * kInterval), response_(response) {}
+
+  void Look() {
+    const int left = RequestsLeft(*environment_.scheduler);
+    if (left == 0 || gone_ || environment_.clock->Now() >= answer_by_) {
+      response_->set_requests_left(left);
+      Finish(grpc::Status::OK);
+      return;
+    }
+    // The old alarm is the one whose callback this may be.
+    const auto old = std::exchange(alarm_, std::make_unique<grpc::Alarm>());
+    alarm_->Set(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(kInterval),
+                [this](bool /*ok*/) { Look(); });
+  }
+
+  void OnCancel() override { gone_ = true; }
+  void OnDone() override { delete this; }
+
+ private:
+  static constexpr absl::Duration kInterval = absl::Milliseconds(100);
+
+  const RpcDependencies& environment_;
+  const absl::Time answer_by_;
+  v1::DrainResponse* const response_;
+  std::unique_ptr<grpc::Alarm> alarm_;
+  std::atomic<bool> gone_ = false;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* ImageGenerationService::Generate(grpc::CallbackServerContext* context,
+                                                                              const v1::GenerateRequest* request) {
+  return StartGenerate(options_, environment_, context, request);
+}
+
+grpc::ServerUnaryReactor* ImageGenerationService::CreateImage(grpc::CallbackServerContext* context,
+                                                              const v1::CreateImageRequest* request,
+                                                              v1::CreateImageResponse* response) {
+  return StartCreateImage(options_, environment_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* ImageGenerationService::ListModels(grpc::CallbackServerContext* context,
+                                                             const v1::ListModelsRequest* /*request*/,
+                                                             v1::ListModelsResponse* response) {
+  for (const ModelStatus& model : environment_.models->List()) SetModel(model, options_.limits, response->add_models());
+  return Answer(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* ImageGenerationService::Cancel(grpc::CallbackServerContext* context,
+                                                         const v1::CancelRequest* request,
+                                                         v1::CancelResponse* /*response*/) {
+  const absl::StatusOr<std::string> tenant = AuthenticateCaller(*context);
+  if (!tenant.ok()) return Answer(context, tenant.status());
+  if (!IsRequestId(request->request_id())) {
+    return Answer(context,
+                  InvalidRequest({{"request_id", "must be the id of a request, as its queued event says it"}}));
+  }
+  const absl::Status status = environment_.scheduler->Cancel(*tenant, request->request_id(),
+                                                             absl::CancelledError("cancelled by its caller's Cancel"));
+  return Answer(context, status);
+}
+
+grpc::ServerUnaryReactor* OperationsService::GetStatus(grpc::CallbackServerContext* context,
+                                                       const v1::GetStatusRequest* /*request*/,
+                                                       v1::GetStatusResponse* response) {
+  const absl::Time now = environment_.clock->Now();
+  const SchedulerSnapshot snapshot = environment_.scheduler->Snapshot();
+  response->set_version(options_.version);
+  response->mutable_started_at()->set_seconds(absl::ToUnixSeconds(started_));
+  SetDuration(now - started_, response->mutable_uptime());
+  response->set_draining(snapshot.draining || environment_.models->draining());
+  for (const DeviceSnapshot& device : snapshot.devices) SetDevice(device, environment_, response->add_devices());
+  for (const ModelStatus& model : environment_.models->List()) SetModel(model, options_.limits, response->add_models());
+  response->set_requests_waiting(snapshot.waiting);
+  response->set_requests_running(snapshot.running);
+  response->set_max_queue(options_.max_queue);
+  for (const RequestSnapshot& request : snapshot.requests) SetRequest(request, now, response->add_requests());
+  return Answer(context, absl::OkStatus());
+}
+
+grpc::ServerUnaryReactor* OperationsService::Drain(grpc::CallbackServerContext* context,
+                                                   const v1::DrainRequest* /*request*/, v1::DrainResponse* response) {
+  environment_.models->SetDraining();
+  on_drain_();
+  // The past: only says that nothing new is taken.
+  environment_.scheduler->Drain(absl::InfinitePast());
+  environment_.logger->Log(
+      LogLevel::kWarning, "draining",
+      {{"peer", std::string(context->peer())}, {"requests_left", int64_t{RequestsLeft(*environment_.scheduler)}}});
+  auto* reactor = new DrainReactor(environment_, context, response);
+  reactor->Look();
+  return reactor;
+}
+
+}  // namespace fresco

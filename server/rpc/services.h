@@ -1,0 +1,53 @@
+// The services of fresco.v1: what is answered at once is answered here; what draws has a reactor of its own.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "fresco/v1/image_generation.grpc.pb.h"
+#include "fresco/v1/operations.grpc.pb.h"
+#include "server/rpc/server.h"
+
+namespace fresco {
+
+class ImageGenerationService final : public v1::ImageGeneration::CallbackService {
+ public:
+  ImageGenerationService(const RpcOptions& options, const RpcDependencies& environment)
+      : options_(options), environment_(environment) {}
+
+  grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
+                                                        const v1::GenerateRequest* request) override;
+  grpc::ServerUnaryReactor* CreateImage(grpc::CallbackServerContext* context, const v1::CreateImageRequest* request,
+                                        v1::CreateImageResponse* response) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
+                                   v1::CancelResponse* response) override;
+
+ private:
+  const RpcOptions& options_;
+  const RpcDependencies& environment_;
+};
+
+class OperationsService final : public v1::Operations::CallbackService {
+ public:
+  // `on_drain` is called whenever the registry has been set to draining.
+  OperationsService(const RpcOptions& options, const RpcDependencies& environment, std::function<void()> on_drain)
+      : options_(options),
+        environment_(environment),
+        on_drain_(std::move(on_drain)),
+        started_(environment.clock->Now()) {}
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
+                                      v1::GetStatusResponse* response) override;
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context, const v1::DrainRequest* request,
+                                  v1::DrainResponse* response) override;
+
+ private:
+  const RpcOptions& options_;
+  const RpcDependencies& environment_;
+  const std::function<void()> on_drain_;
+  const absl::Time started_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,56 @@
+#include "server/rpc/stall_watch.h"
+
+#include <utility>
+
+namespace fresco {
+
+std::shared_ptr<StallWatch> StallWatch::Start(absl::Duration limit, const Clock* clock,
+                                              std::function<void()> on_stall) {
+  auto watch = std::make_shared<StallWatch>(limit, clock, std::move(on_stall));
+  MutexLock lock(&watch->mutex_);
+  watch->Arm(clock->Now() + limit);
+  return watch;
+}
+
+StallWatch::StallWatch(absl::Duration limit, const Clock* clock, std::function<void()> on_stall)
+    : limit_(limit), clock_(clock), on_stall_(std::move(on_stall)) {}
+
+void StallWatch::WriteStarted() {
+  MutexLock lock(&mutex_);
+  writing_since_ = clock_->Now();
+}
+
+void StallWatch::WriteDone() {
+  MutexLock lock(&mutex_);
+  writing_since_.reset();
+}
+
+void StallWatch::Stop() {
+  MutexLock lock(&mutex_);
+  stopped_ = true;
+  if (alarm_ != nullptr) alarm_->Cancel();
+}
+
+void StallWatch::Arm(absl::Time due) {
+  if (due == absl::InfiniteFuture()) return;
+  // An alarm of its own each time: setting one again from its own callback would destroy the callback while it runs.
+  alarm_ = std::make_unique<grpc::Alarm>();
+  // The alarm keeps its callback even after it has been called, so the reference is moved out, or it would be a cycle.
+  alarm_->Set(absl::ToChronoTime(due),
+              [self = shared_from_this()](bool /*ok*/) mutable { std::exchange(self, nullptr)->Fire(); });
+}
+
+void StallWatch::Fire() {
+  MutexLock lock(&mutex_);
+  if (stopped_) return;
+  const absl::Time now = clock_->Now();
+  const absl::Time due = writing_since_.value_or(now) + limit_;
+  if (due > now) {
+    Arm(due);
+    return;
+  }
+  stopped_ = true;
+  on_stall_();
+}
+
+}  // namespace fresco

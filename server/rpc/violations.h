@@ -1,0 +1,23 @@
+// What is wrong with a request, field by field, on its way into google.rpc.BadRequest.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace fresco {
+
+struct FieldViolation {
+  std::string field;        // the request's field: "width"
+  std::string description;  // "must be a multiple of 16, got 1000"
+};
+
+// OK if there are none; else INVALID_ARGUMENT that says them all, with a google.rpc.BadRequest as payload.
+absl::Status InvalidRequest(const std::vector<FieldViolation>& violations);
+
+// The violations that InvalidRequest put into a status; empty if it holds none.
+std::vector<FieldViolation> ViolationsOf(const absl::Status& status);
+
+}  // namespace fresco
