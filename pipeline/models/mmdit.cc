@@ -180,7 +180,7 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
   const int64_t height = latents.size(2) / p, width = latents.size(3) / p;
   Streams x;
   x.image = weights.patch.Tokens(Patches(latents.contiguous(), p)).add_(positions_->Crop(height, width));
-  observe("pos_embed", x.image);
+  observe("patches", x.image);
   const at::Tensor temb = EmbedConditions(weights, timesteps, pooled);
   observe("temb", temb);
   x.text = weights.context.Tokens(text);
@@ -189,13 +189,14 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
   const at::Tensor activated = at::silu(temb);
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     x = RunBlock(x, activated, weights.blocks[i], config_.num_heads);
-    observe(StrCat("block.", i, ".hidden"), x.image);
+    observe(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observe(StrCat("block.", i, ".context"), x.text);
   }
   const std::vector<at::Tensor> scale_shift = weights.out_modulation.Rows(activated).unsqueeze(1).chunk(2, -1);
-  const at::Tensor out = weights.out.Tokens(Modulate(PlainNorm(x.image), scale_shift[0], scale_shift[1]));
-  at::Tensor velocity = Unpatchify(out, height, width, p);
-  observe("velocity", velocity);
+  const at::Tensor normed = Modulate(PlainNorm(x.image), scale_shift[0], scale_shift[1]);
+  observe("norm_out", normed);
+  at::Tensor velocity = Unpatchify(weights.out.Tokens(normed), height, width, p);
+  observe("output", velocity);
   return velocity;
 }
 

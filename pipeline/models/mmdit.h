@@ -28,8 +28,8 @@ class Mmdit {
   // (may be fractional, each sample its own), all on the placement's device; H and W multiples of patch_size, at most
   // pos_embed_max_size * patch_size. Returns the velocity [B, C, H, W] in the placement's type. Each sample's result is
   // the same, bit for bit, whatever the rest of the batch and its size (on the CPU). Throws libtorch's exceptions; call
-  // it under InferenceMode. Observed stages: "pos_embed" (patches with positions [B, N, D]), "temb" [B, D], "context"
-  // [B, T, D], "block.N.hidden", "block.N.context" (but for the last block), "velocity".
+  // it under InferenceMode. Observed stages: "patches" (with positions [B, N, D]), "temb" [B, D], "context"
+  // [B, T, D], "block.N.image", "block.N.context" (but for the last block), "norm_out" (before the output projection), "output".
   at::Tensor Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
                      const at::Tensor& timesteps, const Observer& observer = {}) const;
 
