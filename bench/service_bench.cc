@@ -56,7 +56,7 @@ class Service {
   Service()
       : scheduler_(SchedulerOptions(), &clock_, nullptr),
         models_({{"bench", "cpu"}}),
-        logger_(LogConfig{.level = LogLevel::kError}) {
+        logger_(LogConfig{.level = LogLevel::kError}, &clock_) {
     std::promise<void> loaded;
     scheduler_.AddModel(
         "bench", "cpu", [] { return LoadEngine(Options()); },
