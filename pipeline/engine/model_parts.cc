@@ -1,7 +1,6 @@
 #include "pipeline/engine/model_parts.h"
 
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -12,17 +11,6 @@
 
 namespace fresco {
 namespace {
-
-struct WeightedPart {
-  std::string_view name;
-  std::string_view stem;  // of its weight files
-};
-
-constexpr WeightedPart kWeightedParts[] = {{"transformer", kDiffusersStem},
-                                           {"text_encoder", kTransformersStem},
-                                           {"text_encoder_2", kTransformersStem},
-                                           {"text_encoder_3", kTransformersStem},
-                                           {"vae", kDiffusersStem}};
 
 absl::StatusOr<TextEncoders> LoadTextEncoders(const ModelFolder& folder, const Placement& placement) {
   FRESCO_ASSIGN_OR_RETURN(const std::string clip_l_dir, folder.Find("text_encoder"));

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/checkpoint/weights.h"
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/diffusion/text_conditioning.h"
 #include "pipeline/engine/engine.h"
@@ -14,6 +16,17 @@
 #include "pipeline/models/placement.h"
 
 namespace fresco {
+
+// A part that has weights, and the stem of their files' names.
+struct WeightedPart {
+  std::string_view name;
+  std::string_view stem;
+};
+inline constexpr WeightedPart kWeightedParts[] = {{"transformer", kDiffusersStem},
+                                                  {"text_encoder", kTransformersStem},
+                                                  {"text_encoder_2", kTransformersStem},
+                                                  {"text_encoder_3", kTransformersStem},
+                                                  {"vae", kDiffusersStem}};
 
 // Immutable; computes on the calling thread.
 struct ModelParts {

@@ -1,0 +1,96 @@
+#include "pipeline/tool/draw.h"
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/engine/load.h"
+#include "pipeline/image/codec.h"
+
+namespace fresco {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
+  for (const Warning& warning : job.warnings()) std::fprintf(stderr, "warning: %s\n", warning.message.c_str());
+  while (!job.done()) {
+    FRESCO_RETURN_IF_ERROR(engine.Step({&job}).front());
+    std::fprintf(stderr, "\rstep %d/%d", job.step(), job.spec().steps);
+  }
+  std::fprintf(stderr, "\n");
+  return engine.Finish(job);
+}
+
+ImageMetadata Provenance(const ModelInfo& info, const ImageSpec& spec) {
+  return {{"prompt", spec.prompt},
+          {"negative_prompt", spec.negative_prompt},
+          {"seed", std::to_string(spec.seed)},
+          {"steps", std::to_string(spec.steps)},
+          {"guidance_scale", StrCat(spec.guidance_scale)},
+          {"model", info.name},
+          {"precision", info.precision},
+          {"weights", info.weights_digest}};
+}
+
+absl::Status WriteFile(const std::string& path, const std::string& bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  return file.flush() ? absl::OkStatus() : absl::UnavailableError(StrCat(path, ": cannot be written"));
+}
+
+void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& output, double seconds, bool json) {
+  if (!json) {
+    std::printf("%s: %dx%d, seed %llu, %d steps, %s on %s, %.2f s\n", output.c_str(), spec.width, spec.height,
+                static_cast<unsigned long long>(spec.seed), spec.steps, info.precision.c_str(), info.device.c_str(), seconds);
+    return;
+  }
+  const nlohmann::ordered_json report = {{"file", output}, {"width", spec.width}, {"height", spec.height}, {"seed", spec.seed},
+                                         {"steps", spec.steps}, {"guidance_scale", spec.guidance_scale}, {"precision", info.precision},
+                                         {"device", info.device}, {"seconds", seconds}, {"weights_digest", info.weights_digest}};
+  std::printf("%s\n", report.dump().c_str());
+}
+
+}  // namespace
+
+ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
+  ImageSpec spec;
+  spec.prompt = options.prompt;
+  spec.negative_prompt = options.negative;
+  spec.width = options.width >= 0 ? options.width : info.default_width;
+  spec.height = options.height >= 0 ? options.height : info.default_height;
+  spec.steps = options.steps >= 0 ? options.steps : info.default_steps;
+  spec.guidance_scale = options.guidance >= 0 ? options.guidance : info.default_guidance_scale;
+  spec.max_sequence_length = options.max_sequence_length >= 0 ? options.max_sequence_length : info.default_max_sequence_length;
+  spec.seed = options.seed;
+  return spec;
+}
+
+absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const std::string& output) {
+  LoadOptions options;
+  options.name = options.path = model.model;
+  options.base = model.base;
+  options.device = model.device;
+  options.precision = model.precision;
+  options.threads = model.threads;
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(options));
+  const Clock::time_point begin = Clock::now();
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job, engine->Prepare(SpecOf(draw, engine->info())));
+  FRESCO_ASSIGN_OR_RETURN(const Image image, Draw(*engine, *job));
+  const double seconds = Seconds(Clock::now() - begin);
+  EncodeOptions encoding;
+  encoding.metadata = Provenance(engine->info(), job->spec());
+  FRESCO_ASSIGN_OR_RETURN(const std::string bytes, EncodeImage(image, encoding));
+  FRESCO_RETURN_IF_ERROR(WriteFile(output, bytes));
+  Report(engine->info(), job->spec(), output, seconds, model.json);
+  return absl::OkStatus();
+}
+
+}  // namespace fresco

@@ -1,0 +1,18 @@
+// `fresco-model draw`: a picture without a server.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/tool/options.h"
+
+namespace fresco {
+
+// The request in full: what it leaves out, the model's defaults fill in.
+ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info);
+
+// Draws, shows each step on standard error, writes a PNG to `output`.
+absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const std::string& output);
+
+}  // namespace fresco

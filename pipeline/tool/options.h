@@ -1,0 +1,34 @@
+// What the subcommands share.
+#pragma once
+
+#include <string>
+
+namespace fresco {
+
+// Exit codes.
+inline constexpr int kDone = 0;
+inline constexpr int kFailed = 1;  // or a mismatch
+inline constexpr int kUsage = 2;
+
+struct ModelOptions {
+  std::string model;  // diffusers folder
+  std::string base;   // what supplies what it lacks; empty: none
+  std::string device = "cpu";
+  std::string precision = "auto";
+  int threads = 0;    // 0: as many as the machine has
+  bool json = false;  // one JSON object on standard output, nothing else there
+};
+
+// What is drawn. Where it is negative or NaN, the model's own default counts.
+struct DrawOptions {
+  std::string prompt;
+  std::string negative;
+  int width = -1;
+  int height = -1;
+  int steps = -1;
+  float guidance = -1;
+  int max_sequence_length = -1;
+  uint64_t seed = 0;
+};
+
+}  // namespace fresco
