@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/image/utf8.h"
 #include "server/rpc/violations.h"
 
 namespace fresco {
@@ -25,6 +29,10 @@ class Checker {
  public:
   void Add(std::string field, std::string description) {
     violations_.push_back({std::move(field), std::move(description)});
+  }
+  bool Has(const std::string& field) const {
+    return std::any_of(violations_.begin(), violations_.end(),
+                       [&](const FieldViolation& v) { return v.field == field; });
   }
   void Require(bool right, const std::string& field, const std::string& description) {
     if (!right) Add(field, description);
@@ -118,17 +126,19 @@ ImageFormat CheckFormat(Checker* check, v1::ImageFormat format) {
   }
 }
 
-// What the engine itself minds, which says the field first: "width: …".
+// What the engine itself minds: "field: what is wrong", joined by "; ". Fields that are known to be bad are not said
+// twice.
 void CheckWithEngine(Checker* check, const Engine& engine, const ImageSpec& spec) {
   const absl::Status status = engine.Validate(spec);
   if (status.ok()) return;
-  const std::string message(status.message());
-  const size_t end = message.find_first_of(": ");
-  const std::string field = message.substr(0, end);
-  if (v1::GenerateRequest::descriptor()->FindFieldByName(field) == nullptr || end == std::string::npos) {
-    check->Add("model", message);
-  } else {
-    check->Add(field, message.substr(message.find_first_not_of(": ", end)));
+  for (const absl::string_view finding : absl::StrSplit(status.message(), "; ")) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(finding, absl::MaxSplits(": ", 1));
+    const bool named = v1::GenerateRequest::descriptor()->FindFieldByName(parts.first) != nullptr;
+    if (!named) {
+      check->Add("model", StrCat("cannot draw this: ", finding));
+    } else if (!check->Has(parts.first)) {
+      check->Add(parts.first, parts.second);
+    }
   }
 }
 
@@ -151,7 +161,7 @@ GenerationRequest Check(Checker* check, const v1::GenerateRequest& request, cons
   result.priority = CheckPriority(check, request.priority());
   check->Require(request.request_id().empty() || IsRequestId(request.request_id()), "request_id",
                  StrCat("must be at most ", kMaxRequestId, " letters, digits, '-', '_', '.' or ':'"));
-  if (check->violations().empty()) CheckWithEngine(check, engine, spec);
+  CheckWithEngine(check, engine, spec);
   if (!check->violations().empty()) return result;
   result.model = engine.info().name;
   result.id = request.request_id().empty() ? absl::StrFormat("%016x", random()) : request.request_id();
@@ -231,31 +241,6 @@ bool IsRequestId(std::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestId && std::all_of(id.begin(), id.end(), [](unsigned char c) {
     return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.' || c == ':';
   });
-}
-
-bool IsUtf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
-    const unsigned char lead = byte(i);
-    const size_t size = lead < 0x80                   ? 1
-                        : lead >= 0xc2 && lead < 0xe0 ? 2
-                        : lead >= 0xe0 && lead < 0xf0 ? 3
-                        : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                      : 0;
-    if (size == 0 || i + size > text.size()) return false;
-    for (size_t k = 1; k < size; ++k) {
-      if ((byte(i + k) & 0xc0) != 0x80) return false;
-    }
-    // Overlong forms, surrogates, and what is beyond U+10FFFF (table 3-7 of the Unicode standard).
-    if (size > 2) {
-      const unsigned char second = byte(i + 1);
-      if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) || (lead == 0xf0 && second < 0x90) ||
-          (lead == 0xf4 && second > 0x8f))
-        return false;
-    }
-    i += size;
-  }
-  return true;
 }
 
 }  // namespace fresco

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "fresco/v1/image_generation.pb.h"
@@ -27,7 +28,7 @@ absl::StatusOr<GenerationRequest> ValidateGenerate(const v1::GenerateRequest& re
 absl::StatusOr<GenerationRequest> ValidateCreateImage(const v1::CreateImageRequest& request, const Engine& engine,
                                                       const RequestLimits& limits, const RandomSource& random);
 
+// What a request may be called: the characters of a GenerateRequest's request_id.
 bool IsRequestId(std::string_view id);
-bool IsUtf8(std::string_view text);
 
 }  // namespace fresco

@@ -1,0 +1,84 @@
+// A whole server in this process, on a port of its own, with engines that draw nothing but a colour.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fresco/v1/image_generation.grpc.pb.h"
+#include "fresco/v1/operations.grpc.pb.h"
+#include "gtest/gtest.h"
+#include "pipeline/base/clock.h"
+#include "server/log/logger.h"
+#include "server/rpc/model_registry.h"
+#include "server/rpc/server.h"
+#include "server/scheduler/scheduler.h"
+#include "tests/support/fake_engine.h"
+
+namespace fresco {
+
+// What a Generate call gave.
+struct Drawn {
+  grpc::Status status;
+  std::vector<v1::GenerateEvent> events;
+
+  std::vector<v1::ImageChunk> chunks() const;
+  std::map<int, std::string> images() const;  // by index, put together
+  std::map<int, uint64_t> seeds() const;
+  std::string order()
+      const;  // a letter per event, repeats once: "qspic" for queued, started, progress, image, completed
+};
+
+// The rest of a call.
+Drawn ReadAll(grpc::ClientReader<v1::GenerateEvent>* reader);
+
+class ServiceTest : public ::testing::Test {
+ protected:
+  struct Options {
+    std::vector<std::string> models = {"fake"};
+    SchedulerOptions scheduler;
+    RpcOptions rpc;
+    LogConfig log;
+    Scheduler::EngineLoader loader;  // for the first model; empty: a FakeEngine
+  };
+
+  ~ServiceTest() override;
+
+  void Start(Options options);
+  void Start() { Start(Options()); }
+  void AwaitLoaded();
+
+  Drawn Generate(const v1::GenerateRequest& request);
+
+  // A unary call by bytes, for services whose protos the distribution does not ship.
+  grpc::Status CallRaw(const std::string& method, const std::string& request, std::string* response);
+  // "SERVING", "NOT_SERVING", or the error's code.
+  std::string Health(const std::string& service);
+  void AwaitHealth(const std::string& service, const std::string& status);
+
+  // Waits until the server has counted this many calls, and returns them as "model code".
+  std::vector<std::string> AwaitCalls(size_t count);
+  std::vector<std::string> LogLines() const;
+
+  const std::shared_ptr<FakeScript> script_ = std::make_shared<FakeScript>();
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::ImageGeneration::Stub> stub_;
+  std::unique_ptr<v1::Operations::Stub> operations_;
+  std::unique_ptr<RpcServer> server_;
+
+ private:
+  SystemClock clock_;
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<std::string> lines_ FRESCO_GUARDED_BY(mutex_);
+  std::unique_ptr<Logger> logger_;
+  std::unique_ptr<ModelRegistry> registry_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+}  // namespace fresco
