@@ -41,6 +41,11 @@ class Gate {
     MutexLock lock(&mutex_);
     while (arrived_ < count) changed_.Wait(&mutex_);
   }
+  // Returns when `count` threads (in all) have gone through.
+  void AwaitPassed(int64_t count) {
+    MutexLock lock(&mutex_);
+    while (passed_ < count) changed_.Wait(&mutex_);
+  }
   // Returns when somebody stands before the closed gate.
   void AwaitBlocked() {
     MutexLock lock(&mutex_);
@@ -54,18 +59,6 @@ class Gate {
   int permits_ FRESCO_GUARDED_BY(mutex_) = 0;
   int64_t arrived_ FRESCO_GUARDED_BY(mutex_) = 0;
   int64_t passed_ FRESCO_GUARDED_BY(mutex_) = 0;
-};
-
-// Opens the gate at the end of a scope, so that a failed assertion does not leave a thread behind it for ever.
-class GateOpener {
- public:
-  explicit GateOpener(Gate* gate) : gate_(gate) {}
-  ~GateOpener() { gate_->Open(); }
-  GateOpener(const GateOpener&) = delete;
-  GateOpener& operator=(const GateOpener&) = delete;
-
- private:
-  Gate* const gate_;
 };
 
 }  // namespace fresco

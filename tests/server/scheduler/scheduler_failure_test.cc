@@ -1,0 +1,254 @@
+// Requests that end before they are done: failures, exceptions, memory, cancellation, deadlines.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "server/scheduler/scheduler.h"
+#include "tests/support/scheduler_harness.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+using Stage = FakeScript::Stage;
+
+const absl::Duration kSecond = absl::Seconds(1);
+
+TEST(SchedulerFailureTest, OneBadImageFailsAlone) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("bad", Stage::kStep, absl::DataLossError("the velocity is not finite"), 1);
+  script->step_gate()->Close();
+  auto good = harness.Submit(harness.Request("good", 4));
+  script->step_gate()->AwaitBlocked();
+  auto bad = harness.Submit(harness.Request("bad", 4));
+  script->step_gate()->Open();
+  const absl::Status status = bad->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(status.message(), "image 0: the velocity is not finite");
+  EXPECT_TRUE(good->Result().ok());
+  EXPECT_THAT(StepTexts(*script), ElementsAre("good0", "good1 bad0", "good2 bad1", "good3"));
+}
+
+TEST(SchedulerFailureTest, AFailedImageEndsItsWholeRequest) {
+  SchedulerOptions options;
+  options.max_batch = 2;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->Fail("bad", Stage::kStep, absl::DataLossError("not finite"), 1);
+  GenerationRequest request = harness.Request("a", 4, 5);
+  request.images[1].prompt = "bad";
+  const absl::Status status = harness.Submit(request)->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("image 1"));
+  harness.Settle();
+  EXPECT_EQ(script->live_jobs(), 0);
+  EXPECT_THAT(StepTexts(*script), ElementsAre("a0 bad0", "a1 bad1"));
+}
+
+class SchedulerStageTest : public ::testing::TestWithParam<std::tuple<Stage, bool>> {};
+
+TEST_P(SchedulerStageTest, FailuresAndExceptionsFailTheRequestAndNothingElse) {
+  const auto [stage, throws] = GetParam();
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  if (throws) {
+    script->Throw("bad", stage);
+  } else {
+    script->Fail("bad", stage, absl::InternalError("the device is on fire"));
+  }
+  GenerationRequest request = harness.Request("bad", 2);
+  request.preview_every = 1;
+  const absl::Status status = harness.Submit(request)->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("image 0: "));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(throws ? "scripted exception" : "on fire"));
+  EXPECT_EQ(script->live_jobs(), 0);
+  EXPECT_TRUE(harness.Submit(harness.Request("good"))->Result().ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(Stages, SchedulerStageTest,
+                         ::testing::Combine(::testing::Values(Stage::kPrepare, Stage::kStep, Stage::kPreview,
+                                                              Stage::kFinish),
+                                            ::testing::Bool()));
+
+TEST(SchedulerFailureTest, APreviewThatDoesNotFitIsLeftOut) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("a", Stage::kPreview, absl::ResourceExhaustedError("no memory"));
+  GenerationRequest request = harness.Request("a", 2);
+  request.preview_every = 1;
+  const std::vector<RequestEvent> events = harness.Submit(request)->Rest();
+  EXPECT_TRUE(std::holds_alternative<CompletedEvent>(events.back()));
+  for (const ProgressEvent& event : EventsOf<ProgressEvent>(events)) EXPECT_FALSE(event.preview);
+}
+
+TEST(SchedulerFailureTest, ABatchThatDoesNotFitIsSplit) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetMemoryLimit(2);
+  const auto completed = harness.Submit(harness.Request("a", 2, 5))->Await<CompletedEvent>();
+  EXPECT_EQ(completed.batch_size_max, 2);
+  EXPECT_EQ(completed.batch_size_min, 1);
+  EXPECT_THAT(harness.observer.batches(), ElementsAre(2, 1, 2, 2, 1, 2));
+}
+
+TEST(SchedulerFailureTest, WhatDoesNotFitAloneFails) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetMemoryLimit(0);
+  EXPECT_EQ(harness.Submit(harness.Request("a", 2, 3))->Result().code(), absl::StatusCode::kResourceExhausted);
+  script->SetMemoryLimit(1);
+  EXPECT_TRUE(harness.Submit(harness.Request("b", 2, 3))->Result().ok());
+}
+
+TEST(SchedulerFailureTest, AnEncoderThatFailsFailsTheRequest) {
+  std::atomic<bool> throws = false;
+  SchedulerHarness harness({}, [&](const Image&, const EncodeOptions&) -> absl::StatusOr<std::string> {
+    if (throws) throw std::runtime_error("thrown by the encoder");
+    return absl::InternalError("refused by the encoder");
+  });
+  harness.AddModel();
+  absl::Status status = harness.Submit(harness.Request("a"))->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("refused by the encoder"));
+  throws = true;
+  status = harness.Submit(harness.Request("a"))->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("image 0: encoding: thrown by the encoder"));
+}
+
+TEST(SchedulerFailureTest, CancellingARunningRequestFreesItBeforeTheNextStep) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto kept = harness.Submit(harness.Request("kept", 3));
+  script->step_gate()->AwaitBlocked();
+  auto gone = harness.Submit(harness.Request("gone", 3, 2));
+  script->step_gate()->Allow(1);
+  script->step_gate()->AwaitArrivals(2);
+  ASSERT_TRUE(harness.scheduler->Cancel("", "gone", absl::CancelledError("changed my mind")).ok());
+  script->step_gate()->Open();
+  const absl::Status status = gone->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(status.message(), "changed my mind");
+  EXPECT_TRUE(kept->Result().ok());
+  const std::vector<FakeStep> steps = script->steps();
+  ASSERT_THAT(steps, SizeIs(3));
+  EXPECT_EQ(StepText(steps[1]), "kept1 gone0 gone0");
+  EXPECT_EQ(StepText(steps[2]), "kept2");
+  EXPECT_EQ(steps[2].live_jobs, 1);
+}
+
+TEST(SchedulerFailureTest, CancellingAWaitingRequestNeedsNoDevice) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto running = harness.Submit(harness.Request("running"));
+  script->step_gate()->AwaitBlocked();
+  auto waiting = harness.Submit(harness.Request("waiting"));
+  ASSERT_TRUE(harness.scheduler->Cancel("", "waiting", absl::OkStatus()).ok());
+  EXPECT_EQ(waiting->Result().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(harness.scheduler->Snapshot().waiting, 0);
+}
+
+TEST(SchedulerFailureTest, OnlyTheOwnRequestsCanBeCancelled) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  GenerationRequest request = harness.Request("same");
+  request.tenant = "one";
+  auto one = harness.Submit(request);
+  request.tenant = "two";
+  auto two = harness.Submit(request);  // the same id is another tenant's own
+  EXPECT_EQ(harness.scheduler->Cancel("three", "same", absl::OkStatus()).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(harness.scheduler->Cancel("one", "other", absl::OkStatus()).code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(harness.scheduler->Cancel("one", "same", absl::OkStatus()).ok());
+  script->step_gate()->Open();
+  EXPECT_EQ(one->Result().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(two->Result().ok());
+  EXPECT_EQ(harness.scheduler->Cancel("two", "same", absl::OkStatus()).code(), absl::StatusCode::kNotFound);
+}
+
+TEST(SchedulerFailureTest, AnIdIsTakenUntilItsRequestHasEnded) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto first = harness.Submit(harness.Request("id"));
+  EXPECT_EQ(harness.scheduler->Submit(harness.Request("id")).status().code(), absl::StatusCode::kAlreadyExists);
+  script->step_gate()->Open();
+  EXPECT_TRUE(first->Result().ok());
+  EXPECT_TRUE(harness.Submit(harness.Request("id"))->Result().ok());
+}
+
+TEST(SchedulerFailureTest, AClosedChannelCancels) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  const auto running = harness.scheduler->Submit(harness.Request("running", 100));
+  script->step_gate()->AwaitBlocked();
+  const auto waiting = harness.scheduler->Submit(harness.Request("waiting", 100));
+  ASSERT_TRUE(running.ok() && waiting.ok());
+  (*running)->Close();
+  (*waiting)->Close();
+  script->step_gate()->Open();
+  harness.Settle();
+  EXPECT_THAT(StepTexts(*script), ElementsAre("running0"));
+  for (const auto& done : harness.observer.done()) EXPECT_EQ(done.code, absl::StatusCode::kCancelled) << done.id;
+  EXPECT_THAT(harness.observer.done(), SizeIs(2));
+  EXPECT_EQ(script->live_jobs(), 0);
+}
+
+TEST(SchedulerFailureTest, ADeadlineThatPassesWhileRunningEndsAtTheNextBoundary) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetDurations({}, kSecond, {});
+  GenerationRequest request = harness.Request("late", 10);
+  request.deadline = harness.clock.Now() + 2.5 * kSecond;
+  EXPECT_EQ(harness.Submit(request)->Result().code(), absl::StatusCode::kDeadlineExceeded);
+  harness.Settle();
+  EXPECT_THAT(script->steps(), SizeIs(3));
+  EXPECT_EQ(script->live_jobs(), 0);
+}
+
+TEST(SchedulerFailureTest, ADeadlineThatPassesInTheQueueNeedsNoDevice) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto running = harness.Submit(harness.Request("running"));
+  script->step_gate()->AwaitBlocked();
+  GenerationRequest request = harness.Request("late");
+  request.deadline = harness.clock.Now() + 7 * kSecond;
+  auto late = harness.Submit(request);
+  harness.clock.AwaitWaiter(request.deadline);
+  harness.clock.Advance(7 * kSecond);
+  EXPECT_EQ(late->Result().code(), absl::StatusCode::kDeadlineExceeded);
+  script->step_gate()->Open();
+  EXPECT_TRUE(running->Result().ok());
+  EXPECT_THAT(StepTexts(*script), ElementsAre("running0", "running1", "running2", "running3"));
+}
+
+TEST(SchedulerFailureTest, ADeadlineThatHasPassedIsRefused) {
+  SchedulerHarness harness;
+  harness.AddModel();
+  GenerationRequest request = harness.Request("late");
+  request.deadline = harness.clock.Now();
+  EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kDeadlineExceeded);
+  request.images.clear();
+  EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace fresco
