@@ -1,0 +1,274 @@
+// The real program with the real model: what an operator sees of it.
+#include <grpcpp/grpcpp.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "fresco/v1/image_generation.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "pipeline/image/codec.h"
+#include "tests/server/main/process.h"
+
+namespace fresco {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string FromEnvironment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::string ReadFile(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+void Nap() {
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+}
+
+class ServerProcessTest : public ::testing::Test {
+ protected:
+  ServerProcessTest()
+      : server_(FromEnvironment("FRESCO_SERVER")), model_(fs::absolute(FromEnvironment("FRESCO_TEST_MODEL"))) {
+    std::string name = (fs::temp_directory_path() / "fresco-process-XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+  }
+  ~ServerProcessTest() override { fs::remove_all(folder_); }
+
+  std::string File(const std::string& name) const { return (folder_ / name).string(); }
+
+  // On free ports, with the model of the tests unless the arguments name another.
+  std::unique_ptr<Process> Start(std::vector<std::string> arguments = {}) {
+    std::vector<std::string> command = {server_,       "--address",   "127.0.0.1:0", "--metrics-address",
+                                        "127.0.0.1:0", "--port-file", File("ports")};
+    if (arguments.empty()) arguments = {"--model-path", model_.string()};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return std::make_unique<Process>(command, File("server.log"));
+  }
+  // Only flags, to its end; the exit code.
+  int RunToEnd(std::vector<std::string> command, std::string* output) {
+    command.insert(command.begin(), server_);
+    Process process(command, File("run.log"));
+    const int code = process.Wait();
+    *output = process.Output();
+    return code;
+  }
+
+  // Waits until the server listens.
+  nlohmann::json AwaitPorts(Process* server) {
+    while (server->Running() && !fs::exists(File("ports"))) Nap();
+    EXPECT_TRUE(fs::exists(File("ports"))) << server->Output();
+    return nlohmann::json::parse(ReadFile(File("ports")), nullptr, false);
+  }
+  std::unique_ptr<v1::ImageGeneration::Stub> Connect(Process* server) {
+    const std::string address = AwaitPorts(server).value("address", "");
+    auto stub = v1::ImageGeneration::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+    v1::Model::State state = v1::Model::LOADING;
+    while (server->Running() && state == v1::Model::LOADING) {
+      grpc::ClientContext context;
+      v1::ListModelsResponse models;
+      if (stub->ListModels(&context, {}, &models).ok() && models.models_size() > 0) state = models.models(0).state();
+      Nap();
+    }
+    EXPECT_EQ(state, v1::Model::READY) << server->Output();
+    return stub;
+  }
+
+  static v1::GenerateRequest Request(int steps) {
+    v1::GenerateRequest request;
+    request.set_prompt("a red apple on a white background");
+    request.set_steps(steps);
+    request.set_seed(1);
+    return request;
+  }
+
+  const std::string server_;
+  const fs::path model_;
+  fs::path folder_;
+};
+
+TEST_F(ServerProcessTest, FlagsExplainThemselves) {
+  std::string output;
+  EXPECT_EQ(RunToEnd({"--version"}, &output), 0);
+  EXPECT_THAT(output, ::testing::MatchesRegex("fresco-server [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+  EXPECT_EQ(RunToEnd({"--help"}, &output), 0);
+  EXPECT_THAT(output, AllOf(HasSubstr("--config"), HasSubstr("--port-file"), HasSubstr("--check-config")));
+  EXPECT_EQ(RunToEnd({"--no-such-flag"}, &output), 2);
+  EXPECT_EQ(RunToEnd({"--address", "nowhere"}, &output), 1);
+  EXPECT_THAT(output, HasSubstr("--address: expected host:port"));
+}
+
+TEST_F(ServerProcessTest, ABadConfigurationIsRefusedWithEveryMistake) {
+  std::ofstream(File("bad.yaml")) << "scheduler: {max_batch: 0}\nmodels:\n  - path: nowhere\nserverr: {}\n";
+  std::string output;
+  EXPECT_EQ(RunToEnd({"--check-config", "--config", File("bad.yaml")}, &output), 1);
+  EXPECT_THAT(output, AllOf(HasSubstr("bad.yaml:1: scheduler.max_batch:"), HasSubstr("bad.yaml:3: models[0].path:"),
+                            HasSubstr("bad.yaml:4: serverr: unknown setting; did you mean 'server'?")));
+  std::ofstream(File("good.yaml")) << "models: [{path: " << model_ << "}]\n";
+  EXPECT_EQ(RunToEnd({"--check-config", "--config", File("good.yaml")}, &output), 0) << output;
+}
+
+TEST_F(ServerProcessTest, DrawsAndFinishesRunningWorkOnSigterm) {
+  const auto server = Start();
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Request(8);
+  request.set_request_id("last");
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateEvent event;
+  while (reader->Read(&event) && !event.has_progress()) continue;
+  ASSERT_TRUE(event.has_progress());
+  server->Signal(SIGTERM);
+  server->AwaitOutput("stopping");
+  grpc::ClientContext late;
+  EXPECT_FALSE(stub->Generate(&late, Request(1))->Finish().ok());
+  std::string png;
+  bool completed = false;
+  while (reader->Read(&event)) {
+    if (event.has_image()) png += event.image().data();
+    completed = completed || event.has_completed();
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_TRUE(completed);
+  EXPECT_TRUE(DecodeImage(png).ok());
+  EXPECT_EQ(server->Wait(), 0) << server->Output();
+  EXPECT_THAT(server->Output(), AllOf(HasSubstr("request id=last"), HasSubstr("code=OK"), HasSubstr("stopped")));
+}
+
+TEST_F(ServerProcessTest, ASecondSignalEndsItAtOnce) {
+  const auto server = Start();
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, Request(150));
+  v1::GenerateEvent event;
+  while (reader->Read(&event) && !event.has_progress()) continue;
+  server->Signal(SIGINT);
+  server->AwaitOutput("stopping");
+  server->Signal(SIGINT);
+  EXPECT_EQ(server->Wait(), 128 + SIGINT);
+  context.TryCancel();
+}
+
+TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
+  std::ofstream(File("short.yaml")) << "server: {grace_period: 100ms}\nmodels: [{path: " << model_ << "}]\n";
+  const auto server = Start({"--config", File("short.yaml")});
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Request(150);
+  request.set_image_count(8);
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateEvent event;
+  while (reader->Read(&event) && !event.has_progress()) continue;
+  server->Signal(SIGTERM);
+  while (reader->Read(&event)) EXPECT_FALSE(event.has_completed());
+  EXPECT_FALSE(reader->Finish().ok());
+  EXPECT_EQ(server->Wait(), 0);
+  EXPECT_THAT(server->Output(), HasSubstr("requests_cut_off=1"));
+}
+
+// The model of the tests by links, but for the transformer's weights, which `change` has edited.
+fs::path BrokenModel(const fs::path& model, const fs::path& folder, const std::function<void(std::string*)>& change) {
+  fs::copy(model, folder, fs::copy_options::recursive | fs::copy_options::create_symlinks);
+  const fs::path weights = folder / "transformer/diffusion_pytorch_model.safetensors";
+  std::string bytes = ReadFile(weights);
+  EXPECT_FALSE(bytes.empty());
+  change(&bytes);
+  fs::remove(weights);
+  std::ofstream(weights, std::ios::binary) << bytes;
+  return folder;
+}
+
+TEST_F(ServerProcessTest, AMissingTensorStopsTheStartWithItsNameAndFile) {
+  const fs::path broken = BrokenModel(model_, folder_ / "broken", [](std::string* bytes) {
+    const size_t at = bytes->find("\"norm_out.linear.weight\"");
+    ASSERT_NE(at, std::string::npos);
+    (*bytes)[at + 1] = 'x';
+  });
+  const auto server = Start({"--model-path", broken.string()});
+  EXPECT_EQ(server->Wait(), 1);
+  EXPECT_THAT(server->Output(),
+              AllOf(HasSubstr("no model can be served"), HasSubstr("diffusion_pytorch_model.safetensors"),
+                    HasSubstr("norm_out.linear.weight")));
+}
+
+TEST_F(ServerProcessTest, ATruncatedCheckpointFailsThatModelAndTheOtherServes) {
+  const fs::path broken =
+      BrokenModel(model_, folder_ / "broken", [](std::string* bytes) { bytes->resize(bytes->size() - 1000); });
+  std::ofstream(File("two.yaml")) << "models: [{name: good, path: " << model_ << "}, {path: " << broken << "}]\n";
+  const auto server = Start({"--config", File("two.yaml")});
+  const auto stub = Connect(server.get());
+  v1::ListModelsResponse models;
+  do {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub->ListModels(&context, {}, &models).ok());
+    Nap();
+  } while (models.models(1).state() == v1::Model::LOADING);
+  EXPECT_EQ(models.models(0).state(), v1::Model::READY);
+  EXPECT_EQ(models.models(1).state(), v1::Model::FAILED);
+  EXPECT_THAT(models.models(1).error(), HasSubstr("diffusion_pytorch_model.safetensors"));
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->Wait(), 0) << server->Output();
+}
+
+// The first sample of a PromQL query, or nothing.
+std::optional<double> Query(int port, const std::string& query) {
+  const std::string answer = HttpGet(port, "/api/v1/query?query=" + query);
+  const nlohmann::json json =
+      nlohmann::json::parse(answer.substr(std::min(answer.size(), answer.find("\r\n\r\n") + 4)), nullptr, false);
+  const auto sample = nlohmann::json::json_pointer("/data/result/0/value/1");
+  if (json.is_discarded() || !json.contains(sample)) return std::nullopt;
+  return std::stod(json.at(sample).get<std::string>());
+}
+
+TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
+  const std::string prometheus = FromEnvironment("FRESCO_PROMETHEUS");
+  if (prometheus.empty()) GTEST_SKIP() << "the distribution's package prometheus is not installed";
+  const auto server = Start();
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, Request(2));
+  for (v1::GenerateEvent event; reader->Read(&event);) continue;
+  ASSERT_TRUE(reader->Finish().ok());
+  std::ofstream(File("prometheus.yml")) << "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
+                                        << "scrape_configs: [{job_name: fresco, static_configs: [{targets: [\""
+                                        << AwaitPorts(server.get()).value("metrics_address", "") << "\"]}]}]\n";
+  Process scraper({prometheus, "--config.file=" + File("prometheus.yml"), "--storage.tsdb.path=" + File("tsdb"),
+                   "--web.listen-address=127.0.0.1:0"},
+                  File("prometheus.log"));
+  const std::string listening = "msg=\"Listening on\" address=127.0.0.1:";
+  scraper.AwaitOutput("Server is ready to receive web requests");
+  const std::string log = scraper.Output();
+  ASSERT_NE(log.find(listening), std::string::npos) << log;
+  const int port = std::stoi(log.substr(log.find(listening) + listening.size()));
+  while (scraper.Running() && Query(port, "fresco_images_total") != 1.0) Nap();
+  EXPECT_EQ(Query(port, "up"), 1.0);
+  EXPECT_EQ(Query(port, "fresco_requests_total{code=\"OK\"}"), 1.0);
+  EXPECT_EQ(Query(port, "fresco_stage_duration_seconds_count{stage=\"denoise\"}"), 1.0);
+  EXPECT_EQ(Query(port, "sum(fresco_step_duration_seconds_count)"), 2.0);
+  EXPECT_EQ(Query(port, "sum(fresco_prompt_cache_misses_total)>bool+0"), 1.0);
+  for (const char* positive :
+       {"fresco_device_memory_bytes{kind=\"weights\"}", "fresco_device_memory_bytes{kind=\"allocated\"}",
+        "fresco_device_memory_bytes{kind=\"peak\"}", "fresco_weights_bytes{component=\"transformer\"}",
+        "fresco_model_load_seconds", "fresco_build_info", "fresco_queue_wait_seconds_count",
+        "fresco_request_duration_seconds_count", "fresco_batch_size_sum", "process_resident_memory_bytes"}) {
+    EXPECT_GT(Query(port, positive).value_or(0), 0) << positive;
+  }
+  for (const char* zero : {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)"}) {
+    EXPECT_EQ(Query(port, zero), 0.0) << zero;
+  }
+}
+
+}  // namespace
+}  // namespace fresco

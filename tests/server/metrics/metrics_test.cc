@@ -1,0 +1,137 @@
+#include "server/metrics/metrics.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "pipeline/base/strings.h"
+#include "tests/support/fake_engine.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
+  Metrics metrics({"demo"}, "1.2.3");
+  metrics.OnQueueDepth("demo", "interactive", 3);
+  metrics.OnQueueDepth("demo", "interactive", 2);
+  metrics.OnRequestsRunning(4);
+  metrics.OnQueueWait("demo", absl::Milliseconds(300));
+  metrics.OnStage("demo", "decode", absl::Milliseconds(20));
+  metrics.OnStep("demo", "cpu", 3, absl::Milliseconds(70));
+  metrics.OnStep("demo", "cpu", 5, absl::Milliseconds(90));
+  metrics.OnImage("demo");
+  metrics.OnImage("demo");
+  metrics.OnRequestDone("id", "demo", absl::OkStatus(), absl::Seconds(7));
+  metrics.CountRequest("demo", "OK");
+  metrics.CountRequest("demo", "CANCELLED");
+  const std::string text = metrics.Text();
+  for (const char* line : {
+           "fresco_queue_depth{model=\"demo\",priority=\"interactive\"} 2\n",
+           "fresco_requests_running 4\n",
+           "fresco_queue_wait_seconds_count{model=\"demo\"} 1\n",
+           "fresco_queue_wait_seconds_bucket{model=\"demo\",le=\"0.25\"} 0\n",
+           "fresco_queue_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} 1\n",
+           "fresco_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
+           "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
+           "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",
+           "fresco_images_total{model=\"demo\"} 2\n",
+           "fresco_request_duration_seconds_sum{model=\"demo\"} 7\n",
+           "fresco_build_info{version=\"1.2.3\"} 1\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, AllOf(HasSubstr("fresco_requests_total{code=\"CANCELLED\",model=\"demo\"} 1\n"),
+                          HasSubstr("fresco_requests_total{code=\"OK\",model=\"demo\"} 1\n"),
+                          HasSubstr("fresco_stage_duration_seconds_count{")));
+}
+
+TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
+  const auto script = std::make_shared<FakeScript>();
+  const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
+  const FakeEngine second(FakeModelInfo("two", "cpu"), script, nullptr);
+  Metrics metrics({"one", "two"}, "1");
+  metrics.AddEngine(&first, absl::Milliseconds(1500));
+  metrics.AddEngine(&second, absl::Milliseconds(500));
+  const std::string text = metrics.Text();
+  // Weights add up over the models of a device; what the process has allocated there does not.
+  EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"weights\"} 2000\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"allocated\"} 1000\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"peak\"} 5000\n"));
+  EXPECT_THAT(text,
+              HasSubstr("fresco_weights_bytes{model=\"two\",component=\"transformer\",precision=\"fp32\"} 1000\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_model_load_seconds{device=\"cpu\",model=\"one\"} 1.5\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_hits_total{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_misses_total{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_nonfinite_outputs_total{model=\"one\"} 0\n"));
+  const auto job = FakeEngine(FakeModelInfo(), script, nullptr).Prepare(ImageSpec());
+  EXPECT_THAT(metrics.Text(), HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"allocated\"} 1010\n"));
+}
+
+TEST(MetricsTest, ModelsThatNobodyConfiguredMakeNoSeries) {
+  Metrics metrics({"demo"}, "1");
+  for (int i = 0; i < 100; ++i) metrics.CountRequest(StrCat("made-up-", i), "NOT_FOUND");
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, Not(HasSubstr("made-up")));
+  EXPECT_THAT(text, HasSubstr("model=\"(unknown)\"} 100\n"));
+}
+
+TEST(MetricsTest, TheProcessIsDescribed) {
+  const std::string text = Metrics({"demo"}, "1").Text();
+  for (const char* name : {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+                           "process_start_time_seconds", "process_open_fds", "process_max_fds"}) {
+    EXPECT_THAT(text, HasSubstr(StrCat("\n", name, " "))) << name;
+  }
+  const size_t at = text.find("\nprocess_start_time_seconds ");
+  const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - std::stod(text.substr(at + 28));
+  EXPECT_GT(age, -2);  // the kernel counts in ticks since a boot time that it rounds to seconds
+  EXPECT_LT(age, 3600);
+}
+
+std::string Get(int port, const std::string& path) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  const std::string request = StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(write(fd, request.data(), request.size()), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t size = 0; (size = read(fd, buffer, sizeof(buffer))) > 0;)
+    answer.append(buffer, static_cast<size_t>(size));
+  close(fd);
+  return answer;
+}
+
+TEST(MetricsServerTest, AnswersOnAFreePort) {
+  Metrics metrics({"demo"}, "1");
+  const auto server = MetricsServer::Start("localhost:0", &metrics);
+  ASSERT_TRUE(server.ok()) << server.status();
+  ASSERT_GT((*server)->port(), 0);
+  EXPECT_THAT(Get((*server)->port(), "/metrics"),
+              AllOf(HasSubstr("200 OK"), HasSubstr("fresco_build_info"), HasSubstr("process_open_fds")));
+}
+
+TEST(MetricsServerTest, APortThatIsTakenIsAnError) {
+  Metrics metrics({"demo"}, "1");
+  const auto first = MetricsServer::Start("127.0.0.1:0", &metrics);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const std::string address = StrCat("127.0.0.1:", (*first)->port());
+  const auto second = MetricsServer::Start(address, &metrics);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(address));
+}
+
+}  // namespace
+}  // namespace fresco
