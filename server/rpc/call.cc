@@ -1,6 +1,7 @@
 #include "server/rpc/call.h"
 
 #include "pipeline/base/status.h"
+#include "server/rpc/excerpt.h"
 #include "server/rpc/status_mapping.h"
 
 namespace fresco {
@@ -64,7 +65,8 @@ void Call::DescribeRequest(LogFields* fields) const {
 void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& completed) {
   const std::string code = CodeName(status.code());
   environment_.on_call_done(model_, code);
-  LogFields fields = {{"id", id_}, {"method", method_}, {"model", model_}, {"code", code}, {"peer", context_->peer()}};
+  LogFields fields = {
+      {"id", id_}, {"method", method_}, {"model", Excerpt(model_)}, {"code", code}, {"peer", context_->peer()}};
   if (!status.ok()) fields.emplace_back("message", std::string(status.message()));
   DescribeRequest(&fields);
   if (completed.has_value()) {

@@ -28,8 +28,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
       return ValidateCreateImage(request, engine, options_.limits, environment_.random);
     });
     if (!status.ok()) {
-      result_ = status;
-      Finish(ToGrpcStatus(status));
+      FinishWith(status);
       return;
     }
     call_.channel()->SetReadyCallback([this] { Drain(); });
@@ -42,9 +41,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
       MutexLock lock(&mutex_);
       finish = !std::exchange(finished_, true);
     }
-    if (!finish) return;
-    result_ = call_.Abandon();
-    Finish(ToGrpcStatus(result_));
+    if (finish) FinishWith(call_.Abandon());
   }
 
   void OnDone() override {
@@ -52,39 +49,54 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
       call_.channel()->SetReadyCallback({});
       call_.channel()->Close();
     }
-    call_.End(result_, completed_);
+    {
+      MutexLock lock(&mutex_);
+      call_.End(result_, completed_);
+    }
     delete this;
   }
 
  private:
   void Drain() {
-    bool finish = false;
-    {
-      MutexLock lock(&mutex_);
-      while (!finished_) {
-        std::optional<RequestEvent> event = call_.channel()->Next();
-        if (!event.has_value()) return;
-        finish = finished_ = Take(std::move(*event));
-      }
-    }
-    if (finish) Finish(ToGrpcStatus(result_));
+    if (const std::optional<absl::Status> result = TakeAll(); result.has_value()) FinishWith(*result);
   }
 
-  // Returns whether it was the last one.
-  bool Take(RequestEvent event) FRESCO_REQUIRES(mutex_) {
+  // The call's result, if it has just come.
+  std::optional<absl::Status> TakeAll() {
+    MutexLock lock(&mutex_);
+    while (!finished_) {
+      std::optional<RequestEvent> event = call_.channel()->Next();
+      if (!event.has_value()) break;
+      if (std::optional<absl::Status> result = Take(std::move(*event)); result.has_value()) {
+        finished_ = true;
+        return result;
+      }
+    }
+    return std::nullopt;
+  }
+
+  void FinishWith(const absl::Status& status) {
+    {
+      MutexLock lock(&mutex_);
+      result_ = status;
+    }
+    Finish(ToGrpcStatus(status));
+  }
+
+  // The call's result, if this is the last event.
+  std::optional<absl::Status> Take(RequestEvent event) FRESCO_REQUIRES(mutex_) {
     if (auto* image = std::get_if<ImageEvent>(&event)) AddImage(std::move(*image));
     if (auto* failed = std::get_if<FailedEvent>(&event)) {
-      result_ = failed->status;
       response_->Clear();
-      return true;
+      return failed->status;
     }
     if (auto* completed = std::get_if<CompletedEvent>(&event)) {
       response_->set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->Now())));
       response_->set_output_format(format_);
       completed_ = std::move(*completed);
-      return true;
+      return absl::OkStatus();
     }
-    return false;
+    return std::nullopt;
   }
 
   void AddImage(ImageEvent event) FRESCO_REQUIRES(mutex_) {
@@ -104,8 +116,8 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   Mutex mutex_;
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   v1::CreateImageResponse* const response_ FRESCO_PT_GUARDED_BY(mutex_);
-  absl::Status result_;  // these two belong to whoever sets finished_
-  std::optional<CompletedEvent> completed_;
+  absl::Status result_ FRESCO_GUARDED_BY(mutex_);
+  std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
 };
 
 }  // namespace

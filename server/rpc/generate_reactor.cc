@@ -65,7 +65,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
       call_.channel()->SetReadyCallback({});
       call_.channel()->Close();
     }
-    call_.End(result_, completed_);
+    {
+      MutexLock lock(&mutex_);
+      call_.End(result_, completed_);
+    }
     delete this;
   }
 
@@ -74,13 +77,15 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
 
   void Pump() {
     Action action;
+    absl::Status failure;
     {
       MutexLock lock(&mutex_);
       action = writing_ || finished_ ? Action::kNothing : Next();
       writing_ = action == Action::kWrite || writing_;
       finished_ = finished_ || (action != Action::kNothing && action != Action::kWrite);
+      failure = result_;
     }
-    // message_ and result_ are left alone from here on, until the write is done.
+    // message_ is left alone from here on, until it is written.
     switch (action) {
       case Action::kNothing:
         break;
@@ -93,7 +98,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
         StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
         break;
       case Action::kFinish:
-        FinishWith(result_);
+        FinishWith(failure);
         break;
       case Action::kAbandon:
         FinishWith(Abandon());
@@ -150,7 +155,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
   }
 
   void FinishWith(const absl::Status& status) {
-    result_ = status;
+    {
+      MutexLock lock(&mutex_);
+      result_ = status;
+    }
     Finish(ToGrpcStatus(status));
   }
 
@@ -168,10 +176,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
   std::optional<ImageEvent> image_ FRESCO_GUARDED_BY(mutex_);  // being written
   size_t offset_ FRESCO_GUARDED_BY(mutex_) = 0;                // of its next chunk
 
-  // Belong to the write or the finish that is under way.
-  v1::GenerateEvent message_;
-  absl::Status result_;
-  std::optional<CompletedEvent> completed_;
+  absl::Status result_ FRESCO_GUARDED_BY(mutex_);
+  std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
+
+  v1::GenerateEvent message_;  // belongs to whoever has set writing_ or finished_, until it is written
 };
 
 }  // namespace

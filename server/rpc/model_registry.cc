@@ -5,6 +5,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "pipeline/base/strings.h"
+#include "server/rpc/excerpt.h"
 #include "server/scheduler/retry.h"
 
 namespace fresco {
@@ -68,7 +69,7 @@ absl::StatusOr<const Engine*> ModelRegistry::Find(const std::string& model) cons
   const std::string& name = model.empty() && !models_.empty() ? models_.front() : model;
   if (std::find(models_.begin(), models_.end(), name) == models_.end()) {
     return absl::NotFoundError(
-        StrCat("there is no model '", name, "'; this server has ", absl::StrJoin(models_, ", ")));
+        StrCat("there is no model '", Excerpt(name), "'; this server has ", absl::StrJoin(models_, ", ")));
   }
   MutexLock lock(&mutex_);
   const ModelStatus status = Describe(name);

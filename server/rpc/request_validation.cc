@@ -14,6 +14,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/image/utf8.h"
+#include "server/rpc/excerpt.h"
 #include "server/rpc/violations.h"
 
 namespace fresco {
@@ -200,13 +201,13 @@ v1::GenerateRequest FromCreateImage(const v1::CreateImageRequest& request, Check
   if (request.has_guidance_scale()) out.set_guidance_scale(request.guidance_scale());
   if (request.has_seed()) out.set_seed(request.seed());
   check->Require(ParseSize(request.size(), &out), "size",
-                 StrCat("must be like 1024x768, or auto, got '", request.size(), "'"));
+                 StrCat("must be like 1024x768, or auto, got '", Excerpt(request.size()), "'"));
   const std::optional<v1::ImageFormat> format = ParseFormat(request.output_format());
   check->Require(format.has_value(), "output_format",
-                 StrCat("must be png, jpeg or webp, got '", request.output_format(), "'"));
+                 StrCat("must be png, jpeg or webp, got '", Excerpt(request.output_format()), "'"));
   out.set_format(format.value_or(v1::IMAGE_FORMAT_PNG));
   check->Require(request.response_format().empty() || request.response_format() == "b64_json", "response_format",
-                 StrCat("must be b64_json, got '", request.response_format(), "'"));
+                 StrCat("must be b64_json, got '", Excerpt(request.response_format()), "'"));
   return out;
 }
 

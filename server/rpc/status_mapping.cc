@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "pipeline/base/strings.h"
+#include "server/rpc/excerpt.h"
 #include "server/rpc/violations.h"
 #include "server/rpc/wire.h"
 #include "server/scheduler/retry.h"
@@ -17,6 +18,10 @@ namespace fresco {
 namespace {
 
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+
+// Percent-encoded, and once more in the details in base64, it stays below the 8 KiB of headers that clients take by
+// default.
+constexpr size_t kMaxMessageBytes = 1000;
 
 }  // namespace
 
@@ -49,7 +54,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
-  details.set_message(std::string(status.message()));
+  details.set_message(Excerpt(ToStd(status.message()), kMaxMessageBytes));
   if (const absl::optional<absl::Cord> bad = status.GetPayload(kBadRequestUrl); bad.has_value()) {
     google::protobuf::Any* any = details.add_details();
     any->set_type_url(kBadRequestUrl);

@@ -195,6 +195,33 @@ TEST_F(ServiceTest, AnUnknownModelIsNotFoundAmongThoseThatExist) {
   EXPECT_EQ(drawn.status.error_message(), "there is no model 'three'; this server has one, two");
 }
 
+// A status travels in headers, of which clients take 8 KiB.
+TEST_F(ServiceTest, WhatACallerSendsIsSaidBackInShort) {
+  Start();
+  v1::GenerateRequest request = Request("a cat");
+  request.set_model(std::string(1 << 20, 'm'));
+  const grpc::Status unknown = Generate(request).status;
+  EXPECT_EQ(unknown.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(unknown.error_message(),
+              ::testing::AllOf(HasSubstr("mmm…'; this server has fake"), ::testing::SizeIs(::testing::Lt(200))));
+  v1::CreateImageRequest create;
+  create.set_size(std::string(1 << 20, '\x01'));
+  create.set_output_format(std::string(1 << 20, '%'));
+  grpc::ClientContext context;
+  v1::CreateImageResponse response;
+  EXPECT_EQ(stub_->CreateImage(&context, create, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServiceTest, ALongErrorIsCutInsteadOfLost) {
+  Start();
+  std::string euros;
+  for (int i = 0; i < 5000; ++i) euros += "€";
+  script_->Fail("bad", FakeScript::Stage::kPrepare, absl::InternalError(euros));
+  const grpc::Status status = Generate(Request("bad")).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_THAT(status.error_message(), HasSubstr("€€€…"));
+}
+
 TEST_F(ServiceTest, ARequestWithoutAModelGetsTheFirst) {
   Options options;
   options.models = {"one", "two"};
