@@ -70,9 +70,10 @@ MidBlockWeights ReadMidBlock(const std::string& prefix, int64_t dim, bool attent
                       .second = ReadResnet(prefix + "resnets.1.", dim, dim, reader)};
   if (attention) {
     const std::string name = prefix + "attentions.0.";
-    mid.attention = {.norm = reader->ReadNorm(name + "group_norm", dim),
-                     .qkv = reader->ReadFused({name + "to_q", name + "to_k", name + "to_v"}, dim, dim),
-                     .out = reader->ReadLinear(name + "to_out.0", dim, dim)};
+    mid.attention = {
+        .norm = reader->ReadNorm(name + "group_norm", dim),
+        .qkv = reader->ReadStacked({{name + "to_q", dim}, {name + "to_k", dim}, {name + "to_v", dim}}, dim),
+        .out = reader->ReadLinear(name + "to_out.0", dim, dim)};
   }
   return mid;
 }

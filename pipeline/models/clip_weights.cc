@@ -40,7 +40,8 @@ ClipWeights::Layer ReadLayer(const ClipConfig& config, const std::string& prefix
   return {
       .norm1 = reader->ReadNorm(prefix + "layer_norm1", dim),
       .norm2 = reader->ReadNorm(prefix + "layer_norm2", dim),
-      .qkv = reader->ReadFused({attention + "q_proj", attention + "k_proj", attention + "v_proj"}, dim, dim),
+      .qkv = reader->ReadStacked(
+          {{attention + "q_proj", dim}, {attention + "k_proj", dim}, {attention + "v_proj", dim}}, dim),
       .out = reader->ReadLinear(attention + "out_proj", dim, dim),
       .up = reader->ReadLinear(prefix + "mlp.fc1", dim, config.intermediate_size),
       .down = reader->ReadLinear(prefix + "mlp.fc2", config.intermediate_size, dim),

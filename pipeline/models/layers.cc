@@ -26,19 +26,19 @@ at::Tensor Product(const Linear& linear, const at::Tensor& x) {
 
 at::Tensor Linear::Tokens(const at::Tensor& x) const {
   const int64_t tokens = x.size(1);
-  if (tokens >= kMinRows) return Product(*this, x);
-  return Product(*this, at::constant_pad_nd(x, {0, 0, 0, kMinRows - tokens})).narrow(1, 0, tokens);
+  // at::linear adds the bias inside the product of contiguous tokens and after it otherwise, which rounds bf16 once
+  // more; a slice of the tokens is contiguous in a batch of one only.
+  if (tokens >= kMinTokens) return Product(*this, x.contiguous());
+  return Product(*this, at::constant_pad_nd(x, {0, 0, 0, kMinTokens - tokens})).narrow(1, 0, tokens);
 }
 
 at::Tensor Linear::Rows(const at::Tensor& x) const {
   const int64_t rows = x.size(0);
-  const int64_t padding = (kMinRows - rows % kMinRows) % kMinRows;
+  const int64_t padding = (kRows - rows % kRows) % kRows;
   const at::Tensor padded = padding == 0 ? x : at::constant_pad_nd(x, {0, 0, 0, padding});
-  if (rows <= kMinRows) return Product(*this, padded).narrow(0, 0, rows);
+  if (rows <= kRows) return Product(*this, padded).narrow(0, 0, rows);
   std::vector<at::Tensor> chunks;
-  for (int64_t row = 0; row < rows; row += kMinRows) {
-    chunks.push_back(Product(*this, padded.narrow(0, row, kMinRows)));
-  }
+  for (int64_t row = 0; row < rows; row += kRows) chunks.push_back(Product(*this, padded.narrow(0, row, kRows)));
   return at::cat(chunks).narrow(0, 0, rows);
 }
 

@@ -13,14 +13,15 @@ struct Linear {
   at::Tensor bias;    // [out], or undefined
 
   // x [B, N, in] → [B, N, out]: a product over the tokens of every sample. A sample's result is the same, bit for bit,
-  // in any batch: with fewer than kMinRows tokens they are padded, because the kernels for few rows differ.
+  // in any batch: with fewer than kMinTokens they are padded, because the kernels for few rows differ.
   at::Tensor Tokens(const at::Tensor& x) const;
 
-  // x [B, in] → [B, out]: one row per sample. Computed in chunks of exactly kMinRows rows, padded with zeros, so that a
+  // x [B, in] → [B, out]: one row per sample. Computed in chunks of exactly kRows rows, padded with zeros, so that a
   // row's result does not depend on how many others there are (facts/fp8.md, Batch invariance).
   at::Tensor Rows(const at::Tensor& x) const;
 
-  static constexpr int64_t kMinRows = 16;
+  static constexpr int64_t kMinTokens = 16;
+  static constexpr int64_t kRows = 4;  // a guided image is two rows; up to here a row costs next to nothing in bf16
 };
 
 // Affine part of a normalisation; RMS norms have no bias.

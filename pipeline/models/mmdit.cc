@@ -26,9 +26,8 @@ namespace {
 
 constexpr double kEps = 1e-6;
 
-// One stream's modulation: what a block's norm1.linear makes of the timestep and the pooled text, each [B, 1, D].
+// What one adaptive norm's linear makes of the timestep and the pooled text: its parts, each [B, 1, D].
 struct Modulation {
-  explicit Modulation(const at::Tensor& rows, int64_t parts) : chunk(rows.unsqueeze(1).chunk(parts, -1)) {}
   std::vector<at::Tensor> chunk;
 
   const at::Tensor& shift_attention() const { return chunk[0]; }
@@ -40,6 +39,24 @@ struct Modulation {
   const at::Tensor& shift_dual() const { return chunk[6]; }
   const at::Tensor& scale_dual() const { return chunk[7]; }
   const at::Tensor& gate_dual() const { return chunk[8]; }
+};
+
+// Hands out the parts of the one product that holds all modulations, in their order.
+class ModulationParts {
+ public:
+  // modulations: [B, parts · D]
+  ModulationParts(const at::Tensor& modulations, int64_t dim) : rows_(modulations.unsqueeze(1)), dim_(dim) {}
+
+  Modulation Next(int64_t parts) {
+    const at::Tensor own = rows_.narrow(-1, next_, parts * dim_);
+    next_ += parts * dim_;
+    return {own.chunk(parts, -1)};
+  }
+
+ private:
+  const at::Tensor rows_;
+  const int64_t dim_;
+  int64_t next_ = 0;
 };
 
 at::Tensor Modulate(const at::Tensor& normed, const at::Tensor& scale, const at::Tensor& shift) {
@@ -95,11 +112,8 @@ struct Streams {
   at::Tensor text;   // [B, T, D]; undefined after the last block
 };
 
-// `activated` = SiLU(temb) [B, D].
-Streams RunBlock(const Streams& in, const at::Tensor& activated, const MmditBlock& block, int64_t heads) {
-  const Modulation image(block.modulation.Rows(activated), block.has_dual() ? 9 : 6);
-  const Modulation text(block.context_modulation.Rows(activated), block.is_last() ? 2 : 6);
-
+Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& text, const MmditBlock& block,
+                 int64_t heads) {
   const at::Tensor image_norm = PlainNorm(in.image);
   const at::Tensor text_norm = PlainNorm(in.text);
   // The last block's context has scale before shift, and nothing else.
@@ -155,15 +169,23 @@ at::Tensor Unpatchify(const at::Tensor& x, int64_t h, int64_t w, int64_t p) {
 }  // namespace
 
 absl::StatusOr<Mmdit> Mmdit::Load(const std::string& dir, const Placement& placement) {
-  Mmdit model;
-  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadMmditConfig(dir));
+  FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ReadMmditConfig(dir));
   FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kDiffusersStem));
-  WeightReader reader(std::move(store), placement);
-  auto weights = std::make_shared<MmditWeights>(ReadMmditWeights(model.config_, &reader));
+  return Read(config, WeightReader(std::move(store), placement));
+}
+
+absl::StatusOr<Mmdit> Mmdit::Random(const MmditConfig& config, const Placement& placement) {
+  return Read(config, WeightReader(placement));
+}
+
+absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader) {
+  Mmdit model;
+  model.config_ = config;
+  auto weights = std::make_shared<MmditWeights>(ReadMmditWeights(config, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
-  model.placement_ = placement;
+  model.placement_ = reader.placement();
   model.weight_bytes_ = reader.bytes();
-  model.positions_ = std::make_shared<PositionTable>(weights->positions, model.config_.pos_embed_max_size, placement);
+  model.positions_ = std::make_shared<PositionTable>(weights->positions, config.pos_embed_max_size, reader.placement());
   model.weights_ = std::move(weights);
   return model;
 }
@@ -186,14 +208,17 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
   x.text = weights.context.Tokens(text);
   observe("context", x.text);
 
-  const at::Tensor activated = at::silu(temb);
+  ModulationParts modulations(weights.modulation.Rows(at::silu(temb)), config_.dim());
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
-    x = RunBlock(x, activated, weights.blocks[i], config_.num_heads);
+    const MmditBlock& block = weights.blocks[i];
+    const Modulation image = modulations.Next(block.image_parts());
+    const Modulation text = modulations.Next(block.text_parts());
+    x = RunBlock(x, image, text, block, config_.num_heads);
     observe(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observe(StrCat("block.", i, ".context"), x.text);
   }
-  const std::vector<at::Tensor> scale_shift = weights.out_modulation.Rows(activated).unsqueeze(1).chunk(2, -1);
-  const at::Tensor normed = Modulate(PlainNorm(x.image), scale_shift[0], scale_shift[1]);
+  const Modulation out = modulations.Next(2);  // scale before shift
+  const at::Tensor normed = Modulate(PlainNorm(x.image), out.chunk[0], out.chunk[1]);
   observe("norm_out", normed);
   at::Tensor velocity = Unpatchify(weights.out.Tokens(normed), height, width, p);
   observe("output", velocity);

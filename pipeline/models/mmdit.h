@@ -17,6 +17,7 @@ namespace fresco {
 
 struct MmditWeights;
 class PositionTable;
+class WeightReader;
 
 // Immutable and thread-safe once loaded (see ClipTextModel), but for a guarded, bounded cache of position embeddings by
 // size.
@@ -24,12 +25,17 @@ class Mmdit {
  public:
   static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement);
 
+  // Random weights of a shape, made on the device: for measuring speed without a checkpoint. May throw libtorch's
+  // exceptions.
+  static absl::StatusOr<Mmdit> Random(const MmditConfig& config, const Placement& placement);
+
   // latents [B, C, H, W] and text [B, T, J] and pooled [B, P] in the placement's type, timesteps [B] fp32 in 0..1000
   // (may be fractional, each sample its own), all on the placement's device; H and W multiples of patch_size, at most
   // pos_embed_max_size * patch_size. Returns the velocity [B, C, H, W] in the placement's type. Each sample's result is
   // the same, bit for bit, whatever the rest of the batch and its size (on the CPU). Throws libtorch's exceptions; call
   // it under InferenceMode. Observed stages: "patches" (with positions [B, N, D]), "temb" [B, D], "context"
-  // [B, T, D], "block.N.image", "block.N.context" (but for the last block), "norm_out" (before the output projection), "output".
+  // [B, T, D], "block.N.image", "block.N.context" (but for the last block), "norm_out" (before the output projection),
+  // "output".
   at::Tensor Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
                      const at::Tensor& timesteps, const Observer& observer = {}) const;
 
@@ -39,6 +45,7 @@ class Mmdit {
 
  private:
   Mmdit() = default;
+  static absl::StatusOr<Mmdit> Read(const MmditConfig& config, WeightReader reader);
 
   MmditConfig config_;
   Placement placement_;

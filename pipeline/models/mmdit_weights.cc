@@ -16,7 +16,7 @@ at::Tensor ReadQkNorm(const MmditConfig& config, const std::string& name, Weight
 MmditAttention ReadImageAttention(const MmditConfig& config, const std::string& prefix, WeightReader* reader) {
   const int64_t dim = config.dim();
   return {
-      .qkv = reader->ReadFused({prefix + "to_q", prefix + "to_k", prefix + "to_v"}, dim, dim),
+      .qkv = reader->ReadStacked({{prefix + "to_q", dim}, {prefix + "to_k", dim}, {prefix + "to_v", dim}}, dim),
       .out = reader->ReadLinear(prefix + "to_out.0", dim, dim),
       .norm_q = ReadQkNorm(config, prefix + "norm_q", reader),
       .norm_k = ReadQkNorm(config, prefix + "norm_k", reader),
@@ -27,7 +27,8 @@ MmditAttention ReadContextAttention(const MmditConfig& config, const std::string
                                     WeightReader* reader) {
   const int64_t dim = config.dim();
   return {
-      .qkv = reader->ReadFused({prefix + "add_q_proj", prefix + "add_k_proj", prefix + "add_v_proj"}, dim, dim),
+      .qkv = reader->ReadStacked(
+          {{prefix + "add_q_proj", dim}, {prefix + "add_k_proj", dim}, {prefix + "add_v_proj", dim}}, dim),
       .out = last ? Linear() : reader->ReadLinear(prefix + "to_add_out", dim, dim),
       .norm_q = ReadQkNorm(config, prefix + "norm_added_q", reader),
       .norm_k = ReadQkNorm(config, prefix + "norm_added_k", reader),
@@ -42,17 +43,26 @@ MmditFeedForward ReadFeedForward(const MmditConfig& config, const std::string& p
 
 MmditBlock ReadBlock(const MmditConfig& config, int64_t index, WeightReader* reader) {
   const std::string prefix = StrCat("transformer_blocks.", index, ".");
-  const int64_t dim = config.dim();
   const bool dual = config.dual_attention(index), last = index == config.num_layers - 1;
   return {
-      .modulation = reader->ReadLinear(prefix + "norm1.linear", dim, (dual ? 9 : 6) * dim),
-      .context_modulation = reader->ReadLinear(prefix + "norm1_context.linear", dim, (last ? 2 : 6) * dim),
       .attention = ReadImageAttention(config, prefix + "attn.", reader),
       .context_attention = ReadContextAttention(config, prefix + "attn.", last, reader),
       .dual = dual ? ReadImageAttention(config, prefix + "attn2.", reader) : MmditAttention(),
       .feed_forward = ReadFeedForward(config, prefix + "ff.", reader),
       .context_feed_forward = last ? MmditFeedForward() : ReadFeedForward(config, prefix + "ff_context.", reader),
   };
+}
+
+Linear ReadModulation(const MmditConfig& config, const std::vector<MmditBlock>& blocks, WeightReader* reader) {
+  const int64_t dim = config.dim();
+  std::vector<WeightReader::Part> parts;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::string prefix = StrCat("transformer_blocks.", i, ".");
+    parts.push_back({prefix + "norm1.linear", blocks[i].image_parts() * dim});
+    parts.push_back({prefix + "norm1_context.linear", blocks[i].text_parts() * dim});
+  }
+  parts.push_back({"norm_out.linear", 2 * dim});
+  return reader->ReadStacked(parts, dim);
 }
 
 Linear ReadPatchEmbedding(const MmditConfig& config, WeightReader* reader) {
@@ -75,7 +85,7 @@ MmditWeights ReadMmditWeights(const MmditConfig& config, WeightReader* reader) {
   weights.pooled_2 = reader->ReadLinear(embedders + "text_embedder.linear_2", dim, dim);
   weights.context = reader->ReadLinear("context_embedder", config.joint_attention_dim, dim);
   for (int64_t i = 0; i < config.num_layers; ++i) weights.blocks.push_back(ReadBlock(config, i, reader));
-  weights.out_modulation = reader->ReadLinear("norm_out.linear", dim, 2 * dim);
+  weights.modulation = ReadModulation(config, weights.blocks, reader);
   weights.out = reader->ReadLinear("proj_out", dim, patch * config.out_channels);
   return weights;
 }

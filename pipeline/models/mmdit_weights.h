@@ -23,13 +23,13 @@ struct MmditFeedForward {
 };
 
 struct MmditBlock {
-  Linear modulation;          // D → 6 D, with dual attention 9 D
-  Linear context_modulation;  // D → 6 D, in the last block 2 D
   MmditAttention attention, context_attention;
   MmditAttention dual;  // self-attention of the image; undefined tensors where the block has none
   MmditFeedForward feed_forward;
   MmditFeedForward context_feed_forward;  // undefined tensors in the last block
 
+  int64_t image_parts() const { return has_dual() ? 9 : 6; }  // of the modulation, D each
+  int64_t text_parts() const { return is_last() ? 2 : 6; }
   bool has_dual() const { return dual.qkv.weight.defined(); }
   bool is_last() const { return !context_feed_forward.up.weight.defined(); }
 };
@@ -40,9 +40,12 @@ struct MmditWeights {
   Linear pooled_1, pooled_2;
   Linear context;  // J → D
   std::vector<MmditBlock> blocks;
-  Linear out_modulation;  // D → 2 D
-  Linear out;             // D → p · p · C
-  at::Tensor positions;   // [1, max², D] as stored, on the host
+  // All adaptive norms' linears in one, D → parts · D. They have one input, and are a third of the weights but one row
+  // of work per sample: one product costs less than two per block. In order, per block image_parts() and text_parts(),
+  // then two for the final norm.
+  Linear modulation;
+  Linear out;            // D → p · p · C
+  at::Tensor positions;  // [1, max², D] as stored, on the host
 };
 
 // Incomplete where reader->status() is not OK afterwards.

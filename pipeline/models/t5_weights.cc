@@ -41,10 +41,12 @@ T5Weights::Block ReadBlock(const T5Config& config, const std::string& prefix, We
   const at::ScalarType down_dtype = dtype == at::kHalf ? at::kFloat : dtype;
   return {
       .attention_norm = reader->Tensor(prefix + "layer.0.layer_norm.weight", {dim}),
-      .qkv = reader->ReadFused({attention + "q", attention + "k", attention + "v"}, dim, inner, /*bias=*/false),
+      .qkv = reader->ReadStacked({{attention + "q", inner}, {attention + "k", inner}, {attention + "v", inner}}, dim,
+                                 /*bias=*/false),
       .out = reader->ReadLinear(attention + "o", inner, dim, /*bias=*/false),
       .ff_norm = reader->Tensor(prefix + "layer.1.layer_norm.weight", {dim}),
-      .gate_up = reader->ReadFused({dense + "wi_0", dense + "wi_1"}, dim, config.d_ff, /*bias=*/false),
+      .gate_up =
+          reader->ReadStacked({{dense + "wi_0", config.d_ff}, {dense + "wi_1", config.d_ff}}, dim, /*bias=*/false),
       .down = {reader->TensorAs(dense + "wo.weight", {dim, config.d_ff}, down_dtype), {}},
   };
 }

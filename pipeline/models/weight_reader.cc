@@ -2,7 +2,9 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/randn.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -12,6 +14,9 @@
 
 namespace fresco {
 namespace {
+
+constexpr int64_t kRandomNumbers = (1 << 20) + 7;  // odd, so that rows of a weight differ
+constexpr double kRandomDeviation = 0.02;
 
 at::ScalarType ToScalarType(DType dtype) {
   switch (dtype) {
@@ -82,19 +87,37 @@ void WeightReader::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
+WeightReader::WeightReader(const Placement& placement)
+    : placement_(placement),
+      random_(at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
+                  .mul_(kRandomDeviation)
+                  .to(placement.dtype)) {}
+
+// The same numbers over and over: drawing billions would take longer than the measurement they are for.
+at::Tensor WeightReader::Random(const std::vector<int64_t>& shape) const {
+  at::Tensor tensor = at::empty(shape, random_.options());
+  const at::Tensor flat = tensor.view({-1});
+  for (int64_t begin = 0; begin < flat.numel(); begin += kRandomNumbers) {
+    const int64_t count = std::min(kRandomNumbers, flat.numel() - begin);
+    flat.narrow(0, begin, count).copy_(random_.narrow(0, 0, count));
+  }
+  return tensor;
+}
+
 absl::StatusOr<at::Tensor> WeightReader::Find(const std::string& name, const std::vector<int64_t>& shape) const {
-  absl::StatusOr<TensorView> view = store_.Find(name);
+  if (!store_) return Random(shape);
+  absl::StatusOr<TensorView> view = store_->Find(name);
   if (absl::IsNotFound(view.status())) {
     return absl::InvalidArgumentError(
-        StrCat(store_.path(), ": tensor \"", name, "\" of shape ", ShapeString(shape), " is missing"));
+        StrCat(store_->path(), ": tensor \"", name, "\" of shape ", ShapeString(shape), " is missing"));
   }
   if (!view.ok()) return view.status();
-  const std::string where = StrCat(store_.PathOf(name), ": tensor \"", name, "\"");
+  const std::string where = StrCat(store_->PathOf(name), ": tensor \"", name, "\"");
   if (view->shape != shape) {
     return absl::InvalidArgumentError(StrCat(where, ": shape ", ShapeString(view->shape), " where the configuration ",
                                              "asks for ", ShapeString(shape)));
   }
-  if (absl::Status plain = CheckNotQuantised(store_, name, view->dtype); !plain.ok()) return Annotate(plain, where);
+  if (absl::Status plain = CheckNotQuantised(*store_, name, view->dtype); !plain.ok()) return Annotate(plain, where);
   return ViewOf(*view);
 }
 
@@ -125,20 +148,28 @@ Linear WeightReader::ReadLinear(const std::string& prefix, int64_t in, int64_t o
   return {Tensor(prefix + ".weight", {out, in}), bias ? Tensor(prefix + ".bias", {out}) : at::Tensor()};
 }
 
-Linear WeightReader::ReadFused(const std::vector<std::string>& prefixes, int64_t in, int64_t out_each, bool bias) {
-  const auto options = at::TensorOptions(placement_.device).dtype(placement_.dtype);
-  const int64_t out = out_each * static_cast<int64_t>(prefixes.size());
-  Linear fused{at::empty({out, in}, options), bias ? at::empty({out}, options) : at::Tensor()};
-  int64_t row = 0;
-  for (const std::string& prefix : prefixes) {
-    const at::Tensor weight = Stored(prefix + ".weight", {out_each, in});
-    if (weight.defined()) fused.weight.narrow(0, row, out_each).copy_(weight);
-    const at::Tensor offset = bias ? Stored(prefix + ".bias", {out_each}) : at::Tensor();
-    if (offset.defined()) fused.bias.narrow(0, row, out_each).copy_(offset);
-    row += out_each;
+Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
+  std::vector<at::Tensor> weights, biases;
+  for (const Part& part : parts) {
+    weights.push_back(Stored(part.prefix + ".weight", {part.out, in}));
+    if (bias) biases.push_back(Stored(part.prefix + ".bias", {part.out}));
   }
-  bytes_ += static_cast<int64_t>(fused.weight.nbytes() + (bias ? fused.bias.nbytes() : 0));
-  return fused;
+  if (!status_.ok()) return {};
+  return {Stack(weights), bias ? Stack(biases) : at::Tensor()};
+}
+
+at::Tensor WeightReader::Stack(const std::vector<at::Tensor>& parts) {
+  std::vector<int64_t> shape = parts.front().sizes().vec();
+  shape[0] = 0;
+  for (const at::Tensor& part : parts) shape[0] += part.size(0);
+  at::Tensor stacked = at::empty(shape, at::TensorOptions(placement_.device).dtype(placement_.dtype));
+  int64_t row = 0;
+  for (const at::Tensor& part : parts) {
+    stacked.narrow(0, row, part.size(0)).copy_(part);
+    row += part.size(0);
+  }
+  bytes_ += static_cast<int64_t>(stacked.nbytes());
+  return stacked;
 }
 
 Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,8 @@ namespace fresco {
 class WeightReader {
  public:
   WeightReader(WeightStore store, const Placement& placement) : store_(std::move(store)), placement_(placement) {}
+  // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
+  explicit WeightReader(const Placement& placement);
 
   at::Tensor Tensor(const std::string& name, const std::vector<int64_t>& shape);
   // As Tensor, in a type of its own.
@@ -34,11 +37,15 @@ class WeightReader {
   // PREFIX.weight and PREFIX.bias.
   Linear ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias = true);
   // Several linears of one input as one: rows of the first, then of the second, …
-  Linear ReadFused(const std::vector<std::string>& prefixes, int64_t in, int64_t out_each, bool bias = true);
+  struct Part {
+    std::string prefix;
+    int64_t out = 0;
+  };
+  Linear ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias = true);
   Norm ReadNorm(const std::string& prefix, int64_t dim);
   Conv ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel);
 
-  bool Contains(std::string_view name) const { return store_.Contains(name); }
+  bool Contains(std::string_view name) const { return store_ && store_->Contains(name); }
   // For what is wrong beyond a tensor.
   void Fail(absl::Status status);
 
@@ -49,9 +56,13 @@ class WeightReader {
  private:
   absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
+  at::Tensor Stack(const std::vector<at::Tensor>& parts);
 
-  const WeightStore store_;
+  at::Tensor Random(const std::vector<int64_t>& shape) const;
+
+  const std::optional<WeightStore> store_;  // nothing: random weights
   const Placement placement_;
+  const at::Tensor random_;                 // small normal numbers, on the device; undefined where there is a store
   absl::Status status_;
   int64_t bytes_ = 0;
 };
