@@ -1,0 +1,200 @@
+#include "client/args.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <map>
+
+#include "client/exit_code.h"
+#include "client/files.h"
+#include "client/naming.h"
+#include "pipeline/base/status.h"
+#include "pipeline/image/utf8.h"
+
+namespace fresco {
+namespace {
+
+constexpr char kExamples[] = R"(
+Examples:
+  fresco generate -p "a watercolour of a lighthouse at dusk" -o lighthouse.png
+  fresco generate -p "a red fox" --steps 28 --guidance 4.5 --seed 7 --count 4 -o "fox-{seed}.webp"
+  fresco generate --prompts-file prompts.txt -o out/ --contact-sheet out/sheet.jpg
+  fresco models
+  fresco status --server gpu-box:8500
+
+'fresco generate --help' explains every option.
+Exit codes: 0 done, 2 wrong usage, 3 refused by the server or failed, 4 no server there, 130 interrupted.
+)";
+
+constexpr char kGenerateExamples[] = R"(
+Where pictures go:
+  -o fox.png           that file (with --count 3: fox-1.png, fox-2.png, fox-3.png)
+  -o "{prompt}-{seed}.jpg"   names made of the prompt's words, the seed, and {index}, which counts from 1
+  -o out/              a folder; names are made up
+  (nothing)            PROMPT-SEED.png here, never over a file that is there
+The extension decides the format unless --format does.
+
+Many prompts:
+  fresco generate --prompts-file prompts.txt --seed 1 -o out/
+      One prompt a line. Line n is drawn from seed 1 + n - 1. Run it again after an interruption and it goes on where it stopped.
+  fresco generate --prompts-file animals.csv --template "a {colour} {animal}, oil painting" -o out/
+      animals.csv:  colour,animal,seed,output
+                    red,fox,1,fox.png
+                    blue,"hen, sitting",2,hen.png
+      Columns named seed, width, height, steps, guidance, negative and output replace the options of that name. Without
+      --template the column "prompt" is drawn.
+
+Scripts:
+  --json prints one JSON object: images (file, seed, width, height, …), timings in seconds, warnings; or error (code, message,
+  fields). With --prompts-file it prints one such object a line for every prompt as it is finished, with its line and
+  status (done, skipped, failed), and a summary at the end.
+)";
+
+std::string CheckSyntax(absl::Status status) {
+  return status.ok() ? "" : std::string(status.message());
+}
+
+void AddConnection(CLI::App* app, Args* args, double* wait, double* timeout) {
+  ConnectionOptions* connection = &args->connection;
+  app->add_option("--server", connection->server, "Where the server listens, HOST:PORT")
+      ->envname("FRESCO_SERVER")
+      ->capture_default_str();
+  app->add_option("--token", connection->token, "The caller's token, where the server asks for one")
+      ->envname("FRESCO_TOKEN");
+  app->add_option("--wait", *wait, "Seconds to wait for a server that is not up yet, or is loading")
+      ->check(CLI::Range(0.0, 1e6));
+  app->add_option("--timeout", *timeout, "Seconds that a call may take")->check(CLI::Range(1e-3, 1e6));
+  app->add_flag("--json", args->json, "Print JSON on standard output");
+}
+
+template <typename Enum>
+CLI::Option* AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::map<std::string, Enum>& choices,
+                       const std::string& description) {
+  return app->add_option(name, *value, description)->transform(CLI::CheckedTransformer(choices, CLI::ignore_case));
+}
+
+void AddPicture(CLI::App* app, DrawRequest* request) {
+  const auto is_text = [](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; };
+  app->add_option("-m,--model", request->model,
+                  "The model's name (see 'fresco models'); the server's first if not given");
+  app->add_option("-p,--prompt", request->prompt, "What to draw")->check(CLI::Validator(is_text, ""));
+  app->add_option("-n,--negative", request->negative_prompt, "What to stay away from")
+      ->check(CLI::Validator(is_text, ""));
+  app->add_option("-W,--width", request->width, "Pixels; the model's default if not given");
+  app->add_option("-H,--height", request->height, "Pixels; the model's default if not given");
+  app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer");
+  app->add_option("-g,--guidance", request->guidance,
+                  "How closely to follow the prompt, 0 to 30; 1 or less is twice as fast");
+  app->add_option("--seed", request->seed, "Equal seeds give equal pictures; drawn by the server if not given");
+  app->add_option("-c,--count", request->count, "How many pictures; picture k is drawn from seed + k")
+      ->check(CLI::Range(1, 1 << 20));
+  AddChoice<DrawPriority>(app, "--priority", &request->priority,
+                          {{"interactive", DrawPriority::kInteractive},
+                           {"standard", DrawPriority::kStandard},
+                           {"batch", DrawPriority::kBatch}},
+                          "Who is served first when not all can be at once");
+  app->add_option("--request-id", request->request_id,
+                  "A name for this request, for 'fresco cancel' and the server's log");
+}
+
+void AddOutput(CLI::App* app, GenerateArgs* args) {
+  app->add_option("-o,--output", args->output,
+                  "A file, a folder (ending in /), or a pattern with {seed}, {index}, {prompt}")
+      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(CheckOutputPattern(text)); }, ""));
+  AddChoice<ImageFormat>(app, "--format", &args->request.format,
+                         {{"png", ImageFormat::kPng},
+                          {"jpeg", ImageFormat::kJpeg},
+                          {"jpg", ImageFormat::kJpeg},
+                          {"webp", ImageFormat::kWebp}},
+                         "png, jpeg or webp");
+  app->add_option("--quality", args->request.quality, "Of JPEG and WebP, 1 to 100")->check(CLI::Range(1, 100));
+  app->add_option("--contact-sheet", args->contact_sheet, "Also put all pictures small onto one: a .png, .jpg or .webp")
+      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(FormatOfPath(text).status()); }, ""));
+  AddChoice<PreviewMode>(app, "--preview", &args->preview,
+                         {{"auto", PreviewMode::kAuto},
+                          {"kitty", PreviewMode::kKitty},
+                          {"iterm", PreviewMode::kIterm},
+                          {"blocks", PreviewMode::kBlocks},
+                          {"off", PreviewMode::kOff}},
+                         "How the terminal shows the picture as it takes shape");
+  app->add_option("--preview-every", args->request.preview_every, "A preview every N steps; 0: none")
+      ->check(CLI::Range(0, 10000));
+}
+
+void AddBatch(CLI::App* app, GenerateArgs* args) {
+  app->add_option("--prompts-file", args->prompts_file, "Draw every line of a text file, or every row of a .csv")
+      ->check(CLI::ExistingFile);
+  app->add_option("--template", args->prompt_template, "A prompt with {column} in it for a CSV file");
+  app->add_option("--parallel", args->parallel, "Requests at a time")->check(CLI::Range(1, 256))->capture_default_str();
+  app->add_option("--retries", args->retries, "How often to try again when the server is busy")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+}
+
+// What options mean together.
+absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
+  const bool batch = !args->prompts_file.empty();
+  if (batch == (app.count("--prompt") > 0))
+    return absl::InvalidArgumentError("either --prompt or --prompts-file is required");
+  for (const char* option : {"--template", "--parallel", "--retries"}) {
+    if (!batch && app.count(option) > 0) return absl::InvalidArgumentError(StrCat(option, " goes with --prompts-file"));
+  }
+  if (batch && app.count("--request-id") > 0) return absl::InvalidArgumentError("--request-id goes with --prompt");
+  if (IsDirectory(args->output) && args->output.back() != '/') args->output += '/';
+  if (app.count("--format") == 0 && !NamesItself(args->output)) {
+    const absl::StatusOr<ImageFormat> format = FormatOfPath(args->output);
+    if (!format.ok()) return Annotate(format.status(), "--format is not given, and --output");
+    args->request.format = *format;
+  }
+  if (!batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kInteractive;
+  if (batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kBatch;
+  const bool wants_preview = app.count("--preview") > 0 && args->preview != PreviewMode::kOff;
+  if (!batch && wants_preview && app.count("--preview-every") == 0) args->request.preview_every = 4;
+  return absl::OkStatus();
+}
+
+int Usage(std::string_view message) {
+  std::cerr << "fresco: " << message << "\n(--help explains the options)\n";
+  return kExitUsage;
+}
+
+}  // namespace
+
+std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
+  Args args;
+  double wait = 0, timeout = 0;
+  CLI::App app("Draws pictures with a Fresco server.", "fresco");
+  app.footer(kExamples);
+  app.set_version_flag("--version", FRESCO_VERSION);
+  app.require_subcommand(1);
+  CLI::App* generate = app.add_subcommand("generate", "Draw pictures from a prompt, or from a file of many");
+  generate->footer(kGenerateExamples);
+  AddPicture(generate, &args.generate.request);
+  AddOutput(generate, &args.generate);
+  AddBatch(generate, &args.generate);
+  generate->add_flag("-q,--quiet", args.quiet, "No progress, only errors");
+  CLI::App* models = app.add_subcommand("models", "What the server can draw with, and its defaults and limits");
+  CLI::App* status = app.add_subcommand("status", "What the server is doing right now");
+  CLI::App* cancel = app.add_subcommand("cancel", "End a request that is waiting or running");
+  cancel->add_option("ID", args.request_id, "The request's id, as 'fresco status' shows it")->required();
+  for (CLI::App* command : {generate, models, status, cancel}) AddConnection(command, &args, &wait, &timeout);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    return Usage(error.what());
+  }
+
+  args.connection.wait = absl::Seconds(wait);
+  if (timeout > 0) args.connection.timeout = absl::Seconds(timeout);
+  args.command = *models   ? Command::kModels
+                 : *status ? Command::kStatus
+                 : *cancel ? Command::kCancel
+                           : Command::kGenerate;
+  if (args.command == Command::kGenerate) {
+    if (const absl::Status settled = Settle(*generate, &args.generate); !settled.ok())
+      return Usage(ToStd(settled.message()));
+  }
+  return args;
+}
+
+}  // namespace fresco

@@ -1,0 +1,39 @@
+// The command line of `fresco`.
+#pragma once
+
+#include <string>
+#include <variant>
+
+#include "client/drawing.h"
+#include "client/preview.h"
+#include "client/session.h"
+
+namespace fresco {
+
+enum class Command { kGenerate, kModels, kStatus, kCancel };
+
+struct GenerateArgs {
+  DrawRequest request;
+  std::string output;        // a pattern of naming.h
+  std::string prompts_file;  // empty: request.prompt alone
+  std::string prompt_template;
+  std::string contact_sheet;  // where to; empty: none
+  int parallel = 4;
+  int retries = 5;
+  PreviewMode preview = PreviewMode::kAuto;
+};
+
+struct Args {
+  Command command = Command::kGenerate;
+  ConnectionOptions connection;
+  bool json = false;
+  bool quiet = false;
+  GenerateArgs generate;
+  std::string request_id;  // of kCancel
+};
+
+// The arguments, or the program's exit code where there is nothing left to do: help and version were asked for (0) or
+// the command line is wrong (2); what there is to say has been printed.
+std::variant<Args, int> ParseArgs(int argc, const char* const* argv);
+
+}  // namespace fresco

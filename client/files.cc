@@ -1,0 +1,76 @@
+#include "client/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+absl::Status SystemError(std::string_view action, const std::string& path) {
+  return absl::ErrnoToStatus(errno, ToAbsl(StrCat("can not ", action, " ", path)));
+}
+
+absl::Status WriteAll(int file, std::string_view bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return SystemError("write", path);
+    bytes.remove_prefix(written);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return SystemError("open", path);
+  std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad() || IsDirectory(path)) return absl::InvalidArgumentError(StrCat("can not read ", path));
+  return bytes;
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return absl::FailedPreconditionError(StrCat("can not make ", folder.string(), ": ", error.message()));
+
+  std::string temporary = path + ".XXXXXX";
+  const int file = mkostemp(temporary.data(), O_CLOEXEC);
+  if (file < 0) return SystemError("write", path);
+  absl::Status status = WriteAll(file, bytes, path);
+  // mkostemp's files are the owner's alone; a picture is as readable as any file.
+  const mode_t mask = umask(0);
+  umask(mask);
+  if (status.ok() && fchmod(file, 0666 & ~mask) != 0) status = SystemError("write", path);
+  if (close(file) != 0 && status.ok()) status = SystemError("write", path);
+  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = SystemError("write", path);
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
+}
+
+bool FileExists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
+bool IsDirectory(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_directory(path, error);
+}
+
+}  // namespace fresco
