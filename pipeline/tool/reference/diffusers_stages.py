@@ -66,6 +66,11 @@ def read_request(values):
     if unknown:
         raise Unusable(f"request: unknown key '{unknown[0]}'; known: {', '.join(REQUEST_DEFAULTS)}")
     request = {**REQUEST_DEFAULTS, **values}
+    for key, value in request.items():
+        default = REQUEST_DEFAULTS[key]
+        kinds = (int, float) if isinstance(default, float) else (str, type(None)) if default is None else type(default)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise Unusable(f"request: {key} is {value!r}")
     if request["dtype"] not in ("fp32", "bf16"):
         raise Unusable(f"request: dtype is '{request['dtype']}': it takes fp32 or bf16")
     return request
@@ -298,12 +303,16 @@ def main():
     args = parser.parse_args()
     try:
         text = sys.stdin.read() if args.request == "-" else Path(args.request).read_text(encoding="utf-8")
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise Unusable(f"request {args.request}: {error}") from error
         checkpoint = Checkpoint(args.checkpoint, args.base)
         if args.threads:
             checkpoint.torch.set_num_threads(args.threads)
         pattern = re.compile(args.only)
-        save(args.output, *run(checkpoint, json.loads(text), lambda name: pattern.match(name) is not None, args.max_steps))
-    except (Unusable, OSError, ValueError) as error:
+        save(args.output, *run(checkpoint, values, lambda name: pattern.match(name) is not None, args.max_steps))
+    except (Unusable, OSError, RuntimeError, ValueError) as error:
         print(f"diffusers_stages.py: {error}", file=sys.stderr)
         return 2
     return 0
