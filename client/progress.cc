@@ -103,9 +103,10 @@ std::string RenderProgress(const RequestProgress& progress, int width, absl::Tim
     const bool decoding = progress.steps_done() >= progress.total_steps();
     text += decoding ? "  finishing" : StrCat("  ", FormatClock(progress.Remaining(now)), " left");
   }
-  // The bar has what the words leave, up to 40 columns.
+  // A bar that can not move yet says nothing. Else it has what the words leave, up to 40 columns.
+  const bool moving = !progress.waiting() && progress.total_steps() > 0;
   const int bar = std::min(40, width - static_cast<int>(text.size()) - 4);
-  if (bar < 5) return text.substr(0, std::max(0, width - 1));
+  if (!moving || bar < 5) return text.substr(0, std::max(0, width - 1));
   return StrCat(" ", RenderBar(progress.Fraction(), bar), "  ", text);
 }
 

@@ -1,0 +1,283 @@
+// The parts that need no network.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "client/assembly.h"
+#include "client/batch_view.h"
+#include "client/csv.h"
+#include "client/journal.h"
+#include "client/naming.h"
+#include "client/preview.h"
+#include "client/progress.h"
+#include "client/prompts.h"
+#include "client/tables.h"
+#include "pipeline/base/strings.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::string Message(const absl::Status& status) {
+  return std::string(status.message());
+}
+
+TEST(NamingTest, SlugsAreShortAndSafe) {
+  EXPECT_EQ(Slug("A Red Fox, in the snow!"), "a-red-fox-in-the-snow");
+  EXPECT_EQ(Slug("../../etc/passwd"), "etc-passwd");
+  EXPECT_EQ(Slug(""), "image");
+  EXPECT_EQ(Slug("?!"), "image");
+  EXPECT_EQ(Slug("水彩 狐"), "水彩-狐");
+  EXPECT_EQ(Slug("one two three four five six seven eight nine ten eleven"),
+            "one-two-three-four-five-six-seven-eight-nine-ten");
+  std::string long_text;
+  for (int i = 0; i < 100; ++i) long_text += "狐";
+  EXPECT_EQ(Slug(long_text), long_text.substr(0, 48));
+}
+
+TEST(NamingTest, PatternsAreFilledIn) {
+  const ImageName image{"A fox", 7, 1, 3, ImageFormat::kWebp};
+  EXPECT_EQ(OutputPath("", image), "a-fox-7.webp");
+  EXPECT_EQ(OutputPath("out/", image), "out/a-fox-7.webp");
+  EXPECT_EQ(OutputPath("x.webp", image), "x-2.webp");
+  EXPECT_EQ(OutputPath("v1.2/x", image), "v1.2/x-2");
+  EXPECT_EQ(OutputPath("{prompt}.webp", image), "a-fox-2.webp");
+  EXPECT_EQ(OutputPath("{index}/{seed}.webp", image), "2/7.webp");
+  EXPECT_EQ(OutputPath("x.webp", {"A fox", 7, 0, 1, ImageFormat::kWebp}), "x.webp");
+}
+
+TEST(NamingTest, UnknownPlaceholdersAreNamed) {
+  EXPECT_TRUE(CheckOutputPattern("{seed}-{index}-{prompt}.png").ok());
+  EXPECT_THAT(Message(CheckOutputPattern("a{sed}.png")), HasSubstr("\"{sed}\""));
+  EXPECT_THAT(Message(CheckOutputPattern("a{seed")), HasSubstr("\"{seed\""));
+}
+
+TEST(NamingTest, UnusedPathCountsOn) {
+  const std::set<std::string> there = {"a/b.png", "a/b-2.png", "c"};
+  const auto exists = [&](const std::string& path) { return there.count(path) > 0; };
+  EXPECT_EQ(UnusedPath("a/b.png", exists), "a/b-3.png");
+  EXPECT_EQ(UnusedPath("c", exists), "c-2");
+  EXPECT_EQ(UnusedPath("d.png", exists), "d.png");
+}
+
+TEST(AssemblyTest, PutsInterleavedImagesTogether) {
+  ImageAssembler assembler;
+  EXPECT_EQ(assembler.Add(0, "ab", 0, 4).value(), std::nullopt);
+  EXPECT_EQ(assembler.Add(1, "xyz", 0, 3).value(), "xyz");
+  EXPECT_FALSE(assembler.CheckComplete(2).ok());
+  EXPECT_EQ(assembler.Add(0, "cd", 2, 4).value(), "abcd");
+  EXPECT_TRUE(assembler.CheckComplete(2).ok());
+}
+
+TEST(AssemblyTest, RefusesChunksThatDoNotFit) {
+  for (const auto& [offset, total] :
+       {std::pair<int64_t, int64_t>{3, 9}, {1, 9}, {2, 8}, {2, 3}, {-1, 9}, {2, 0}, {2, int64_t{1} << 40}}) {
+    ImageAssembler assembler;
+    ASSERT_TRUE(assembler.Add(0, "ab", 0, 9).ok());
+    EXPECT_EQ(assembler.Add(0, "cd", offset, total).status().code(), absl::StatusCode::kDataLoss)
+        << offset << " " << total;
+  }
+  ImageAssembler assembler;
+  ASSERT_TRUE(assembler.Add(0, "ab", 0, 2).ok());
+  EXPECT_FALSE(assembler.Add(0, "ab", 0, 2).ok());  // a second time
+}
+
+TEST(CsvTest, ReadsQuotesLineEndsAndTheByteOrderMark) {
+  const CsvTable table = ParseCsv(
+                             "\xEF\xBB\xBF"
+                             "a,b\r\n1,\"x, \"\"y\"\"\r\nz\"\r\n\r\n,\n\"\",2")
+                             .value();
+  EXPECT_THAT(table.header, ElementsAre("a", "b"));
+  ASSERT_EQ(table.rows.size(), 3U);
+  EXPECT_THAT(table.rows[0].fields, ElementsAre("1", "x, \"y\"\r\nz"));
+  EXPECT_THAT(table.rows[1].fields, ElementsAre("", ""));
+  EXPECT_THAT(table.rows[2].fields, ElementsAre("", "2"));
+  EXPECT_EQ(table.rows[2].line, 6);
+}
+
+TEST(CsvTest, NamesTheLineThatIsWrong) {
+  EXPECT_EQ(Message(ParseCsv("").status()), "it is empty: a header is expected");
+  EXPECT_EQ(Message(ParseCsv("a,b\n1\n").status()), "line 2: 1 fields, the header has 2");
+  EXPECT_EQ(Message(ParseCsv("a\n\"x\ny").status()), "line 2: a quote is opened and never closed");
+  EXPECT_EQ(Message(ParseCsv("a\n\"x\"y\n").status()), "line 2: text after a closing quote");
+  EXPECT_EQ(Message(ParseCsv("a,a\n").status()), "line 1: column \"a\" is there twice");
+}
+
+TEST(PromptsTest, LinesTakeSeedsInTurn) {
+  PromptsOptions options;
+  options.flags.seed = 100;
+  options.output = "out/";
+  const std::vector<BatchJob> jobs = ParsePrompts("fox\n\n  hen  \r\nfox", options).value();
+  ASSERT_EQ(jobs.size(), 3U);
+  EXPECT_EQ(jobs[1].request.prompt, "hen");
+  EXPECT_EQ(jobs[1].request.seed, 101U);
+  EXPECT_EQ(jobs[1].output, "out/0003-hen.png");
+  EXPECT_EQ(jobs[2].output, "out/0004-fox.png");
+}
+
+TEST(PromptsTest, TemplatesKnowDoubledBraces) {
+  PromptsOptions options;
+  options.csv = true;
+  options.prompt_template = "{{a {x}}} {y}";
+  EXPECT_EQ(ParsePrompts("x,y\n1,2\n", options).value()[0].request.prompt, "{a 1} 2");
+  options.prompt_template = "{z}";
+  EXPECT_THAT(Message(ParsePrompts("x,y\n1,2\n", options).status()), HasSubstr("{z}: the file's columns are x, y"));
+  options.prompt_template = "{x";
+  EXPECT_THAT(Message(ParsePrompts("x,y\n1,2\n", options).status()), HasSubstr("without its }"));
+}
+
+TEST(PromptsTest, ColumnsReplaceFlags) {
+  PromptsOptions options;
+  options.csv = true;
+  options.flags.seed = 1;
+  options.flags.width = 64;
+  options.output = "{seed}.png";
+  const std::vector<BatchJob> jobs =
+      ParsePrompts("prompt,seed,width,height,guidance,negative,output\nfox,1,32,16,2.5,dog,a.webp\nhen,,,,,,\n",
+                   options)
+          .value();
+  EXPECT_EQ(jobs[0].request.seed, 1U);
+  EXPECT_EQ(jobs[0].request.width, 32);
+  EXPECT_EQ(jobs[0].request.height, 16);
+  EXPECT_EQ(jobs[0].request.guidance, 2.5F);
+  EXPECT_EQ(jobs[0].request.negative_prompt, "dog");
+  EXPECT_EQ(jobs[0].request.format, ImageFormat::kWebp);
+  EXPECT_EQ(jobs[0].output, "a.webp");
+  EXPECT_EQ(jobs[1].request.seed, 2U);
+  EXPECT_EQ(jobs[1].request.width, 64);
+  EXPECT_EQ(jobs[1].output, "{seed}.png");
+}
+
+TEST(PromptsTest, RefusesWhatCanNotBeDrawn) {
+  PromptsOptions options;
+  EXPECT_EQ(Message(ParsePrompts("\n\n", options).status()), "it has no prompts");
+  EXPECT_EQ(Message(ParsePrompts("\xFF", options).status()), "it is not UTF-8");
+  options.output = "same.png";
+  EXPECT_THAT(Message(ParsePrompts("a\nb\n", options).status()),
+              HasSubstr("line 2: its output \"same.png\" is that of line 1"));
+  options.csv = true;
+  EXPECT_THAT(Message(ParsePrompts("animal\nfox\n", options).status()), HasSubstr("no column \"prompt\""));
+  EXPECT_THAT(Message(ParsePrompts("prompt,output\nfox,{x}.png\n", options).status()),
+              HasSubstr("line 2: --output has \"{x}\""));
+}
+
+TEST(JournalTest, LiesInTheFolderOfThePictures) {
+  EXPECT_EQ(JournalPath(""), ".fresco-journal.jsonl");
+  EXPECT_EQ(JournalPath("out/"), "out/.fresco-journal.jsonl");
+  EXPECT_EQ(JournalPath("a/b/x-{seed}.png"), "a/b/.fresco-journal.jsonl");
+  EXPECT_EQ(JournalPath("a/{seed}/x.png"), "a/.fresco-journal.jsonl");
+}
+
+DrawProgress Step(int image, int step, int total, int seconds) {
+  return {image, step, total, absl::Seconds(seconds), ""};
+}
+
+TEST(ProgressTest, CountsOverAllImages) {
+  const absl::Time start = absl::UnixEpoch();
+  RequestProgress progress(2, start);
+  progress.Started("cpu", start);
+  progress.Step(Step(0, 5, 10, 5));
+  EXPECT_EQ(progress.Fraction(), 0.25);
+  // A quarter took five seconds; nothing is known of the second image.
+  EXPECT_EQ(progress.Remaining(start + absl::Seconds(5)), absl::Seconds(15));
+  progress.Step(Step(1, 1, 10, 9));
+  EXPECT_EQ(progress.Remaining(start + absl::Seconds(6)), absl::Seconds(9));
+  progress.ImageDone(0);
+  progress.ImageDone(1);
+  EXPECT_EQ(progress.Fraction(), 1);
+}
+
+TEST(ProgressTest, SaysWhatHappens) {
+  const absl::Time now = absl::UnixEpoch();
+  RequestProgress progress(2, now);
+  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("connecting"));
+  progress.Queued(3, absl::Seconds(61));
+  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("3 ahead in the queue, about 1:01"));
+  progress.Queued(0, absl::ZeroDuration());
+  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("next in the queue"));
+  progress.Started("cuda:0", now);
+  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("preparing on cuda:0"));
+  progress.Step(Step(0, 2, 4, 2));
+  progress.Step(Step(1, 1, 4, 3));
+  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("image 1/2  step 3/8  0:03 left"));
+  EXPECT_LE(RenderProgress(progress, 10, now).size(), 10U);
+}
+
+TEST(ProgressTest, BarsFillByEighths) {
+  EXPECT_EQ(RenderBar(0, 4), "····");
+  EXPECT_EQ(RenderBar(0.5, 4), "██··");
+  EXPECT_EQ(RenderBar(0.53125, 4), "██▏·");
+  EXPECT_EQ(RenderBar(1, 4), "████");
+  EXPECT_EQ(RenderBar(7, 2), "██");
+}
+
+TEST(ProgressTest, TimesAreReadable) {
+  EXPECT_EQ(FormatClock(absl::Milliseconds(1)), "0:01");
+  EXPECT_EQ(FormatClock(absl::Seconds(3723)), "1:02:03");
+  EXPECT_EQ(FormatClock(absl::Seconds(-5)), "0:00");
+  EXPECT_EQ(FormatSeconds(absl::Milliseconds(350)), "350 ms");
+  EXPECT_EQ(FormatSeconds(absl::Milliseconds(1250)), "1.2 s");
+}
+
+TEST(BatchViewTest, SaysWhatIsLeft) {
+  EXPECT_THAT(RenderBatch({10, 3, 1, 1}, 2, 1.0, 80, absl::Seconds(10)),
+              HasSubstr("5/10  2 running  1 failed  0:08 left"));
+  EXPECT_THAT(RenderBatch({4, 4, 0, 0}, 0, 0, 80, absl::Seconds(10)), HasSubstr("████  4/4"));
+}
+
+TEST(PreviewTest, KnowsTerminalsByTheirEnvironment) {
+  const auto detect = [](std::map<std::string, std::string> set) {
+    return DetectPreviewMode([&set](const char* name) { return set[name]; });
+  };
+  EXPECT_EQ(detect({}), PreviewMode::kOff);
+  EXPECT_EQ(detect({{"TERM", "dumb"}, {"COLORTERM", "truecolor"}}), PreviewMode::kOff);
+  EXPECT_EQ(detect({{"TERM", "xterm-256color"}}), PreviewMode::kOff);
+  EXPECT_EQ(detect({{"TERM", "xterm-kitty"}}), PreviewMode::kKitty);
+  EXPECT_EQ(detect({{"TERM", "xterm-256color"}, {"TERM_PROGRAM", "WezTerm"}}), PreviewMode::kKitty);
+  EXPECT_EQ(detect({{"TERM", "xterm-256color"}, {"TERM_PROGRAM", "iTerm.app"}}), PreviewMode::kIterm);
+  EXPECT_EQ(detect({{"TERM", "xterm-256color"}, {"COLORTERM", "truecolor"}}), PreviewMode::kBlocks);
+  EXPECT_EQ(detect({{"TERM", "tmux"}, {"TMUX", "x"}, {"KITTY_WINDOW_ID", "1"}, {"COLORTERM", "24bit"}}),
+            PreviewMode::kBlocks);
+}
+
+TEST(PreviewTest, BlocksAreTwoPixelsHigh) {
+  const Image image{2, 3, {255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9, 1, 2, 3, 4, 5, 6}};
+  const std::string png = EncodeImage(image, {}).value();
+  const TerminalPicture picture = RenderPicture(png, PreviewMode::kBlocks, 80, false).value();
+  EXPECT_EQ(picture.rows, 2);
+  EXPECT_EQ(picture.bytes,
+            "\x1b[38;2;255;0;0m\x1b[48;2;0;0;255m▀\x1b[38;2;0;255;0m\x1b[48;2;9;9;9m▀\x1b[0m\x1b[K\n"
+            "\x1b[38;2;1;2;3m▀\x1b[38;2;4;5;6m▀\x1b[0m\x1b[K\n");
+  EXPECT_FALSE(RenderPicture("no picture", PreviewMode::kBlocks, 80, false).ok());
+}
+
+TEST(PreviewTest, KittyPicturesComeInChunksOfItsLimit) {
+  Image image{200, 100, {}};
+  uint32_t state = 1;
+  for (int i = 0; i < 200 * 100 * 3; ++i)
+    image.rgb.push_back(static_cast<uint8_t>((state = state * 1664525 + 1013904223) >> 24));
+  const TerminalPicture picture = RenderPicture(EncodeImage(image, {}).value(), PreviewMode::kKitty, 80, false).value();
+  EXPECT_EQ(picture.rows, 12);
+  EXPECT_THAT(picture.bytes, HasSubstr("c=48,r=12,m=1;"));
+  size_t chunks = 0;
+  for (size_t at = picture.bytes.find("\x1b_G"); at != std::string::npos; at = picture.bytes.find("\x1b_G", at + 1)) {
+    const size_t payload = picture.bytes.find(';', at) + 1;
+    EXPECT_LE(picture.bytes.find("\x1b\\", payload) - payload, 4096U);
+    ++chunks;
+  }
+  EXPECT_GT(chunks, 10U);
+}
+
+TEST(TablesTest, ColumnsLineUp) {
+  EXPECT_EQ(FormatTable({{"A", "B"}, {"größe", "x"}, {"y"}}), "A      B\ngröße  x\ny\n");
+  EXPECT_EQ(FormatBytes(0), "0 B");
+  EXPECT_EQ(FormatBytes(1536), "1.5 KiB");
+  EXPECT_EQ(FormatBytes(int64_t{20} << 30), "20 GiB");
+}
+
+}  // namespace
+}  // namespace fresco
