@@ -17,7 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+double Seconds(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
 
 absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
   for (const Warning& warning : job.warnings()) std::fprintf(stderr, "warning: %s\n", warning.message.c_str());
@@ -49,12 +51,20 @@ absl::Status WriteFile(const std::string& path, const std::string& bytes) {
 void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& output, double seconds, bool json) {
   if (!json) {
     std::printf("%s: %dx%d, seed %llu, %d steps, %s on %s, %.2f s\n", output.c_str(), spec.width, spec.height,
-                static_cast<unsigned long long>(spec.seed), spec.steps, info.precision.c_str(), info.device.c_str(), seconds);
+                static_cast<unsigned long long>(spec.seed), spec.steps, info.precision.c_str(), info.device.c_str(),
+                seconds);
     return;
   }
-  const nlohmann::ordered_json report = {{"file", output}, {"width", spec.width}, {"height", spec.height}, {"seed", spec.seed},
-                                         {"steps", spec.steps}, {"guidance_scale", spec.guidance_scale}, {"precision", info.precision},
-                                         {"device", info.device}, {"seconds", seconds}, {"weights_digest", info.weights_digest}};
+  const nlohmann::ordered_json report = {{"file", output},
+                                         {"width", spec.width},
+                                         {"height", spec.height},
+                                         {"seed", spec.seed},
+                                         {"steps", spec.steps},
+                                         {"guidance_scale", spec.guidance_scale},
+                                         {"precision", info.precision},
+                                         {"device", info.device},
+                                         {"seconds", seconds},
+                                         {"weights_digest", info.weights_digest}};
   std::printf("%s\n", report.dump().c_str());
 }
 
@@ -68,7 +78,8 @@ ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
   spec.height = options.height >= 0 ? options.height : info.default_height;
   spec.steps = options.steps >= 0 ? options.steps : info.default_steps;
   spec.guidance_scale = options.guidance >= 0 ? options.guidance : info.default_guidance_scale;
-  spec.max_sequence_length = options.max_sequence_length >= 0 ? options.max_sequence_length : info.default_max_sequence_length;
+  spec.max_sequence_length =
+      options.max_sequence_length >= 0 ? options.max_sequence_length : info.default_max_sequence_length;
   spec.seed = options.seed;
   return spec;
 }

@@ -51,7 +51,8 @@ absl::StatusOr<Part> ReadPart(const ModelFolder& folder, const WeightedPart& wei
 Json ToJson(const std::string& architecture, const std::vector<Part>& parts, const std::string& device) {
   Json report = {{"architecture", architecture}, {"parts", Json::array()}, {"tensors", Json::array()}};
   for (const Part& part : parts) {
-    report["parts"].push_back({{"name", part.name}, {"path", part.path}, {"parameters", part.parameters}, {"bytes", part.bytes}});
+    report["parts"].push_back(
+        {{"name", part.name}, {"path", part.path}, {"parameters", part.parameters}, {"bytes", part.bytes}});
     for (const Tensor& tensor : part.tensors) {
       report["tensors"].push_back({{"name", tensor.name},
                                    {"dtype", std::string(DTypeName(tensor.view.dtype))},
@@ -68,13 +69,15 @@ void PrintTable(const std::string& architecture, const std::vector<Part>& parts)
   for (const Part& part : parts) {
     for (const Tensor& tensor : part.tensors) {
       const std::string dtype(DTypeName(tensor.view.dtype));
-      std::printf("%-8s %-20s %12zu  %s\n", dtype.c_str(), ShapeString(tensor.view.shape).c_str(), tensor.view.bytes, tensor.name.c_str());
+      std::printf("%-8s %-20s %12zu  %s\n", dtype.c_str(), ShapeString(tensor.view.shape).c_str(), tensor.view.bytes,
+                  tensor.name.c_str());
     }
   }
   std::printf("\n%-16s %8s %14s %12s  %s\n", "part", "tensors", "parameters", "MiB", "file");
   for (const Part& part : parts) {
-    std::printf("%-16s %8zu %14lld %12.1f  %s\n", part.name.c_str(), part.tensors.size(), static_cast<long long>(part.parameters),
-                static_cast<double>(part.bytes) / (1 << 20), part.path.c_str());
+    std::printf("%-16s %8zu %14lld %12.1f  %s\n", part.name.c_str(), part.tensors.size(),
+                static_cast<long long>(part.parameters), static_cast<double>(part.bytes) / (1 << 20),
+                part.path.c_str());
   }
 }
 

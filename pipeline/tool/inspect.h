@@ -6,8 +6,9 @@
 
 namespace fresco {
 
-// Prints every tensor of every part. --json: `tensors`, a list of name ("transformer/proj_out.weight"), dtype (as the file calls
-// it), shape, bytes, device (where it would be computed with), and `parts` with name, path, parameters and bytes.
+// Prints every tensor of every part. --json: `tensors`, a list of name ("transformer/proj_out.weight"), dtype (as the
+// file calls it), shape, bytes, device (where it would be computed with), and `parts` with name, path, parameters and
+// bytes.
 absl::Status RunInspect(const ModelOptions& options);
 
 }  // namespace fresco

@@ -1,6 +1,7 @@
 // What the subcommands share.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace fresco {

@@ -1,0 +1,185 @@
+#include "pipeline/tool/bench.h"
+
+#include <ATen/ops/randn.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/diffusion/sampling.h"
+#include "pipeline/diffusion/schedule.h"
+#include "pipeline/engine/denoiser.h"
+#include "pipeline/engine/device.h"
+#include "pipeline/engine/diffusion_job.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/model_folder.h"
+#include "pipeline/engine/precision.h"
+#include "pipeline/engine/torch_boundary.h"
+#include "pipeline/models/mmdit.h"
+#include "pipeline/tool/presets.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kPixelsPerLatent = 8;
+constexpr int kWarmUpSteps = 2;
+constexpr ScheduleConfig kSchedule = {1000, 3.0};
+
+struct Measurement {
+  double step_seconds = 0;  // median
+  int64_t weight_bytes = 0;
+  int64_t peak_memory_bytes = 0;
+};
+
+absl::StatusOr<Mmdit> LoadTransformer(const ModelOptions& model, const BenchOptions& options,
+                                      const Placement& placement) {
+  if (!options.preset.empty()) {
+    const int patches = (std::max(options.width, options.height) + 15) / 16;
+    FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, PresetConfig(options.preset, options.layers, patches));
+    return Mmdit::Random(config, placement);
+  }
+  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
+  FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find("transformer"));
+  return Mmdit::Load(dir, placement);
+}
+
+absl::Status CheckSize(const Mmdit& transformer, const BenchOptions& options) {
+  const int64_t multiple = kPixelsPerLatent * transformer.config().patch_size;
+  const int64_t largest = multiple * transformer.config().pos_embed_max_size;
+  for (const int side : {options.width, options.height}) {
+    if (side % multiple != 0 || side > largest)
+      return absl::InvalidArgumentError(
+          StrCat("--width, --height: ", side, " is not a multiple of ", multiple, " up to ", largest));
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const PromptEmbedding> RandomText(const Mmdit& transformer, int tokens) {
+  const Placement& placement = transformer.placement();
+  const auto options = at::TensorOptions(placement.device).dtype(placement.dtype);
+  auto text = std::make_shared<PromptEmbedding>();
+  text->text = at::randn({1, tokens, transformer.config().joint_attention_dim}, options);
+  text->pooled = at::randn({1, transformer.config().pooled_projection_dim}, options);
+  return text;
+}
+
+std::vector<std::unique_ptr<DiffusionJob>> MakeJobs(const Mmdit& transformer, const BenchOptions& options) {
+  const Placement& placement = transformer.placement();
+  ImageSpec spec;
+  spec.width = options.width;
+  spec.height = options.height;
+  spec.steps = kWarmUpSteps + options.steps;
+  spec.guidance_scale = options.guidance;
+  std::vector<std::unique_ptr<DiffusionJob>> jobs;
+  for (int i = 0; i < options.batch; ++i) {
+    DiffusionState state;
+    state.schedule = MakeSchedule(kSchedule, spec.steps);
+    state.positive = RandomText(transformer, options.text_tokens);
+    if (options.guidance > 1) state.negative = RandomText(transformer, options.text_tokens);
+    state.latents = DrawNoise(static_cast<uint64_t>(i), transformer.config().in_channels,
+                              options.height / kPixelsPerLatent, options.width / kPixelsPerLatent)
+                        .to(placement.device, placement.dtype);
+    jobs.push_back(std::make_unique<DiffusionJob>(static_cast<uint64_t>(i), spec, std::move(state)));
+  }
+  return jobs;
+}
+
+absl::StatusOr<double> TimeStep(Denoiser& denoiser, absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
+  Synchronize(device);
+  const auto begin = std::chrono::steady_clock::now();
+  for (const absl::Status& status : denoiser.Step(jobs)) FRESCO_RETURN_IF_ERROR(status);
+  Synchronize(device);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
+                                    const Precision& precision) {
+  const c10::InferenceMode inference;
+  const c10::OptionalDeviceGuard guard(device);
+  FRESCO_ASSIGN_OR_RETURN(const Mmdit transformer, LoadTransformer(model, options, {device, precision.type}));
+  FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
+  // Weights in their mapped file are in memory too.
+  const int64_t counted = MemoryUseOf(device).allocated_bytes;
+  const MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, transformer.weight_bytes() - counted) : 0);
+  ResetPeakMemory(device);  // what it took to make random weights does not count
+  const auto owned = MakeJobs(transformer, options);
+  std::vector<DiffusionJob*> jobs;
+  for (const auto& job : owned) jobs.push_back(job.get());
+  Denoiser denoiser(transformer);
+  std::vector<double> seconds;
+  for (int step = 0; step < kWarmUpSteps + options.steps; ++step) {
+    FRESCO_ASSIGN_OR_RETURN(const double taken, TimeStep(denoiser, jobs, device));
+    if (step >= kWarmUpSteps) seconds.push_back(taken);
+    std::fprintf(stderr, "\rstep %d/%d", step + 1, kWarmUpSteps + options.steps);
+  }
+  std::fprintf(stderr, "\n");
+  return Measurement{Median(std::move(seconds)), transformer.weight_bytes(), MemoryUseOf(device).peak_bytes};
+}
+
+void Print(const ModelOptions& model, const BenchOptions& options, const std::string& precision,
+           const Measurement& measured) {
+  if (model.json) {
+    const nlohmann::ordered_json report = {{"device", model.device},
+                                           {"precision", precision},
+                                           {"width", options.width},
+                                           {"height", options.height},
+                                           {"batch", options.batch},
+                                           {"guidance", options.guidance},
+                                           {"step_seconds", measured.step_seconds},
+                                           {"steps_measured", options.steps},
+                                           {"weight_bytes", measured.weight_bytes},
+                                           {"peak_memory_bytes", measured.peak_memory_bytes}};
+    std::printf("%s\n", report.dump().c_str());
+    return;
+  }
+  constexpr double kMiB = 1 << 20;
+  std::printf("%s, %s, %dx%d, batch %d, guidance %g, %d text tokens\n", model.device.c_str(), precision.c_str(),
+              options.width, options.height, options.batch, static_cast<double>(options.guidance), options.text_tokens);
+  std::printf("step %.4f s (median of %d), weights %.1f MiB, peak memory %.1f MiB\n", measured.step_seconds,
+              options.steps, static_cast<double>(measured.weight_bytes) / kMiB,
+              static_cast<double>(measured.peak_memory_bytes) / kMiB);
+}
+
+absl::Status CheckOptions(const ModelOptions& model, const BenchOptions& options) {
+  if (model.model.empty() == options.preset.empty())
+    return absl::InvalidArgumentError("either a model or --preset is needed");
+  if (options.layers != 0 && options.preset.empty()) return absl::InvalidArgumentError("--layers goes with --preset");
+  if (options.batch < 1 || options.steps < 1 || options.text_tokens < 1 || options.width < 1 || options.height < 1)
+    return absl::InvalidArgumentError("--batch, --steps, --text-tokens, --width and --height must be at least 1");
+  return absl::OkStatus();
+}
+
+absl::Status Run(const ModelOptions& model, const BenchOptions& options) {
+  FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
+  FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(model.precision, device));
+  FRESCO_ASSIGN_OR_RETURN(const Measurement measured, Measure(model, options, device, precision));
+  Print(model, options, precision.name, measured);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunBench(const ModelOptions& model, const BenchOptions& options) {
+  absl::Status status = CheckOptions(model, options);
+  const int failure = status.ok() ? kFailed : kUsage;
+  if (status.ok()) status = CatchTorch("bench", [&] { return Run(model, options); });
+  if (status.ok()) return kDone;
+  std::fprintf(stderr, "fresco-model: %s\n", std::string(status.message()).c_str());
+  return failure;
+}
+
+}  // namespace fresco

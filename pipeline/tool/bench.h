@@ -1,0 +1,27 @@
+// `fresco-model bench`: how long one denoising step takes.
+#pragma once
+
+#include <string>
+
+#include "pipeline/tool/options.h"
+
+namespace fresco {
+
+struct BenchOptions {
+  std::string preset;  // a known shape with random weights, instead of a model
+  int layers = 0;      // of the preset; 0: all
+  int width = 1024;    // pixels
+  int height = 1024;
+  int batch = 1;          // images
+  float guidance = 4.5f;  // above 1: two samples per image
+  int text_tokens = 333;  // 77 of CLIP, 256 of T5
+  int steps = 10;         // measured
+};
+
+// Steps `batch` images of random texts through the transformer alone, as the engine does, and prints the median.
+// --json: device, precision, width, height, batch, guidance, step_seconds, steps_measured, weight_bytes (the
+// transformer's, without the position table), peak_memory_bytes (while stepping). Returns an exit code; errors go to
+// standard error.
+int RunBench(const ModelOptions& model, const BenchOptions& options);
+
+}  // namespace fresco
