@@ -31,7 +31,7 @@ constexpr std::array<char32_t, 256> kByteCharacters = ByteCharacters();
 
 std::string ByteLevelCharacter(uint8_t byte) {
   std::string out;
-  AppendUtf8(kByteCharacters[byte], &out);
+  AppendCharacter(kByteCharacters[byte], &out);
   return out;
 }
 
@@ -42,7 +42,7 @@ std::string ByteLevelDecode(std::string_view token) {
     if (byte != kByteCharacters.end()) {
       out.push_back(static_cast<char>(byte - kByteCharacters.begin()));
     } else {
-      AppendUtf8(c, &out);
+      AppendCharacter(c, &out);
     }
   }
   return out;

@@ -48,7 +48,7 @@ absl::StatusOr<Charsmap> Charsmap::Parse(std::string_view blob) {
   }
   for (uint32_t i = 0; i < trie_bytes; i += 4) map.units_.push_back(ReadUint32(blob, 4 + i));
   map.replacements_ = std::string(blob.substr(4 + trie_bytes));
-  if (!IsUtf8(map.replacements_)) return Invalid("its replacements are not UTF-8");
+  if (!IsValidUtf8(map.replacements_)) return Invalid("its replacements are not UTF-8");
   FRESCO_RETURN_IF_ERROR(map.CheckLeaves());
   return map;
 }

@@ -25,10 +25,8 @@ bool IsOther(char32_t c) {
 }
 
 // Where the word that begins at `begin`, not a space, ends. CLIP's pattern, by hand because it needs no backtracking:
-//   's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
-// The pattern's first two alternatives are <|startoftext|> and <|endoftext|>, but the byte-level pre-tokeniser behind
-// it cuts these into <|, the letters, and |>, as the rest of the pattern does; only a prefix of other signs makes a
-// difference, and there the leftmost match is that of the signs, in both.
+//   <\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
+// What its first two alternatives match, the byte-level pre-tokeniser behind it cuts in three: <|, the letters, |>.
 size_t WordEnd(std::u32string_view text, size_t begin) {
   for (const std::u32string_view contraction : {U"'s", U"'t", U"'re", U"'ve", U"'m", U"'ll", U"'d"}) {
     if (text.substr(begin, contraction.size()) == contraction) return begin + contraction.size();
@@ -36,6 +34,14 @@ size_t WordEnd(std::u32string_view text, size_t begin) {
   if (IsNumber(text[begin])) return begin + 1;
   const auto belongs = IsLetter(text[begin]) ? IsLetter : IsOther;
   return std::find_if_not(text.begin() + begin, text.end(), belongs) - text.begin();
+}
+
+// 0 where no special token's name is at `begin`.
+size_t LiteralLength(std::u32string_view text, size_t begin) {
+  for (const std::u32string_view literal : {U"<|startoftext|>", U"<|endoftext|>"}) {
+    if (text.substr(begin, literal.size()) == literal) return literal.size();
+  }
+  return 0;
 }
 
 class ClipTokenizer final : public Tokenizer {
@@ -82,14 +88,18 @@ class ClipTokenizer final : public Tokenizer {
   void EncodeNormalized(std::string_view normalized, std::vector<int32_t>* ids) const {
     const std::u32string text = DecodeUtf8(normalized);
     std::string word;
+    size_t literal_end =
+        0;  // where no word goes beyond: the signs of a <|startoftext|> are not one with those after it
     for (size_t begin = 0; begin < text.size();) {
       if (IsWhitespace(text[begin])) {
         ++begin;
         continue;
       }
-      const size_t end = WordEnd(text, begin);
+      if (begin >= literal_end) literal_end = begin + LiteralLength(text, begin);
+      const size_t limit = begin < literal_end ? literal_end : text.size();
+      const size_t end = WordEnd(std::u32string_view(text).substr(0, limit), begin);
       word.clear();
-      for (; begin < end; ++begin) AppendUtf8(text[begin], &word);
+      for (; begin < end; ++begin) AppendCharacter(text[begin], &word);
       model_.EncodeWord(word, ids);
     }
   }
@@ -132,7 +142,7 @@ absl::Status AddMerge(std::string_view line, size_t number, Merges* merges) {
 
 absl::StatusOr<Merges> ParseMergesText(std::string_view text) {
   Merges merges;
-  if (!IsUtf8(text)) return absl::InvalidArgumentError("not UTF-8");
+  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("not UTF-8");
   while (!text.empty()) {
     std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(line.size() + 1, text.size()));

@@ -31,7 +31,7 @@ absl::Status Framing::CheckArguments(std::string_view text, int max_length) cons
   if (text.size() > kMaxText) {
     return absl::InvalidArgumentError(StrCat("the text has ", text.size(), " bytes, over ", kMaxText));
   }
-  if (!IsUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
+  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
   return absl::OkStatus();
 }
 

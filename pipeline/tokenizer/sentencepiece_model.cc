@@ -101,7 +101,7 @@ absl::Status ParsePiece(WireReader reader, SentencePieceModel* model) {
     FRESCO_ASSIGN_OR_RETURN(const Field field, reader.Next());
     if (field.number == 1) {
       FRESCO_RETURN_IF_ERROR(ExpectType(reader, field, kBytes, "piece"));
-      if (!IsUtf8(field.bytes)) return reader.Invalid("a piece is not UTF-8");
+      if (!IsValidUtf8(field.bytes)) return reader.Invalid("a piece is not UTF-8");
       piece.text = std::string(field.bytes);
     } else if (field.number == 2) {
       FRESCO_RETURN_IF_ERROR(ExpectType(reader, field, kFixed32, "score"));

@@ -72,7 +72,7 @@ class T5Tokenizer final : public Tokenizer {
         EncodeWord(word, ids);
         word.clear();
       } else {
-        AppendUtf8(c, &word);
+        AppendCharacter(c, &word);
       }
     }
     EncodeWord(word, ids);

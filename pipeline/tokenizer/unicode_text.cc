@@ -31,6 +31,9 @@ constexpr Range kNewLetters[] = {{0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA
 constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
                                  {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
 
+// Combining marks of Unicode 16 and 17 that can join a short cluster.
+constexpr Range kNewExtend[] = {{0x897, 0x897}, {0x1ACF, 0x1ADD}, {0x1AE0, 0x1AEB}};
+
 // Capitals of Unicode 16 and 17: `first` to `last` become `lower` and on; `step` 2 where capitals and small letters
 // alternate.
 struct LowerRange {
@@ -162,7 +165,7 @@ std::vector<int> LengthsPerCharacter(std::u32string_view text) {
 
 }  // namespace
 
-bool IsUtf8(std::string_view text) {
+bool IsValidUtf8(std::string_view text) {
   const auto* s = reinterpret_cast<const uint8_t*>(text.data());
   for (size_t i = 0; i < text.size();) {
     UChar32 c;
@@ -184,7 +187,7 @@ std::u32string DecodeUtf8(std::string_view text) {
   return out;
 }
 
-void AppendUtf8(char32_t c, std::string* out) {
+void AppendCharacter(char32_t c, std::string* out) {
   char buffer[U8_MAX_LENGTH];
   int length = 0;
   U8_APPEND_UNSAFE(buffer, length, static_cast<UChar32>(c));
@@ -193,7 +196,7 @@ void AppendUtf8(char32_t c, std::string* out) {
 
 std::string ReplaceMalformedUtf8(std::string_view text) {
   std::string out;
-  for (const char32_t c : DecodeUtf8(text)) AppendUtf8(c, &out);
+  for (const char32_t c : DecodeUtf8(text)) AppendCharacter(c, &out);
   return out;
 }
 
@@ -234,8 +237,8 @@ std::string NormalizeForClip(std::string_view text) {
     if (space && !in_space) out.push_back(' ');
     in_space = space;
     if (space) continue;
-    AppendUtf8(LowerCase(c), &out);
-    if (c == 0x130) AppendUtf8(0x307, &out);  // the one capital whose full mapping has two code points: İ
+    AppendCharacter(LowerCase(c), &out);
+    if (c == 0x130) AppendCharacter(0x307, &out);  // the one capital whose full mapping has two code points: İ
   }
   return out;
 }
@@ -247,13 +250,20 @@ std::vector<int> GraphemeLengths(std::string_view text) {
   const std::unique_ptr<icu::BreakIterator> breaks(
       icu::BreakIterator::createCharacterInstance(icu::Locale::getRoot(), status));
   DieIfFailed(status);
-  const icu::UnicodeString utf16 = ToIcu(characters);
+  std::u32string known = characters;
+  std::replace_if(
+      known.begin(), known.end(), [](char32_t c) { return InRanges(kNewExtend, c); }, U'\u0300');
+  const icu::UnicodeString utf16 = ToIcu(known);
   breaks->setText(utf16);
   std::vector<int> lengths;
   int32_t at = breaks->first();
+  size_t next = 0;
   for (int32_t end = breaks->next(); end != icu::BreakIterator::DONE; end = breaks->next()) {
     int length = 0;
-    for (; at < end; at = utf16.moveIndex32(at, 1)) length += Utf8Length(utf16.char32At(at));
+    for (; at < end; ++next) {
+      length += Utf8Length(characters[next]);
+      at += U16_LENGTH(static_cast<UChar32>(characters[next]));
+    }
     lengths.push_back(length);
   }
   return lengths;

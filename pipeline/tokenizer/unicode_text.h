@@ -7,11 +7,11 @@
 
 namespace fresco {
 
-bool IsUtf8(std::string_view text);
+bool IsValidUtf8(std::string_view text);
 
 // Of valid UTF-8.
 std::u32string DecodeUtf8(std::string_view text);
-void AppendUtf8(char32_t c, std::string* out);
+void AppendCharacter(char32_t c, std::string* out);
 
 // Malformed sequences become U+FFFD.
 std::string ReplaceMalformedUtf8(std::string_view text);

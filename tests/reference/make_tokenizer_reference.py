@@ -19,16 +19,19 @@ Everything is seeded: two runs write the same bytes. Layout:
 """
 
 import argparse
+import io
 import json
 import random
 import shutil
 import string
 import tempfile
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers import CLIPTokenizer, T5Tokenizer
 
 SEED = 20261123
@@ -121,10 +124,11 @@ def mixed(rng):
 def lookalikes():
     """Clusters whose first character the charsmap knows, words that newer Unicode cases, and the like."""
     return [
-        "ﬁ\u0301", "ª\u0308x", "\xa0\u0301q", "ǆ\u0323", "Å", "Å", "가", "각", "ㅏㅏ", "\u0344", "\u0f73\u0f71\u0f72", "\u2f9ff\u0345",
+        "ﬁ\u0301", "ª\u0897x", "\xa0\u1ad0x", "ª\u0308x", "\xa0\u0301q", "ǆ\u0323", "Å", "Å", "가", "각", "ㅏㅏ", "\u0344", "\u0f73\u0f71\u0f72", "\u2f9ff\u0345",
         "a\u0315\u0316\u0323", "a\u07fd\u0334", "\u11935\u0334\u11930", "\U00011935\U00011930", "\r\n\r\r\n", "\u0600" + "1\u06dd٢", "ΑΣ ΑΣΑ ΣΑΣ. Σ",
         "ẞ ß ŉ ΐ և ﬓ", "İıIi", "Ǆ ǅ ǆ", "\U0001d7d8a", "𞤀𞤢", "Ა ა", "\ua7cb \ua7dc \u1c89", "'S 'T 'RE 'Ve 'M 'LL 'D", "rock'n'roll's", "''s '''ll", "o'’s",
-        "x's<|startoftext|>'d", "&amp; &#39; <br/>", "   ", " \n", "", "a", "0123456789", "3.14159e-10", "a  b\t c", "\u3000全角　ＡＢＣ１２３", "ｱﾞ ﾊﾟ",
+        "x's<|startoftext|>'d", "<|ENDOFTEXT|>'s", "!<|STARTOFTEXT|>'s!", "<|EndOfText|>!!<|ENDOFTEXT|><|startofTEXT|>\u0301",
+        "<|EndOfText|", "&amp; &#39; <br/>", "   ", " \n", "", "a", "0123456789", "3.14159e-10", "a  b\t c", "\u3000全角　ＡＢＣ１２３", "ｱﾞ ﾊﾟ",
         "\ufeffa", "a\ufeff", "▁a▁b", "a▁", "▁", "x ▁y", "<pad><pad> <pad>", "</s></s>", "<extra_id_5>x<extra_id_6>", "<extra_id_5 >", " <strip> \n<strip>x<strip>",
         "a<user>b <user> c", "\U0001f9d1\u200d\U0001f680" * 9, "é" * 40, "e\u0301" * 40, "word" * 200, "a" * 1000, "あ" * 300, "!" * 99, "'" * 50, "1" * 120,
         "the quick brown fox " * 60, "red apple, " * 25, "\u0301" * 60, "\u0316\u0315" * 40, "x" + "\u0323\u0301" * 50,
@@ -148,30 +152,45 @@ def write(path, value):
 
 
 def train_clip(lines):
-    """A CLIP tokenizer's vocabulary and merges: trained by `tokenizers`, the vocabulary in CLIP's order."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    """A CLIP tokenizer's vocabulary, in CLIP's order, and merges. By hand: `tokenizers`' trainer breaks ties by chance."""
+    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+    splitter = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    words = Counter(word for line in lines for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line)))
+    words = {(*word[:-1], word[-1] + "</w>"): count for word, count in words.items()}
+    merges = []
+    while len(merges) < CLIP_MERGES:
+        pairs = Counter()
+        for word, count in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += count
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        words = {merged(word, best): count for word, count in words.items()}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda c: (ord(c) >= 256, ord(c)))
-    trainer = trainers.BpeTrainer(vocab_size=512 + CLIP_MERGES, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
-    tokenizer.train_from_iterator(lines, trainer)
-    merges = [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
     tokens = alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges]
     return {t: i for i, t in enumerate(dict.fromkeys(tokens + [BOS, EOS]))}, merges
 
 
+def merged(word, pair):
+    out = []
+    for symbol in word:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return tuple(out)
+
+
 def train_t5(lines, path, **options):
-    with tempfile.TemporaryDirectory() as folder:
-        corpus_file = Path(folder) / "corpus.txt"
-        corpus_file.write_text("\n".join(lines))
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus_file), model_prefix=str(Path(folder) / "t5"), vocab_size=T5_PIECES, model_type="unigram", character_coverage=0.98,
-            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=1, minloglevel=2,
-            hard_vocab_limit=False, **options)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(folder) / "t5.model", path)
+    """Through iterator and writer: a model trained from a file names its path."""
+    writer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=writer, vocab_size=T5_PIECES, model_type="unigram", character_coverage=0.98, pad_id=0,
+        eos_id=1, unk_id=2, bos_id=-1, num_threads=1, minloglevel=2, hard_vocab_limit=False, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(writer.getvalue())
 
 
 def added(content, **flags):
@@ -247,7 +266,15 @@ def copy_demo(out, model):
             if file.endswith(".json"):
                 write(out / name / file, json.loads((model / source / file).read_text()))
             else:
-                shutil.copyfile(model / source / file, out / name / file)
+                data = (model / source / file).read_bytes()
+                (out / name / file).write_bytes(without_paths(data) if file == "spiece.model" else data)
+
+
+def without_paths(data):
+    model = sentencepiece_model_pb2.ModelProto.FromString(data)
+    model.trainer_spec.ClearField("input")
+    model.trainer_spec.ClearField("model_prefix")
+    return model.SerializeToString(deterministic=True)
 
 
 def expected(tokenizer, text, max_length):
