@@ -24,30 +24,41 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
 
   void Start(const v1::CreateImageRequest& request) {
     format_ = request.output_format().empty() ? "png" : request.output_format();
-    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateCreateImage(request, engine, options_.limits, environment_.random);
-    });
-    if (!status.ok()) {
-      FinishWith(status);
-      return;
+    absl::Status status;
+    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);
+      status = call_.Submit(request.model(), [&](const Engine& engine) {
+        return ValidateCreateImage(request, engine, options_.limits, environment_.random);
+      });
+      channel = call_.channel();
     }
-    call_.channel()->SetReadyCallback([this] { Drain(); });
+    if (channel == nullptr) {
+      FinishWith(status);
+    } else {
+      channel->SetReadyCallback([this] { Drain(); });
+    }
   }
 
   void OnCancel() override {
-    if (call_.channel() == nullptr) return;
     bool finish;
     {
       MutexLock lock(&mutex_);
+      if (call_.channel() == nullptr) return;
       finish = !std::exchange(finished_, true);
     }
     if (finish) FinishWith(call_.Abandon());
   }
 
   void OnDone() override {
-    if (call_.channel() != nullptr) {
-      call_.channel()->SetReadyCallback({});
-      call_.channel()->Close();
+    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);
+      channel = call_.channel();
+    }
+    if (channel != nullptr) {
+      channel->SetReadyCallback({});  // waits for Drain, so without the lock
+      channel->Close();
     }
     {
       MutexLock lock(&mutex_);
@@ -110,10 +121,10 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
 
   const RpcOptions& options_;
   const RpcDependencies& environment_;
-  Call call_;
-  std::string format_;  // set by Start
 
   Mutex mutex_;
+  Call call_;           // set up by Start
+  std::string format_;  // set by Start
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   v1::CreateImageResponse* const response_ FRESCO_PT_GUARDED_BY(mutex_);
   absl::Status result_ FRESCO_GUARDED_BY(mutex_);

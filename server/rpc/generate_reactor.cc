@@ -26,24 +26,28 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
         call_("Generate", options, environment, context) {}
 
   void Start(const v1::GenerateRequest& request) {
-    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateGenerate(request, engine, options_.limits, environment_.random);
-    });
-    if (!status.ok()) {
-      FinishWith(status);
-      return;
+    absl::Status status;
+    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);
+      status = call_.Submit(request.model(), [&](const Engine& engine) {
+        return ValidateGenerate(request, engine, options_.limits, environment_.random);
+      });
+      channel = call_.channel();
+      if (channel != nullptr)
+        watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
     }
-    watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] {
-      stalled_ = true;
-      context_->TryCancel();
-    });
-    call_.channel()->SetReadyCallback([this] { Pump(); });
+    if (channel == nullptr) {
+      FinishWith(status);
+    } else {
+      channel->SetReadyCallback([this] { Pump(); });
+    }
   }
 
   void OnWriteDone(bool ok) override {
-    watch_->WriteDone();
     {
       MutexLock lock(&mutex_);
+      watch_->WriteDone();
       writing_ = false;
       gone_ = gone_ || !ok;
     }
@@ -51,19 +55,24 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
   }
 
   void OnCancel() override {
-    if (call_.channel() == nullptr) return;
     {
       MutexLock lock(&mutex_);
+      if (call_.channel() == nullptr) return;
       gone_ = true;
     }
     Pump();
   }
 
   void OnDone() override {
-    if (watch_ != nullptr) watch_->Stop();
-    if (call_.channel() != nullptr) {
-      call_.channel()->SetReadyCallback({});
-      call_.channel()->Close();
+    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);
+      channel = call_.channel();
+      if (watch_ != nullptr) watch_->Stop();
+    }
+    if (channel != nullptr) {
+      channel->SetReadyCallback({});  // waits for Pump, so without the lock
+      channel->Close();
     }
     {
       MutexLock lock(&mutex_);
@@ -75,6 +84,11 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
  private:
   enum class Action { kNothing, kWrite, kWriteAndFinish, kFinish, kAbandon };
 
+  void OnStall() {
+    stalled_ = true;
+    context_->TryCancel();
+  }
+
   void Pump() {
     Action action;
     absl::Status failure;
@@ -84,17 +98,16 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
       writing_ = action == Action::kWrite || writing_;
       finished_ = finished_ || (action != Action::kNothing && action != Action::kWrite);
       failure = result_;
+      if (action == Action::kWrite || action == Action::kWriteAndFinish) watch_->WriteStarted();
     }
     // message_ is left alone from here on, until it is written.
     switch (action) {
       case Action::kNothing:
         break;
       case Action::kWrite:
-        watch_->WriteStarted();
         StartWrite(&message_);
         break;
       case Action::kWriteAndFinish:
-        watch_->WriteStarted();
         StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
         break;
       case Action::kFinish:
@@ -165,11 +178,11 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
   const RpcOptions& options_;
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
-  Call call_;
-  std::shared_ptr<StallWatch> watch_;  // set by Start
   std::atomic<bool> stalled_ = false;
 
   Mutex mutex_;
+  Call call_;                          // set up by Start
+  std::shared_ptr<StallWatch> watch_;  // set by Start
   bool writing_ FRESCO_GUARDED_BY(mutex_) = false;
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   bool gone_ FRESCO_GUARDED_BY(mutex_) = false;                // nobody reads any more

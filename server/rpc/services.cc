@@ -3,8 +3,11 @@
 #include <grpcpp/alarm.h>
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
+#include <utility>
 
-#include "pipeline/base/status.h"
+#include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
 #include "server/rpc/create_image_reactor.h"
@@ -57,16 +60,7 @@ class DrainReactor final : public grpc::ServerUnaryReactor {
       : environment_(environment), answer_by_(DeadlineOf(*context) - 2 * kInterval), response_(response) {}
 
   void Look() {
-    const int left = RequestsLeft(*environment_.scheduler);
-    if (left == 0 || gone_ || environment_.clock->Now() >= answer_by_) {
-      response_->set_requests_left(left);
-      Finish(grpc::Status::OK);
-      return;
-    }
-    // The old alarm is the one whose callback this may be.
-    const auto old = std::exchange(alarm_, std::make_unique<grpc::Alarm>());
-    alarm_->Set(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(kInterval),
-                [this](bool /*ok*/) { Look(); });
+    if (IsTime()) Finish(grpc::Status::OK);
   }
 
   void OnCancel() override { gone_ = true; }
@@ -75,11 +69,24 @@ class DrainReactor final : public grpc::ServerUnaryReactor {
  private:
   static constexpr absl::Duration kInterval = absl::Milliseconds(100);
 
+  // Whether to answer now; if not, sees to it that it is asked again.
+  bool IsTime() {
+    MutexLock lock(&mutex_);
+    const int left = RequestsLeft(*environment_.scheduler);
+    response_->set_requests_left(left);
+    if (left == 0 || gone_ || environment_.clock->Now() >= answer_by_) return true;
+    // The old alarm is the one whose callback this may be.
+    const auto old = std::exchange(alarm_, std::make_unique<grpc::Alarm>());
+    alarm_->Set(absl::ToChronoTime(environment_.clock->Now() + kInterval), [this](bool /*ok*/) { Look(); });
+    return false;
+  }
+
   const RpcDependencies& environment_;
   const absl::Time answer_by_;
-  v1::DrainResponse* const response_;
-  std::unique_ptr<grpc::Alarm> alarm_;
   std::atomic<bool> gone_ = false;
+  Mutex mutex_;
+  v1::DrainResponse* const response_ FRESCO_PT_GUARDED_BY(mutex_);
+  std::unique_ptr<grpc::Alarm> alarm_ FRESCO_GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -54,6 +54,7 @@ ServiceTest::~ServiceTest() {
   script_->step_gate()->Open();
   if (server_ != nullptr) server_->Shutdown(absl::UnixEpoch());
   scheduler_.reset();  // its threads tell the server what has loaded
+  MutexLock lock(&mutex_);
 }
 
 void ServiceTest::Start(Options options) {
