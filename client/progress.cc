@@ -76,7 +76,7 @@ std::string FormatClock(absl::Duration duration) {
 std::string FormatSeconds(absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (seconds < 1) return absl::StrFormat("%.0f ms", seconds * 1000);
-  return absl::StrFormat(seconds < 100 ? "%.1f s" : "%.0f s", seconds);
+  return absl::StrFormat("%.*f s", seconds < 100 ? 1 : 0, seconds);
 }
 
 std::string RenderBar(double fraction, int width) {

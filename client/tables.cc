@@ -103,7 +103,7 @@ std::string FormatBytes(int64_t bytes) {
     value /= 1024;
     unit = larger;
   }
-  return absl::StrFormat(value < 10 && *unit != 'B' ? "%.1f %s" : "%.0f %s", value, unit);
+  return StrCat(absl::StrFormat("%.*f", value < 10 && *unit != 'B' ? 1 : 0, value), " ", unit);
 }
 
 std::string ModelsText(const v1::ListModelsResponse& response) {

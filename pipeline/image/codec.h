@@ -27,7 +27,7 @@ using ImageMetadata = std::vector<std::pair<std::string, std::string>>;
 struct EncodeOptions {
   ImageFormat format = ImageFormat::kPng;
   int quality = 90;         // 1..100; JPEG and WebP only
-  int png_compression = 6;  // zlib's level, 0..9; 1 takes a fraction of the time
+  int png_compression = 3;  // zlib's level, 0..9; 6 saves a sixth of the bytes in ten times the time
   ImageMetadata metadata;
 };
 
