@@ -71,18 +71,8 @@ T Load(const std::byte* data, size_t index) {
   return value;
 }
 
-float FloatFromHalf(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int fraction = bits & 1023;
-  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
-}
-
 float LoadFloat(const TensorView& view, size_t index) {
   if (view.dtype == DType::kF32) return Load<float>(view.data, index);
-  if (view.dtype == DType::kF16) return FloatFromHalf(Load<uint16_t>(view.data, index));
   return std::bit_cast<float>(uint32_t{Load<uint16_t>(view.data, index)} << 16);
 }
 
@@ -119,7 +109,7 @@ TensorView ReferenceResult::View(std::string_view name) const {
 
 ReferenceTensor<float> ReferenceResult::Floats(std::string_view name) const {
   const TensorView view = View(name);
-  if (view.dtype != DType::kF32 && view.dtype != DType::kBF16 && view.dtype != DType::kF16) {
+  if (view.dtype != DType::kF32 && view.dtype != DType::kBF16) {
     Fail(StrCat(file_->path(), ": ", name, " is ", DTypeName(view.dtype), ", not of floats"));
   }
   ReferenceTensor<float> result{view.shape, std::vector<float>(view.numel())};

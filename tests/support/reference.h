@@ -51,7 +51,7 @@ class ReferenceResult {
   bool Contains(std::string_view name) const { return file_->Contains(name); }
   // As it lies in the file.
   TensorView View(std::string_view name) const;
-  // Of F32, BF16 or F16.
+  // Of F32 or BF16.
   ReferenceTensor<float> Floats(std::string_view name) const;
   // Of I64.
   ReferenceTensor<int64_t> Ints(std::string_view name) const;

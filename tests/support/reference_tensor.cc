@@ -20,8 +20,6 @@ at::ScalarType ScalarTypeOf(DType dtype) {
       return at::kFloat;
     case DType::kBF16:
       return at::kBFloat16;
-    case DType::kF16:
-      return at::kHalf;
     case DType::kI64:
       return at::kLong;
     case DType::kU8:

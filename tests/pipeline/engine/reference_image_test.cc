@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -114,6 +115,34 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, ReferenceImages,
                                          Drawing{"large", "bf16"}, Drawing{"sd3", "fp32"}, Drawing{"sd3", "bf16"},
                                          Drawing{"no_t5", "fp32"}, Drawing{"no_t5", "bf16"}),
                          [](const auto& info) { return info.param.checkpoint + "_" + info.param.dtype; });
+
+// What the comparisons above are worth: a request that differs in one thing only is another picture.
+TEST(ReferenceRequests, ShowEveryField) {
+  const ReferenceCase reference = ReferenceCaseNamed("medium");
+  auto engine = Load(reference, "fp32");
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const std::vector<std::pair<std::string, std::function<void(ImageSpec&)>>> changes = {
+      {"prompt", [](ImageSpec& spec) { spec.prompt = "two foxes"; }},
+      {"prompt_2", [](ImageSpec& spec) { spec.prompt_2 = "two foxes"; }},
+      {"prompt_3", [](ImageSpec& spec) { spec.prompt_3 = "two foxes"; }},
+      {"negative_prompt", [](ImageSpec& spec) { spec.negative_prompt = "two foxes"; }},
+      {"negative_prompt_2", [](ImageSpec& spec) { spec.negative_prompt_2 = "two foxes"; }},
+      {"negative_prompt_3", [](ImageSpec& spec) { spec.negative_prompt_3 = "two foxes"; }},
+      {"steps", [](ImageSpec& spec) { spec.steps += 1; }},
+      {"guidance_scale", [](ImageSpec& spec) { spec.guidance_scale += 1; }},
+      {"seed", [](ImageSpec& spec) { spec.seed += 1; }},
+      {"max_sequence_length", [](ImageSpec& spec) { spec.max_sequence_length *= 2; }},
+      {"clip_skip", [](ImageSpec& spec) { spec.clip_skip = 1; }},
+  };
+  const Image expected = ReferenceImage(reference.name, "fp32");
+  for (const auto& [field, change] : changes) {
+    ImageSpec spec = reference.spec;
+    change(spec);
+    const auto image = Draw(**engine, spec);
+    ASSERT_TRUE(image.ok()) << field << ": " << image.status();
+    EXPECT_LT(Psnr(*image, expected), 30) << field;
+  }
+}
 
 // diffusers' image of a seed is that of the seed modulo 2^32, because the generator's is.
 TEST(ReferenceSeeds, AreTakenModulo32Bits) {
