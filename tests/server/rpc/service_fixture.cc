@@ -61,6 +61,7 @@ void ServiceTest::Start(Options options) {
   logger_ = std::make_unique<Logger>(options.log, &clock_, [this](std::string_view line) {
     MutexLock lock(&mutex_);
     lines_.emplace_back(line);
+    changed_.NotifyAll();
   });
   registry_ = std::make_unique<ModelRegistry>(OnCpu(options.models));
   scheduler_ = std::make_unique<Scheduler>(options.scheduler, &clock_, nullptr);
@@ -154,8 +155,9 @@ std::vector<std::string> ServiceTest::AwaitCalls(size_t count) {
   return calls_;
 }
 
-std::vector<std::string> ServiceTest::LogLines() const {
+std::vector<std::string> ServiceTest::AwaitLog(size_t count) {
   MutexLock lock(&mutex_);
+  while (lines_.size() < count) changed_.Wait(&mutex_);
   return lines_;
 }
 

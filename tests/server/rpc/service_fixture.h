@@ -62,7 +62,8 @@ class ServiceTest : public ::testing::Test {
 
   // Waits until the server has counted this many calls, and returns them as "model code".
   std::vector<std::string> AwaitCalls(size_t count);
-  std::vector<std::string> LogLines() const;
+  // Waits until this many lines have been logged, and returns them.
+  std::vector<std::string> AwaitLog(size_t count);
 
   const std::shared_ptr<FakeScript> script_ = std::make_shared<FakeScript>();
   std::shared_ptr<grpc::Channel> channel_;

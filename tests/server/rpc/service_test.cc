@@ -320,7 +320,7 @@ TEST_F(ServiceTest, AReaderThatStallsLosesItsCallAndNobodyElseDoes) {
   Start(options);
   OpenCall stalled(stub_.get(), Request("a"));
   EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
-  EXPECT_THAT(LogLines().back(), HasSubstr("read nothing for too long"));
+  EXPECT_THAT(AwaitLog(1).back(), HasSubstr("read nothing for too long"));
   EXPECT_FALSE(stalled.Rest().status.ok());
 }
 
@@ -536,9 +536,7 @@ TEST_F(ServiceTest, EveryCallEndsInOneLineWithItsIdAndNoPrompt) {
   v1::GenerateRequest request = Request("a secret");
   request.set_request_id("logged");
   ASSERT_TRUE(Generate(request).status.ok());
-  AwaitCalls(1);
-  while (LogLines().empty()) absl::SleepFor(absl::Milliseconds(1));
-  EXPECT_THAT(LogLines(),
+  EXPECT_THAT(AwaitLog(1),
               ElementsAre(::testing::AllOf(
                   HasSubstr(R"("event":"request","id":"logged","method":"Generate","model":"fake","code":"OK")"),
                   HasSubstr(R"("denoise_s":)"), ::testing::Not(HasSubstr("secret")))));
@@ -549,8 +547,7 @@ TEST_F(ServiceTest, PromptsAreLoggedWhereTheConfigurationSaysSo) {
   options.log.prompts = true;
   Start(options);
   ASSERT_TRUE(Generate(Request("no secret")).status.ok());
-  while (LogLines().empty()) absl::SleepFor(absl::Milliseconds(1));
-  EXPECT_THAT(LogLines().front(), HasSubstr("prompt=\"no secret\""));
+  EXPECT_THAT(AwaitLog(1).front(), HasSubstr("prompt=\"no secret\""));
 }
 
 TEST_F(ServiceTest, ASecondServerOnTheSamePortIsRefused) {
