@@ -39,11 +39,14 @@ struct Measurement {
   int64_t peak_memory_bytes = 0;
 };
 
+absl::StatusOr<MmditConfig> ConfigOf(const BenchOptions& options) {
+  return PresetConfig(options.preset, options.layers, (std::max(options.width, options.height) + 15) / 16);
+}
+
 absl::StatusOr<Mmdit> LoadTransformer(const ModelOptions& model, const BenchOptions& options,
                                       const Placement& placement) {
   if (!options.preset.empty()) {
-    const int patches = (std::max(options.width, options.height) + 15) / 16;
-    FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, PresetConfig(options.preset, options.layers, patches));
+    FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ConfigOf(options));
     return Mmdit::Random(config, placement);
   }
   FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
@@ -160,7 +163,7 @@ absl::Status CheckOptions(const ModelOptions& model, const BenchOptions& options
   if (options.layers != 0 && options.preset.empty()) return absl::InvalidArgumentError("--layers goes with --preset");
   if (options.batch < 1 || options.steps < 1 || options.text_tokens < 1 || options.width < 1 || options.height < 1)
     return absl::InvalidArgumentError("--batch, --steps, --text-tokens, --width and --height must be at least 1");
-  return absl::OkStatus();
+  return options.preset.empty() ? absl::OkStatus() : ConfigOf(options).status();
 }
 
 absl::Status Run(const ModelOptions& model, const BenchOptions& options) {
@@ -175,11 +178,11 @@ absl::Status Run(const ModelOptions& model, const BenchOptions& options) {
 
 int RunBench(const ModelOptions& model, const BenchOptions& options) {
   absl::Status status = CheckOptions(model, options);
-  const int failure = status.ok() ? kFailed : kUsage;
-  if (status.ok()) status = CatchTorch("bench", [&] { return Run(model, options); });
+  const bool usable = status.ok();
+  if (usable) status = CatchTorch("bench", [&] { return Run(model, options); });
   if (status.ok()) return kDone;
   std::fprintf(stderr, "fresco-model: %s\n", std::string(status.message()).c_str());
-  return failure;
+  return usable ? kFailed : kUsage;
 }
 
 }  // namespace fresco

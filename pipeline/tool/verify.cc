@@ -38,7 +38,7 @@ struct Limits {
 
 // bf16 keeps 8 bits: another order of rounding moves a block's output by a percent or so.
 Limits LimitsOf(const Precision& precision) {
-  return precision.name == "fp32" ? Limits{1e-3, 60} : Limits{5e-2, 30};
+  return precision.name == "fp32" ? Limits{1e-4, 60} : Limits{5e-2, 30};
 }
 
 ImageSpec RequestOf(DrawOptions draw, const ModelInfo& info) {

@@ -1,0 +1,198 @@
+// What is wrong with a checkpoint is said in one message that names the file, and the tensor or key.
+#include "pipeline/engine/load.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "tests/pipeline/engine/checkpoint_copy.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+constexpr char kMedium[] = "tests/reference/checkpoints/medium";
+constexpr char kTransformer[] = "transformer/diffusion_pytorch_model.safetensors";
+
+LoadOptions Options(const std::string& path) {
+  LoadOptions options;
+  options.name = "tested";
+  options.path = path;
+  options.precision = "fp32";
+  options.threads = 1;
+  return options;
+}
+
+struct Damage {
+  std::string name;
+  std::function<void(const CheckpointCopy&)> inflict;
+  std::vector<std::string> named;  // in the message
+  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
+};
+
+class BadCheckpoint : public ::testing::TestWithParam<Damage> {};
+
+TEST_P(BadCheckpoint, IsRefusedWithOneClearMessage) {
+  const CheckpointCopy copy(kMedium);
+  GetParam().inflict(copy);
+  const auto engine = LoadEngine(Options(copy.path()));
+  ASSERT_FALSE(engine.ok());
+  EXPECT_EQ(engine.status().code(), GetParam().code) << engine.status();
+  const std::string message(engine.status().message());
+  for (const std::string& word : GetParam().named) EXPECT_THAT(message, HasSubstr(word));
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  EXPECT_LT(message.size(), 600u) << message;
+}
+
+std::string HeaderOfLength(uint64_t length) {
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Damages, BadCheckpoint,
+    ::testing::Values(
+        Damage{"NoIndex",
+               [](const auto& c) { c.Remove("model_index.json"); },
+               {"model_index.json"},
+               absl::StatusCode::kNotFound},
+        Damage{"IndexIsNotJson", [](const auto& c) { c.Write("model_index.json", "{"); }, {"model_index.json"}},
+        Damage{"AnotherPipeline",
+               [](const auto& c) { c.Replace("model_index.json", "StableDiffusion3Pipeline", "FluxPipeline"); },
+               {"model_index.json", "FluxPipeline"}},
+        Damage{"NoTransformer",
+               [](const auto& c) { c.Remove("transformer"); },
+               {"transformer"},
+               absl::StatusCode::kNotFound},
+        Damage{"NoTransformerConfig",
+               [](const auto& c) { c.Remove("transformer/config.json"); },
+               {"transformer/config.json"},
+               absl::StatusCode::kNotFound},
+        Damage{"NoTransformerWeights",
+               [](const auto& c) { c.Remove(kTransformer); },
+               {"transformer"},
+               absl::StatusCode::kNotFound},
+        Damage{"NoVocabulary",
+               [](const auto& c) { c.Remove("tokenizer/vocab.json"); },
+               {"tokenizer", "vocab.json"},
+               absl::StatusCode::kNotFound},
+        Damage{"NoScheduler",
+               [](const auto& c) { c.Remove("scheduler/scheduler_config.json"); },
+               {"scheduler_config.json"},
+               absl::StatusCode::kNotFound},
+        Damage{"AnotherSchedule",
+               [](const auto& c) { c.Write("scheduler/scheduler_config.json", R"({"use_karras_sigmas": true})"); },
+               {"scheduler_config.json", "use_karras_sigmas"},
+               absl::StatusCode::kUnimplemented},
+        Damage{"Truncated",
+               [](const auto& c) { c.Write(kTransformer, c.Read(kTransformer).substr(0, 20'000)); },
+               {kTransformer}},
+        Damage{"Empty", [](const auto& c) { c.Write(kTransformer, ""); }, {kTransformer}},
+        Damage{"HeaderLongerThanTheFile",
+               [](const auto& c) { c.Write(kTransformer, HeaderOfLength(1 << 20) + "{}"); },
+               {kTransformer}},
+        Damage{"HeaderOfAllBits",
+               [](const auto& c) { c.Write(kTransformer, HeaderOfLength(~uint64_t{0}) + "{}"); },
+               {kTransformer}},
+        Damage{"UnknownType",
+               [](const auto& c) { c.Replace(kTransformer, "\"BF16\"", "\"BF17\""); },
+               {kTransformer, "BF17"},
+               absl::StatusCode::kUnimplemented},
+        Damage{"MissingTensor",
+               [](const auto& c) { c.Replace(kTransformer, "\"proj_out.bias\"", "\"proj_uot.bias\""); },
+               {kTransformer, "proj_out.bias"}},
+        Damage{"WrongShape",
+               [](const auto& c) {
+                 c.Replace("transformer/config.json", "\"joint_attention_dim\": 64", "\"joint_attention_dim\": 65");
+               },
+               {kTransformer, "context_embedder.weight", "[48, 64]", "[48, 65]"}},
+        Damage{"EncodersDoNotFit",
+               [](const auto& c) {
+                 c.Remove("text_encoder_2");
+                 std::filesystem::copy(c.path("text_encoder"), c.path("text_encoder_2"));
+               },
+               {"text_encoder_2", "pooled_projection_dim"}},
+        Damage{"DefaultsOfNonsense",
+               [](const auto& c) { c.Write("fresco.yaml", "steps: 20\nguidence: 3\n"); },
+               {"fresco.yaml:2", "guidence"}},
+        Damage{"DefaultSizeThatCannotBeDrawn",
+               [](const auto& c) { c.Write("fresco.yaml", "width: 120\n"); },
+               {"fresco.yaml", "width", "120", "16"}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Load, FolderThatIsNotThere) {
+  const auto engine = LoadEngine(Options("no/such/model"));
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("no/such/model"));
+}
+
+TEST(Load, BaseSuppliesWhatIsMissing) {
+  const CheckpointCopy copy(kMedium);
+  for (const char* part :
+       {"text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "vae", "scheduler", "model_index.json"})
+    copy.Remove(part);
+  EXPECT_FALSE(LoadEngine(Options(copy.path())).ok());
+  LoadOptions options = Options(copy.path());
+  options.base = kMedium;
+  const auto engine = LoadEngine(options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->info().weights_digest, LoadEngine(Options(kMedium)).value()->info().weights_digest);
+}
+
+TEST(Load, FolderHasItsOwnDefaults) {
+  const CheckpointCopy copy(kMedium);
+  copy.Write("fresco.yaml", "steps: 20\nguidance_scale: 4.5\nwidth: 192\nheight: 64\nmax_sequence_length: 16\n");
+  const ModelInfo info = LoadEngine(Options(copy.path())).value()->info();
+  EXPECT_EQ(info.default_steps, 20);
+  EXPECT_EQ(info.default_guidance_scale, 4.5f);
+  EXPECT_EQ(info.default_width, 192);
+  EXPECT_EQ(info.default_height, 64);
+  EXPECT_EQ(info.default_max_sequence_length, 16);
+}
+
+TEST(Load, PrecisionsThatCannotBeComputedSaySo) {
+  LoadOptions options = Options(kMedium);
+  for (const char* precision : {"fp8", "fp8-weight-only", "int8"}) {
+    options.precision = precision;
+    const auto engine = LoadEngine(options);
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented) << precision;
+    EXPECT_THAT(std::string(engine.status().message()), HasSubstr(precision));
+  }
+  options.precision = "fp12";
+  EXPECT_EQ(LoadEngine(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Load, AutoSaysWhatItChoseAndWhy) {
+  LoadOptions options = Options(kMedium);
+  options.precision = "auto";
+  const ModelInfo info = LoadEngine(options).value()->info();
+  EXPECT_THAT(info.precision, AnyOf("fp32", "bf16"));
+  EXPECT_THAT(info.notes, Contains(HasSubstr("auto: " + info.precision)));
+}
+
+TEST(Load, Fp16DrawsToo) {
+  LoadOptions options = Options(kMedium);
+  options.precision = "fp16";
+  const auto engine = LoadEngine(options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->info().precision, "fp16");
+}
+
+TEST(Load, DevicesThatAreNotThere) {
+  LoadOptions options = Options(kMedium);
+  options.device = "tpu";
+  EXPECT_EQ(LoadEngine(options).status().code(), absl::StatusCode::kInvalidArgument);
+  options.device = "cuda:99";
+  EXPECT_EQ(LoadEngine(options).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(AvailableDevices, EndWithTheCpu) {
+  EXPECT_EQ(AvailableDevices().back(), "cpu");
+}
+
+}  // namespace
+}  // namespace fresco
