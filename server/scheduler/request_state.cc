@@ -37,8 +37,9 @@ void BatchSizes::Add(int size) {
 
 absl::Status CopyForThread(const absl::Status& status) {
   absl::Status copy(status.code(), status.message());
-  status.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) { copy.SetPayload(url, absl::Cord(std::string(payload))); });
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    copy.SetPayload(url, absl::Cord(std::string(payload)));
+  });
   return copy;
 }
 
