@@ -113,11 +113,11 @@ function(fresco_binary name)
   endif()
 endfunction()
 
-# fresco_test(NAME SOURCES files... DEPS targets... [LABELS labels...] [ENVIRONMENT vars...] [TORCH]): a GoogleTest program; each of its
+# fresco_test(NAME SOURCES files... DEPS targets... [LABELS labels...] [ENVIRONMENT vars...] [TORCH] [ALONE]): a GoogleTest program; each of its
 # tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS: ctest's;
-# "service" marks what runs a server, "slow" what takes over ten seconds.
+# "service" marks what runs a server. ALONE: it starts programs that compute on all cores.
 function(fresco_test name)
-  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;ALONE" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
@@ -129,7 +129,7 @@ function(fresco_test name)
   endif()
   # libtorch computes on all cores: two such programs at once would spend their time waiting for each other's threads.
   set(processors 1)
-  if(ARG_TORCH OR "slow" IN_LIST ARG_LABELS)
+  if(ARG_TORCH OR ARG_ALONE OR "fresco_engine" IN_LIST ARG_DEPS)
     cmake_host_system_information(RESULT processors QUERY NUMBER_OF_LOGICAL_CORES)
   endif()
   include(GoogleTest)
