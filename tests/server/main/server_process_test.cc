@@ -180,7 +180,12 @@ TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
 
 // The model of the tests by links, but for the transformer's weights, which `change` has edited.
 fs::path BrokenModel(const fs::path& model, const fs::path& folder, const std::function<void(std::string*)>& change) {
-  fs::copy(model, folder, fs::copy_options::recursive | fs::copy_options::create_symlinks);
+  fs::create_directories(folder);
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(model)) {
+    const fs::path there = folder / entry.path().lexically_relative(model);
+    if (entry.is_directory()) fs::create_directories(there);
+    if (!entry.is_directory()) fs::create_symlink(entry.path(), there);
+  }
   const fs::path weights = folder / "transformer/diffusion_pytorch_model.safetensors";
   std::string bytes = ReadFile(weights);
   EXPECT_FALSE(bytes.empty());
