@@ -1,6 +1,7 @@
 #include "pipeline/models/autoencoder.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
@@ -9,7 +10,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -50,7 +53,7 @@ at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weight
   const at::Tensor mixed =
       at::scaled_dot_product_attention(SplitHeads(qkv[0], 1), SplitHeads(qkv[1], 1), SplitHeads(qkv[2], 1));
   const at::Tensor out = weights.out.Tokens(MergeHeads(mixed));
-  return x + out.transpose(1, 2).view_as(x);
+  return out.transpose(1, 2).reshape(x.sizes()).add_(x);
 }
 
 at::Tensor RunMidBlock(at::Tensor x, const MidBlockWeights& weights, int64_t groups) {
@@ -101,45 +104,64 @@ at::Tensor Autoencoder::FromTransformer(const at::Tensor& latents) const {
   return latents / config_.scaling_factor + config_.shift_factor;
 }
 
+namespace {
+
+// One sample at a time: a convolution over a whole image leaves no core idle, so that a batch would only take memory;
+// and where group norms of the channels-last layout divide a sample among threads depends on the batch, and with it the
+// last bits.
+template <typename Run>
+at::Tensor ForEachSample(const at::Tensor& batch, const Run& run) {
+  std::vector<at::Tensor> results;
+  for (int64_t i = 0; i < batch.size(0); ++i) {
+    results.push_back(run(batch.narrow(0, i, 1).contiguous(at::MemoryFormat::ChannelsLast)));
+  }
+  return results.size() == 1 ? results.front() : at::cat(results);
+}
+
+void Observe(const Observer& observer, const std::string& name, const at::Tensor& value) {
+  if (observer) observer(name, value);
+}
+
+}  // namespace
+
 at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) const {
-  const auto observe = [&](const auto& name, const at::Tensor& value) {
-    if (observer) observer(name, value);
-  };
   const CoderWeights& decoder = weights_->decoder;
   const int64_t groups = config_.norm_num_groups;
-  at::Tensor x = config_.use_post_quant_conv ? Convolve1x1(z, weights_->post_quant) : z;
-  x = Convolve(x, decoder.in);
-  observe("conv_in", x);
-  x = RunMidBlock(x, decoder.mid, groups);
-  observe("mid_block", x);
-  for (size_t i = 0; i < decoder.blocks.size(); ++i) {
-    x = RunResolution(x, decoder.blocks[i], groups, &Upsample);
-    observe(StrCat("up_block.", i), x);
-  }
-  x = RunOut(x, decoder, groups);
-  observe("image", x);
-  return x;
+  return ForEachSample(z, [&](at::Tensor x) {
+    if (config_.use_post_quant_conv) x = Convolve1x1(x, weights_->post_quant);
+    x = Convolve(x, decoder.in);
+    Observe(observer, "conv_in", x);
+    x = RunMidBlock(x, decoder.mid, groups);
+    Observe(observer, "mid_block", x);
+    for (size_t i = 0; i < decoder.blocks.size(); ++i) {
+      x = RunResolution(x, decoder.blocks[i], groups, &Upsample);
+      Observe(observer, StrCat("up_block.", i), x);
+    }
+    x = RunOut(x, decoder, groups);
+    Observe(observer, "image", x);
+    return x;
+  });
 }
 
 Autoencoder::Posterior Autoencoder::Encode(const at::Tensor& images, const Observer& observer) const {
-  const auto observe = [&](const auto& name, const at::Tensor& value) {
-    if (observer) observer(name, value);
-  };
   const CoderWeights& encoder = weights_->encoder;
   const int64_t groups = config_.norm_num_groups;
-  at::Tensor x = Convolve(images, encoder.in);
-  observe("conv_in", x);
-  for (size_t i = 0; i < encoder.blocks.size(); ++i) {
-    x = RunResolution(x, encoder.blocks[i], groups, &Downsample);
-    observe(StrCat("down_block.", i), x);
-  }
-  x = RunMidBlock(x, encoder.mid, groups);
-  observe("mid_block", x);
-  x = RunOut(x, encoder, groups);
-  if (config_.use_quant_conv) x = Convolve1x1(x, weights_->quant);
-  observe("moments", x);
-  const std::vector<at::Tensor> moments = x.chunk(2, 1);
-  return {moments[0], at::clamp(moments[1], -30.0, 20.0)};
+  const at::Tensor moments = ForEachSample(images, [&](at::Tensor x) {
+    x = Convolve(x, encoder.in);
+    Observe(observer, "conv_in", x);
+    for (size_t i = 0; i < encoder.blocks.size(); ++i) {
+      x = RunResolution(x, encoder.blocks[i], groups, &Downsample);
+      Observe(observer, StrCat("down_block.", i), x);
+    }
+    x = RunMidBlock(x, encoder.mid, groups);
+    Observe(observer, "mid_block", x);
+    x = RunOut(x, encoder, groups);
+    if (config_.use_quant_conv) x = Convolve1x1(x, weights_->quant);
+    Observe(observer, "moments", x);
+    return x;
+  });
+  const std::vector<at::Tensor> halves = moments.chunk(2, 1);
+  return {halves[0], at::clamp(halves[1], -30.0, 20.0)};
 }
 
 }  // namespace fresco

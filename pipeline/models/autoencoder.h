@@ -51,12 +51,12 @@ class Autoencoder {
 
   // z [B, C, h, w] of the autoencoder (see FromTransformer), in the placement's type → images [B, 3, h * downscale,
   // w * downscale], about -1..1 and not clamped; strides may be channels-last. A sample does not depend on the rest of
-  // the batch. Throws libtorch's exceptions; call it under InferenceMode. Observed stages: "conv_in", "mid_block",
-  // "up_block.N", "image".
+  // the batch. Throws libtorch's exceptions; call it under InferenceMode. Observed stages, of one sample
+  // after the other: "conv_in", "mid_block", "up_block.N", "image".
   at::Tensor Decode(const at::Tensor& z, const Observer& observer = {}) const;
 
-  // images [B, 3, H, W], -1..1, H and W multiples of downscale. Observed stages: "conv_in", "down_block.N",
-  // "mid_block", "moments".
+  // images [B, 3, H, W], -1..1, H and W multiples of downscale. Observed stages, of one sample after the
+  // other: "conv_in", "down_block.N", "mid_block", "moments".
   Posterior Encode(const at::Tensor& images, const Observer& observer = {}) const;
 
   const AutoencoderConfig& config() const { return config_; }

@@ -1,14 +1,19 @@
 #include "pipeline/models/layers.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/List.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
 
+#include <optional>
+#include <string_view>
 #include <vector>
 
 namespace fresco {
@@ -18,11 +23,44 @@ std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
+// oneDNN's linear has no C++ declaration; it is reached by its name, as the compiler of torch.compile does.
+at::Tensor PackWeight(const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                             .typed<at::Tensor(const at::Tensor&, std::optional<int64_t>)>();
+  return op.call(weight, std::nullopt);
+}
+
+at::Tensor PackedProduct(const Linear& linear, const at::Tensor& x) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  return op.call(x, linear.weight, Optional(linear.bias), "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
 at::Tensor Product(const Linear& linear, const at::Tensor& x) {
+  if (linear.weight.is_mkldnn()) return PackedProduct(linear, x);
   return at::linear(x, linear.weight, Optional(linear.bias));
 }
 
 }  // namespace
+
+Linear Linear::Pack() const {
+  return {PackWeight(weight), bias};
+}
+
+bool Linear::CanPack(at::Device device, at::ScalarType dtype) {
+  if (!device.is_cpu() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  try {
+    const Linear tiny{at::ones({1, 1}, at::TensorOptions(dtype)), {}};
+    tiny.Pack().Rows(tiny.weight);
+    return true;
+  } catch (const c10::Error&) {  // this build or this processor has no oneDNN for the type
+    return false;
+  }
+}
 
 at::Tensor Linear::Tokens(const at::Tensor& x) const {
   const int64_t tokens = x.size(1);

@@ -66,8 +66,10 @@ Linear ReadModulation(const MmditConfig& config, const std::vector<MmditBlock>& 
 }
 
 Linear ReadPatchEmbedding(const MmditConfig& config, WeightReader* reader) {
-  const Conv conv = reader->ReadConv("pos_embed.proj", config.in_channels, config.dim(), config.patch_size);
-  return {conv.weight.defined() ? conv.weight.flatten(1) : conv.weight, conv.bias};
+  const int64_t patch = config.patch_size;
+  const at::Tensor kernels = reader->Tensor("pos_embed.proj.weight", {config.dim(), config.in_channels, patch, patch});
+  const at::Tensor bias = reader->Tensor("pos_embed.proj.bias", {config.dim()});
+  return kernels.defined() && bias.defined() ? reader->Pack({kernels.flatten(1), bias}) : Linear();
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ T5Weights::Block ReadBlock(const T5Config& config, const std::string& prefix, We
       .ff_norm = reader->Tensor(prefix + "layer.1.layer_norm.weight", {dim}),
       .gate_up =
           reader->ReadStacked({{dense + "wi_0", config.d_ff}, {dense + "wi_1", config.d_ff}}, dim, /*bias=*/false),
-      .down = {reader->TensorAs(dense + "wo.weight", {dim, config.d_ff}, down_dtype), {}},
+      .down = reader->ReadLinearAs(dense + "wo", config.d_ff, dim, down_dtype),
   };
 }
 

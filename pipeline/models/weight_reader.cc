@@ -87,8 +87,12 @@ void WeightReader::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
+WeightReader::WeightReader(WeightStore store, const Placement& placement)
+    : store_(std::move(store)), placement_(placement), pack_(Linear::CanPack(placement.device, placement.dtype)) {}
+
 WeightReader::WeightReader(const Placement& placement)
     : placement_(placement),
+      pack_(Linear::CanPack(placement.device, placement.dtype)),
       random_(at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
                   .mul_(kRandomDeviation)
                   .to(placement.dtype)) {}
@@ -145,7 +149,15 @@ at::Tensor WeightReader::Tensor(const std::string& name, const std::vector<int64
 }
 
 Linear WeightReader::ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias) {
-  return {Tensor(prefix + ".weight", {out, in}), bias ? Tensor(prefix + ".bias", {out}) : at::Tensor()};
+  return Pack({Tensor(prefix + ".weight", {out, in}), bias ? Tensor(prefix + ".bias", {out}) : at::Tensor()});
+}
+
+Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype) {
+  return Pack({TensorAs(prefix + ".weight", {out, in}, dtype), {}});
+}
+
+Linear WeightReader::Pack(const Linear& linear) const {
+  return pack_ && status_.ok() ? linear.Pack() : linear;
 }
 
 Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
@@ -155,7 +167,7 @@ Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, boo
     if (bias) biases.push_back(Stored(part.prefix + ".bias", {part.out}));
   }
   if (!status_.ok()) return {};
-  return {Stack(weights), bias ? Stack(biases) : at::Tensor()};
+  return Pack({Stack(weights), bias ? Stack(biases) : at::Tensor()});
 }
 
 at::Tensor WeightReader::Stack(const std::vector<at::Tensor>& parts) {
@@ -177,7 +189,9 @@ Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {
 }
 
 Conv WeightReader::ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel) {
-  return {Tensor(prefix + ".weight", {out, in, kernel, kernel}), Tensor(prefix + ".bias", {out})};
+  const at::Tensor weight = Tensor(prefix + ".weight", {out, in, kernel, kernel});
+  return {weight.defined() ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight,
+          Tensor(prefix + ".bias", {out})};
 }
 
 }  // namespace fresco

@@ -24,7 +24,7 @@ namespace fresco {
 // writing to it faults); all others are converted once.
 class WeightReader {
  public:
-  WeightReader(WeightStore store, const Placement& placement) : store_(std::move(store)), placement_(placement) {}
+  WeightReader(WeightStore store, const Placement& placement);
   // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
   explicit WeightReader(const Placement& placement);
 
@@ -34,7 +34,7 @@ class WeightReader {
   // As it is stored, on the host; not counted in bytes().
   at::Tensor Stored(const std::string& name, const std::vector<int64_t>& shape);
 
-  // PREFIX.weight and PREFIX.bias.
+  // PREFIX.weight and PREFIX.bias, packed where that is faster (Linear::Pack).
   Linear ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias = true);
   // Several linears of one input as one: rows of the first, then of the second, …
   struct Part {
@@ -42,7 +42,12 @@ class WeightReader {
     int64_t out = 0;
   };
   Linear ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias = true);
+  // PREFIX.weight alone, in a type of its own.
+  Linear ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype);
+  // `linear`, packed where that is faster.
+  Linear Pack(const Linear& linear) const;
   Norm ReadNorm(const std::string& prefix, int64_t dim);
+  // Channels last: on both kinds of device the faster layout, or as fast.
   Conv ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel);
 
   bool Contains(std::string_view name) const { return store_ && store_->Contains(name); }
@@ -57,12 +62,12 @@ class WeightReader {
   absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
   at::Tensor Stack(const std::vector<at::Tensor>& parts);
-
   at::Tensor Random(const std::vector<int64_t>& shape) const;
 
   const std::optional<WeightStore> store_;  // nothing: random weights
   const Placement placement_;
-  const at::Tensor random_;                 // small normal numbers, on the device; undefined where there is a store
+  const bool pack_;
+  const at::Tensor random_;  // small normal numbers, on the device; undefined where there is a store
   absl::Status status_;
   int64_t bytes_ = 0;
 };
