@@ -8,7 +8,7 @@
 #include "client/files.h"
 #include "client/naming.h"
 #include "pipeline/base/status.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {

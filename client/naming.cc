@@ -4,7 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {

@@ -11,7 +11,7 @@
 #include "client/naming.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {

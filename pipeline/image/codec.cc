@@ -7,7 +7,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/image/exif.h"
 #include "pipeline/image/formats.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/image/xmp.h"
 
 namespace fresco {

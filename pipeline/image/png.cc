@@ -9,7 +9,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/image/formats.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {

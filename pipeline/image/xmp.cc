@@ -7,7 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {

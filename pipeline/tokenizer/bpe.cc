@@ -6,6 +6,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/unicode_text.h"
 
 namespace fresco {
@@ -31,7 +32,7 @@ constexpr std::array<char32_t, 256> kByteCharacters = ByteCharacters();
 
 std::string ByteLevelCharacter(uint8_t byte) {
   std::string out;
-  AppendCharacter(kByteCharacters[byte], &out);
+  AppendUtf8(kByteCharacters[byte], &out);
   return out;
 }
 
@@ -42,7 +43,7 @@ std::string ByteLevelDecode(std::string_view token) {
     if (byte != kByteCharacters.end()) {
       out.push_back(static_cast<char>(byte - kByteCharacters.begin()));
     } else {
-      AppendCharacter(c, &out);
+      AppendUtf8(c, &out);
     }
   }
   return out;

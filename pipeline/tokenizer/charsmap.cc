@@ -5,6 +5,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/unicode_text.h"
 
 namespace fresco {
@@ -48,7 +49,7 @@ absl::StatusOr<Charsmap> Charsmap::Parse(std::string_view blob) {
   }
   for (uint32_t i = 0; i < trie_bytes; i += 4) map.units_.push_back(ReadUint32(blob, 4 + i));
   map.replacements_ = std::string(blob.substr(4 + trie_bytes));
-  if (!IsValidUtf8(map.replacements_)) return Invalid("its replacements are not UTF-8");
+  if (!IsUtf8(map.replacements_)) return Invalid("its replacements are not UTF-8");
   FRESCO_RETURN_IF_ERROR(map.CheckLeaves());
   return map;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/bpe.h"
 #include "pipeline/tokenizer/framing.h"
 #include "pipeline/tokenizer/json_file.h"
@@ -99,7 +100,7 @@ class ClipTokenizer final : public Tokenizer {
       const size_t limit = begin < literal_end ? literal_end : text.size();
       const size_t end = WordEnd(std::u32string_view(text).substr(0, limit), begin);
       word.clear();
-      for (; begin < end; ++begin) AppendCharacter(text[begin], &word);
+      for (; begin < end; ++begin) AppendUtf8(text[begin], &word);
       model_.EncodeWord(word, ids);
     }
   }
@@ -142,7 +143,7 @@ absl::Status AddMerge(std::string_view line, size_t number, Merges* merges) {
 
 absl::StatusOr<Merges> ParseMergesText(std::string_view text) {
   Merges merges;
-  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("not UTF-8");
+  if (!IsUtf8(text)) return absl::InvalidArgumentError("not UTF-8");
   while (!text.empty()) {
     std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(line.size() + 1, text.size()));

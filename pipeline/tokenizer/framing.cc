@@ -4,6 +4,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/unicode_text.h"
 
 namespace fresco {
@@ -31,7 +32,7 @@ absl::Status Framing::CheckArguments(std::string_view text, int max_length) cons
   if (text.size() > kMaxText) {
     return absl::InvalidArgumentError(StrCat("the text has ", text.size(), " bytes, over ", kMaxText));
   }
-  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
+  if (!IsUtf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
   return absl::OkStatus();
 }
 

@@ -5,6 +5,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/unicode_text.h"
 
 namespace fresco {
@@ -101,7 +102,7 @@ absl::Status ParsePiece(WireReader reader, SentencePieceModel* model) {
     FRESCO_ASSIGN_OR_RETURN(const Field field, reader.Next());
     if (field.number == 1) {
       FRESCO_RETURN_IF_ERROR(ExpectType(reader, field, kBytes, "piece"));
-      if (!IsValidUtf8(field.bytes)) return reader.Invalid("a piece is not UTF-8");
+      if (!IsUtf8(field.bytes)) return reader.Invalid("a piece is not UTF-8");
       piece.text = std::string(field.bytes);
     } else if (field.number == 2) {
       FRESCO_RETURN_IF_ERROR(ExpectType(reader, field, kFixed32, "score"));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/tokenizer/charsmap.h"
 #include "pipeline/tokenizer/framing.h"
 #include "pipeline/tokenizer/json_file.h"
@@ -72,7 +73,7 @@ class T5Tokenizer final : public Tokenizer {
         EncodeWord(word, ids);
         word.clear();
       } else {
-        AppendCharacter(c, &word);
+        AppendUtf8(c, &word);
       }
     }
     EncodeWord(word, ids);

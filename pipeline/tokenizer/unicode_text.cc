@@ -13,6 +13,8 @@
 #include <iterator>
 #include <memory>
 
+#include "pipeline/base/utf8.h"
+
 namespace fresco {
 namespace {
 
@@ -165,16 +167,6 @@ std::vector<int> LengthsPerCharacter(std::u32string_view text) {
 
 }  // namespace
 
-bool IsValidUtf8(std::string_view text) {
-  const auto* s = reinterpret_cast<const uint8_t*>(text.data());
-  for (size_t i = 0; i < text.size();) {
-    UChar32 c;
-    U8_NEXT(s, i, text.size(), c);
-    if (c < 0) return false;
-  }
-  return true;
-}
-
 std::u32string DecodeUtf8(std::string_view text) {
   std::u32string out;
   out.reserve(text.size());
@@ -187,16 +179,9 @@ std::u32string DecodeUtf8(std::string_view text) {
   return out;
 }
 
-void AppendCharacter(char32_t c, std::string* out) {
-  char buffer[U8_MAX_LENGTH];
-  int length = 0;
-  U8_APPEND_UNSAFE(buffer, length, static_cast<UChar32>(c));
-  out->append(buffer, length);
-}
-
 std::string ReplaceMalformedUtf8(std::string_view text) {
   std::string out;
-  for (const char32_t c : DecodeUtf8(text)) AppendCharacter(c, &out);
+  for (const char32_t c : DecodeUtf8(text)) AppendUtf8(c, &out);
   return out;
 }
 
@@ -237,8 +222,8 @@ std::string NormalizeForClip(std::string_view text) {
     if (space && !in_space) out.push_back(' ');
     in_space = space;
     if (space) continue;
-    AppendCharacter(LowerCase(c), &out);
-    if (c == 0x130) AppendCharacter(0x307, &out);  // the one capital whose full mapping has two code points: İ
+    AppendUtf8(LowerCase(c), &out);
+    if (c == 0x130) AppendUtf8(0x307, &out);  // the one capital whose full mapping has two code points: İ
   }
   return out;
 }

@@ -7,11 +7,8 @@
 
 namespace fresco {
 
-bool IsValidUtf8(std::string_view text);
-
 // Of valid UTF-8.
 std::u32string DecodeUtf8(std::string_view text);
-void AppendCharacter(char32_t c, std::string* out);
 
 // Malformed sequences become U+FFFD.
 std::string ReplaceMalformedUtf8(std::string_view text);

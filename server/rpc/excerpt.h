@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "pipeline/base/strings.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 

@@ -13,7 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 #include "server/rpc/excerpt.h"
 #include "server/rpc/violations.h"
 

@@ -1,4 +1,4 @@
-#include "pipeline/image/utf8.h"
+#include "pipeline/base/utf8.h"
 
 #include <algorithm>
 
