@@ -90,8 +90,8 @@ TEST_F(Arithmetic, EulerStepInBf16AddsInFp32AndReturnsBf16) {
 TEST_F(Arithmetic, DenoisedEstimateUndoesTheNoiseOfAStraightPath) {
   // x = (1 - sigma) x0 + sigma noise, whose velocity is noise - x0.
   const at::Tensor x0 = positive_, noise = latents_;
-  const at::Tensor x = x0 * (1 - kSigma) + noise * kSigma;
-  const std::vector<float> estimate = Values(EstimateDenoised(x, noise - x0, kSigma));
+  const at::Tensor x = x0.mul(1 - kSigma).add(noise.mul(kSigma));
+  const std::vector<float> estimate = Values(EstimateDenoised(x, noise.sub(x0), kSigma));
   for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(estimate[i], Values(x0)[i], 1e-6);
 }
 

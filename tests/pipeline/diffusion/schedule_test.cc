@@ -45,7 +45,9 @@ TEST_F(ScheduleReference, EverySigmaAndTimestepIsDiffusersBitForBit) {
       const std::string prefix = absl::StrCat("shift_", static_cast<int>(shift), shift == 1.5 ? ".5" : ".0", ".");
       const Schedule schedule = MakeSchedule({1000, shift}, steps);
       EXPECT_EQ(schedule.sigmas, Expected(absl::StrCat(prefix, "sigmas.", steps))) << prefix << steps;
-      if (shift == 3.0) EXPECT_EQ(schedule.timesteps, Expected(absl::StrCat(prefix, "timesteps.", steps))) << steps;
+      if (shift == 3.0) {
+        EXPECT_EQ(schedule.timesteps, Expected(absl::StrCat(prefix, "timesteps.", steps))) << steps;
+      }
       ++compared;
     }
   }

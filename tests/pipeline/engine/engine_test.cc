@@ -264,7 +264,8 @@ TEST_F(EngineTest, CutPromptsAreWarnedOfByFieldAndLength) {
   spec.prompt_3 = Words(600);
   spec.negative_prompt_3 = Words(600);
   std::vector<std::string> fields;
-  for (const Warning& warning : Prepare(spec)->warnings()) fields.push_back(warning.field);
+  const auto several = Prepare(spec);
+  for (const Warning& warning : several->warnings()) fields.push_back(warning.field);
   EXPECT_THAT(fields, ElementsAre("prompt_2", "prompt_3", "negative_prompt_3"));
   spec.guidance_scale = 1;  // then the negative prompt is not used
   EXPECT_EQ(Prepare(spec)->warnings().size(), 2u);

@@ -56,7 +56,7 @@ TEST_F(ModelDefaultsTest, MistakesAreNamedByLineAndKey) {
       {"steps: twenty\n", ":1: steps: 'twenty'"},
       {"steps: 2.5\n", ":1: steps: '2.5'"},
       {"steps: [20]\n", ":1: steps: "},
-      {"steps:\n", ":1: steps: "},
+      {"steps: ~\n", ":1: steps: "},
       {"# size\n\nwidth: 0\n", ":3: width: '0'"},
       {"height: -16\n", ":1: height: '-16'"},
       {"max_sequence_length: 100000\n", ":1: max_sequence_length: '100000'"},

@@ -1,0 +1,242 @@
+// fresco-model as a process: what it prints and how it ends.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "pipeline/checkpoint/safetensors.h"
+#include "pipeline/image/codec.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+constexpr char kMedium[] = "tests/reference/checkpoints/medium";
+
+struct Result {
+  int code = -1;
+  std::string output;
+  std::string errors;
+  Json json() const { return Json::parse(output); }
+};
+
+std::string ReadFile(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+class ToolTest : public ::testing::Test {
+ protected:
+  ToolTest() {
+    std::string name = (std::filesystem::temp_directory_path() / "fresco-tool-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error(name);
+    folder_ = name;
+  }
+  ~ToolTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string File(const std::string& name) const { return (folder_ / name).string(); }
+
+  // `arguments` are a shell's words.
+  Result Run(const std::string& arguments) const {
+    const std::string command =
+        std::string(FRESCO_MODEL_BINARY) + " " + arguments + " >" + File("out") + " 2>" + File("err");
+    const int status = std::system(command.c_str());
+    return {WEXITSTATUS(status), ReadFile(File("out")), ReadFile(File("err"))};
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
+  const Result help = Run("--help");
+  EXPECT_EQ(help.code, 0);
+  for (const char* command : {"inspect", "draw", "verify", "bench", "Exit codes"})
+    EXPECT_THAT(help.output, HasSubstr(command));
+  EXPECT_EQ(Run("").code, 2);
+  EXPECT_EQ(Run("paint").code, 2);
+  EXPECT_EQ(Run("inspect").code, 2);
+  EXPECT_EQ(Run("draw " + std::string(kMedium)).code, 2);  // without a prompt
+  EXPECT_EQ(Run("bench").code, 2);
+  EXPECT_EQ(Run("bench --preset sd9").code, 2);
+  EXPECT_EQ(Run("verify " + std::string(kMedium) + " --precision fp64").code, 2);
+}
+
+TEST_F(ToolTest, InspectListsEveryTensor) {
+  const Result result = Run("inspect --json " + std::string(kMedium));
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["architecture"], "mmdit 3x48");
+  const Json expected = {{"name", "transformer/proj_out.weight"},
+                         {"dtype", "BF16"},
+                         {"shape", {64, 48}},
+                         {"bytes", 64 * 48 * 2},
+                         {"device", "cpu"}};
+  EXPECT_THAT(report["tensors"].get<std::vector<Json>>(), ::testing::Contains(expected));
+  size_t tensors = 0;
+  for (const char* part : {"transformer", "vae"})
+    tensors += SafetensorsFile::Open(std::string(kMedium) + "/" + part + "/diffusion_pytorch_model.safetensors")
+                   .value()
+                   ->entries()
+                   .size();
+  for (const char* part : {"text_encoder", "text_encoder_2", "text_encoder_3"})
+    tensors +=
+        SafetensorsFile::Open(std::string(kMedium) + "/" + part + "/model.safetensors").value()->entries().size();
+  EXPECT_EQ(report["tensors"].size(), tensors);
+  EXPECT_THAT(Run("inspect " + std::string(kMedium)).output,
+              AllOf(HasSubstr("[64, 48]"), HasSubstr("transformer/proj_out.weight")));
+}
+
+TEST_F(ToolTest, FailuresSayWhatIsWrongAndEndWithOne) {
+  for (const char* command : {"inspect", "draw --prompt x", "bench", "verify"}) {
+    const Result result = Run(std::string(command) + " --model no/such/model");
+    EXPECT_EQ(result.code, 1) << command;
+    EXPECT_THAT(result.errors, HasSubstr("no/such/model")) << command;
+  }
+}
+
+TEST_F(ToolTest, DrawWritesAPictureThatSaysHowItWasMade) {
+  const Result result = Run("draw " + std::string(kMedium) +
+                            " --prompt 'a fox' --width 64 --height 48 --steps 2 --max-sequence-length 16 --seed 5 " +
+                            "--precision fp32 --threads 1 --json --output " + File("fox.png"));
+  ASSERT_EQ(result.code, 0) << result.errors;
+  EXPECT_EQ(result.json()["seed"], 5);
+  const DecodedImage picture = DecodeImage(ReadFile(File("fox.png"))).value();
+  EXPECT_EQ(picture.image.width, 64);
+  EXPECT_EQ(picture.image.height, 48);
+  EXPECT_THAT(picture.metadata,
+              ::testing::IsSupersetOf(ImageMetadata{{"prompt", "a fox"}, {"seed", "5"}, {"steps", "2"}}));
+}
+
+TEST_F(ToolTest, BenchMeasuresAModel) {
+  const Result result = Run("bench --model " + std::string(kMedium) +
+                            " --precision fp32 --threads 1 --width 64 --height 48 --steps 3 --json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["device"], "cpu");
+  EXPECT_EQ(report["precision"], "fp32");
+  EXPECT_EQ(report["width"], 64);
+  EXPECT_EQ(report["height"], 48);
+  EXPECT_EQ(report["batch"], 1);
+  EXPECT_EQ(report["guidance"], 4.5);
+  EXPECT_EQ(report["steps_measured"], 3);
+  EXPECT_GT(report["step_seconds"], 0.0);
+  // Every parameter in four bytes, but for the stored position table of 24 x 24 x 48.
+  EXPECT_EQ(report["weight_bytes"], (317920 - 24 * 24 * 48) * 4);
+  EXPECT_GE(report["peak_memory_bytes"], report["weight_bytes"]);
+}
+
+TEST_F(ToolTest, BenchMakesAKnownShapeWithRandomWeights) {
+  const Result result =
+      Run("bench --preset sd3.5-medium --layers 1 --precision bf16 --width 32 --height 32 --text-tokens 16 --steps 1 "
+          "--json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  // facts/sd35.md's shape with one layer, which is then the last. d = 1536; a linear is in * out + out.
+  const int64_t d = 1536;
+  const auto linear = [](int64_t in, int64_t out) { return in * out + out; };
+  const int64_t embedders =
+      linear(64, d) + linear(256, d) + linear(d, d) + linear(2048, d) + linear(d, d) + linear(4096, d);
+  const int64_t image = linear(d, 9 * d) + 2 * (4 * linear(d, d) + 2 * 64) + linear(d, 4 * d) + linear(4 * d, d);
+  const int64_t text = linear(d, 2 * d) + 3 * linear(d, d) + 2 * 64;
+  const int64_t out = linear(d, 2 * d) + linear(d, 64);
+  EXPECT_EQ(result.json()["weight_bytes"], 2 * (embedders + image + text + out));
+}
+
+// A safetensors file of the tensors that two others hold, the second's under another name.
+std::string Merge(const SafetensorsFile& stages, const SafetensorsFile& images, const std::string& image) {
+  Json header;
+  std::string data;
+  const auto add = [&](const SafetensorsFile& file, const std::string& from, const std::string& to) {
+    const TensorView view = file.Find(from).value();
+    header[to] = {{"dtype", std::string(DTypeName(view.dtype))},
+                  {"shape", view.shape},
+                  {"data_offsets", {data.size(), data.size() + view.bytes}}};
+    data.append(reinterpret_cast<const char*>(view.data), view.bytes);
+  };
+  for (const auto& [name, entry] : stages.entries()) add(stages, name, name);
+  add(images, image, "image");
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text + data;
+}
+
+// `verify` beside the committed results: a "Python" that hands them out in place of computing them anew.
+class VerifyTest : public ToolTest {
+ protected:
+  VerifyTest() {
+    const auto stages = SafetensorsFile::Open("tests/reference/results/medium.fp32.safetensors").value();
+    const auto images = SafetensorsFile::Open("tests/reference/results/images.safetensors").value();
+    stages_ = Merge(*stages, *images, "medium.fp32");
+    std::ofstream(File("python"))
+        << "#!/bin/sh\necho noise on standard output\n"
+           "while [ $# -gt 0 ]; do case $1 in --output) out=$2;; --request) request=$2;; esac; shift; done\n"
+           "cp $request "
+        << File("request.json") << "\ncp " << File("stages.safetensors") << " $out\n";
+    std::filesystem::permissions(File("python"), std::filesystem::perms::owner_all);
+  }
+
+  Result Verify(const std::string& arguments = "") const {
+    std::ofstream(File("stages.safetensors"), std::ios::binary) << stages_;
+    return Run("verify " + std::string(kMedium) + " --python " + File("python") +
+               " --prompt 'a red apple on a light blue background' --negative 'a robot' --width 64 --height 48 --steps "
+               "3 --guidance 4 "
+               "--seed 7 --max-sequence-length 16 --threads 1 " +
+               arguments);
+  }
+
+  std::string stages_;
+};
+
+TEST_F(VerifyTest, EqualStagesEndWithZero) {
+  const Result result = Verify("--json");
+  ASSERT_EQ(result.code, 0) << result.output << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["equal"], true);
+  std::vector<std::string> stages;
+  for (const Json& stage : report["stages"]) stages.push_back(stage["stage"]);
+  EXPECT_THAT(stages,
+              ::testing::IsSupersetOf({"positive.clip_l.ids", "negative.t5.hidden", "sigmas", "noise",
+                                       "transformer.temb", "transformer.block.0.image", "transformer.block.1.context",
+                                       "velocity.0", "latents.1", "vae.decode.output", "vae.encode.mean", "image"}));
+  const Json request = Json::parse(ReadFile(File("request.json")));
+  EXPECT_EQ(request["negative_prompt"], "a robot");
+  EXPECT_EQ(request["dtype"], "fp32");
+  EXPECT_EQ(request["seed"], 7);
+}
+
+TEST_F(VerifyTest, AStageThatDiffersIsNamedAndEndsWithOne) {
+  // One bit of one block's output: only this stage can differ, the others have inputs of their own.
+  const uint64_t header = *reinterpret_cast<const uint64_t*>(stages_.data());
+  const Json entries = Json::parse(stages_.substr(8, header));
+  const size_t begin = 8 + header + entries["transformer.block.1.image"]["data_offsets"][0].get<size_t>();
+  stages_[begin + 3] = '\x47';  // the exponent of the first value
+  const Result result = Verify();
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.output, AllOf(HasSubstr("1 of"), HasSubstr("differ from diffusers")));
+  for (std::istringstream lines(result.output); !lines.eof();) {
+    std::string line;
+    std::getline(lines, line);
+    EXPECT_EQ(line.find("<- differs") != std::string::npos, line.rfind("transformer.block.1.image", 0) == 0) << line;
+  }
+}
+
+TEST_F(VerifyTest, APythonThatFailsIsNamed) {
+  const Result failing = Run("verify " + std::string(kMedium) + " --python false");
+  EXPECT_EQ(failing.code, 1);
+  EXPECT_THAT(failing.errors, AllOf(HasSubstr("false"), HasSubstr("FRESCO_PYTHON")));
+  const Result missing = Run("verify " + std::string(kMedium) + " --python no-such-python");
+  EXPECT_EQ(missing.code, 1);
+  EXPECT_THAT(missing.errors, HasSubstr("no-such-python"));
+}
+
+}  // namespace
+}  // namespace fresco
