@@ -516,9 +516,18 @@ TEST_F(ServiceTest, ACallerOfCreateImageWhoLeavesIsNotDrawnFor) {
   while (script_->live_jobs() > 0) absl::SleepFor(absl::Milliseconds(1));
 }
 
+// protobuf itself refuses to parse a string that is not UTF-8, and gRPC 1.51 answers UNIMPLEMENTED to what it cannot
+// parse, before any of our code sees it.
+TEST_F(ServiceTest, APromptThatIsNotUtf8IsRefused) {
+  Start();
+  std::string response;
+  const grpc::Status status = CallRaw("/fresco.v1.ImageGeneration/CreateImage", "\x12\x01\xff", &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_TRUE(script_->steps().empty());
+}
+
 TEST_F(ServiceTest, ReflectionListsTheServices) {
   Start();
-  grpc::ClientContext context;
   // message ServerReflectionRequest { oneof … { string list_services = 7; } }; the reply spells the names out.
   std::string response;
   const grpc::Status status =
