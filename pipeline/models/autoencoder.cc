@@ -51,8 +51,8 @@ at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weight
   const at::Tensor pixels = GroupNorm(x, weights.norm, groups).flatten(2).transpose(1, 2);
   const std::vector<at::Tensor> qkv = weights.qkv.Tokens(pixels).chunk(3, -1);
   const at::Tensor mixed =
-      at::scaled_dot_product_attention(SplitHeads(qkv[0], 1), SplitHeads(qkv[1], 1), SplitHeads(qkv[2], 1));
-  const at::Tensor out = weights.out.Tokens(MergeHeads(mixed));
+      at::scaled_dot_product_attention(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
+  const at::Tensor out = weights.out.Tokens(mixed.squeeze(1));
   return out.transpose(1, 2).reshape(x.sizes()).add_(x);
 }
 

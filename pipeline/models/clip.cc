@@ -4,9 +4,6 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/eq.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/sigmoid.h>
 #include <c10/util/Exception.h>
 
 #include <utility>
@@ -19,23 +16,17 @@
 namespace fresco {
 namespace {
 
-at::Tensor Activate(at::Tensor x, ClipActivation activation) {
-  if (activation == ClipActivation::kGelu) return at::gelu_(x);
-  return x.mul_(at::sigmoid(x * 1.702));
-}
-
 at::Tensor SelfAttention(const at::Tensor& x, const ClipWeights::Layer& layer, int64_t heads) {
   const std::vector<at::Tensor> qkv = layer.qkv.Tokens(x).chunk(3, -1);
-  const at::Tensor mixed =
-      at::scaled_dot_product_attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
-                                       /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
-  return layer.out.Tokens(MergeHeads(mixed));
+  return layer.out.Tokens(
+      Attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads), {.causal = true}));
 }
 
 at::Tensor RunLayer(at::Tensor x, const ClipWeights::Layer& layer, const ClipConfig& config) {
   x = x + SelfAttention(LayerNorm(x, layer.norm1, config.layer_norm_eps), layer, config.num_heads);
-  const at::Tensor up = layer.up.Tokens(LayerNorm(x, layer.norm2, config.layer_norm_eps));
-  return x.add_(layer.down.Tokens(Activate(up, config.activation)));
+  at::Tensor up = layer.up.Tokens(LayerNorm(x, layer.norm2, config.layer_norm_eps));
+  const auto activate = config.activation == ClipActivation::kGelu ? GeluErf : QuickGelu;
+  return x.add_(layer.down.Tokens(activate(up)));
 }
 
 // [B]: where each text ends.

@@ -5,12 +5,16 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/silu.h>
 
 #include <optional>
 #include <string_view>
@@ -94,8 +98,50 @@ at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
   return x.unflatten(-1, {heads, x.size(-1) / heads}).transpose(1, 2);
 }
 
-at::Tensor MergeHeads(const at::Tensor& x) {
-  return x.transpose(1, 2).flatten(2);
+namespace {
+
+template <typename Op>
+at::Tensor& ForEachSample(at::Tensor& x, const Op& op) {
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    at::Tensor sample = x.select(0, i);
+    op(sample);
+  }
+  return x;
+}
+
+// With one sample of one head ATen gives the products inside it all threads, otherwise one each: the last bits may
+// differ.
+bool OneTask(const at::Tensor& q) {
+  return q.is_cpu() && q.size(0) == 1 && q.size(1) == 1;
+}
+
+at::Tensor Twice(const at::Tensor& x) {
+  return x.expand({2, -1, -1, -1});
+}
+
+}  // namespace
+
+at::Tensor& GeluTanh(at::Tensor& x) {
+  return ForEachSample(x, [](at::Tensor& sample) { at::gelu_(sample, "tanh"); });
+}
+
+at::Tensor& GeluErf(at::Tensor& x) {
+  return ForEachSample(x, [](at::Tensor& sample) { at::gelu_(sample); });
+}
+
+at::Tensor& QuickGelu(at::Tensor& x) {
+  return ForEachSample(x, [](at::Tensor& sample) { sample.mul_(at::sigmoid(sample * 1.702)); });
+}
+
+at::Tensor& Silu(at::Tensor& x) {
+  return ForEachSample(x, [](at::Tensor& sample) { at::silu_(sample); });
+}
+
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
+  if (OneTask(q)) return Attention(Twice(q), Twice(k), Twice(v), options).narrow(0, 0, 1);
+  const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, Optional(options.bias), /*dropout_p=*/0.0,
+                                                            options.causal, options.scale);
+  return mixed.transpose(1, 2).flatten(2);
 }
 
 }  // namespace fresco

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace fresco {
 
@@ -49,10 +50,25 @@ at::Tensor LayerNorm(const at::Tensor& x, const Norm& norm, double eps);
 // transformers compute it.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
+// Activations, in place, of x [B, …], contiguous. Each sample on its own: ATen computes the ends of what it hands to a
+// thread by another formula than the rest (scalar, not vectors), so that in one call over the batch the last bits of a
+// sample would depend on where in it the sample lies.
+at::Tensor& GeluTanh(at::Tensor& x);
+at::Tensor& GeluErf(at::Tensor& x);
+at::Tensor& QuickGelu(at::Tensor& x);  // x sigmoid(1.702 x)
+at::Tensor& Silu(at::Tensor& x);
+
+// softmax(q k^T scale + bias) v, over [B, heads, N, d] each; bias [1, heads, N, N] or undefined, scale 1/sqrt(d) where
+// none is given. Returns [B, N, heads * d].
+struct AttentionOptions {
+  at::Tensor bias;
+  std::optional<double> scale;
+  bool causal = false;
+};
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionOptions& options = {});
+
 // [B, N, heads * d] → [B, heads, N, d], a view.
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
-
-// [B, heads, N, d] → [B, N, heads * d].
-at::Tensor MergeHeads(const at::Tensor& x);
 
 }  // namespace fresco

@@ -6,9 +6,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <c10/util/Exception.h>
 
@@ -79,25 +76,21 @@ Heads ProjectHeads(const at::Tensor& x, const MmditAttention& weights, int64_t h
   return split;
 }
 
-at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  return MergeHeads(at::scaled_dot_product_attention(q, k, v));
-}
-
 // Image and text tokens attend to all of both; returns the mixtures, image first, before the output projections.
 at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
   const Heads a = ProjectHeads(image, block.attention, heads);
   const Heads b = ProjectHeads(text, block.context_attention, heads);
-  return Attend(at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2));
+  return Attention(at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2));
 }
 
 at::Tensor DualAttention(const at::Tensor& image, const MmditAttention& weights, int64_t heads) {
   const Heads own = ProjectHeads(image, weights, heads);
-  return weights.out.Tokens(Attend(own.q, own.k, own.v));
+  return weights.out.Tokens(Attention(own.q, own.k, own.v));
 }
 
 at::Tensor FeedForward(const at::Tensor& x, const MmditFeedForward& weights) {
   at::Tensor up = weights.up.Tokens(x);
-  return weights.down.Tokens(at::gelu_(up, "tanh"));
+  return weights.down.Tokens(GeluTanh(up));
 }
 
 // x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
@@ -148,8 +141,9 @@ at::Tensor Sinusoids(const at::Tensor& timesteps) {
 
 at::Tensor EmbedConditions(const MmditWeights& weights, const at::Tensor& timesteps, const at::Tensor& pooled) {
   const at::Tensor sinusoids = Sinusoids(timesteps).to(pooled.scalar_type());
-  const at::Tensor time = weights.timestep_2.Rows(at::silu(weights.timestep_1.Rows(sinusoids)));
-  return time + weights.pooled_2.Rows(at::silu(weights.pooled_1.Rows(pooled)));
+  at::Tensor time = weights.timestep_1.Rows(sinusoids);
+  at::Tensor text = weights.pooled_1.Rows(pooled);
+  return weights.timestep_2.Rows(Silu(time)) + weights.pooled_2.Rows(Silu(text));
 }
 
 // [B, C, H, W] → [B, (H/p)(W/p), C p p]: what each patch's kernel sees.
@@ -208,7 +202,8 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
   x.text = weights.context.Tokens(text);
   observe("context", x.text);
 
-  ModulationParts modulations(weights.modulation.Rows(at::silu(temb)), config_.dim());
+  at::Tensor activated = temb.clone();
+  ModulationParts modulations(weights.modulation.Rows(Silu(activated)), config_.dim());
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const MmditBlock& block = weights.blocks[i];
     const Modulation image = modulations.Next(block.image_parts());

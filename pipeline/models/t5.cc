@@ -4,10 +4,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/isinf.h>
 #include <ATen/ops/log.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/where.h>
 
 #include <cmath>
@@ -51,16 +49,14 @@ at::Tensor ClampHalf(const at::Tensor& x) {
 
 at::Tensor SelfAttention(const at::Tensor& x, const T5Weights::Block& block, const at::Tensor& bias, int64_t heads) {
   const std::vector<at::Tensor> qkv = block.qkv.Tokens(x).chunk(3, -1);
-  const at::Tensor mixed =
-      at::scaled_dot_product_attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
-                                       bias, /*dropout_p=*/0.0, /*is_causal=*/false, /*scale=*/1.0);
-  return block.out.Tokens(MergeHeads(mixed));
+  return block.out.Tokens(Attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
+                                    {.bias = bias, .scale = 1.0}));
 }
 
 at::Tensor FeedForward(const at::Tensor& x, const T5Weights::Block& block) {
   const std::vector<at::Tensor> halves = block.gate_up.Tokens(x).chunk(2, -1);
-  const at::Tensor gated = at::gelu(halves[0], "tanh").mul_(halves[1]);
-  return block.down.Tokens(gated.to(block.down.weight.scalar_type()));
+  at::Tensor gate = halves[0].contiguous();
+  return block.down.Tokens(GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type()));
 }
 
 at::Tensor RunBlock(at::Tensor x, const T5Weights::Block& block, const at::Tensor& bias, const T5Config& config) {

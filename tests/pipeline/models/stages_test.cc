@@ -1,0 +1,148 @@
+// Every model against what diffusers and transformers compute (tests/reference), stage by stage.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "pipeline/models/autoencoder.h"
+#include "pipeline/models/clip.h"
+#include "pipeline/models/mmdit.h"
+#include "pipeline/models/t5.h"
+#include "tests/support/reference.h"
+#include "tests/support/reference_tensor.h"
+
+namespace fresco {
+namespace {
+
+// How far the error must stay below the signal, in dB. fp32: only the order of sums differs. bf16: our results from
+// inputs rounded to bf16 against the references in fp32, so that this bounds all that bf16 costs; diffusers' own bf16
+// is as far.
+constexpr double kFp32 = 100.0;
+constexpr double kBf16 = 30.0;
+
+struct Param {
+  const char* name;  // of the case
+  at::ScalarType dtype;
+};
+
+class Stages : public ::testing::TestWithParam<Param> {
+ protected:
+  Stages() : case_(ReferenceCaseNamed(GetParam().name)), reference_(ReferenceStages(case_.name, "fp32")) {}
+
+  Placement placement() const { return {at::kCPU, GetParam().dtype}; }
+  std::string Component(const std::string& name) const {
+    const std::string own = case_.checkpoint + "/" + name;
+    return std::filesystem::exists(own) ? own : case_.base + "/" + name;
+  }
+  at::Tensor Input(const std::string& name) const { return TensorOf(reference_, name).to(GetParam().dtype); }
+
+  void ExpectNear(const at::Tensor& actual, const std::string& stage) const {
+    ExpectNear(actual, TensorOf(reference_, stage), stage);
+  }
+
+  void ExpectNear(const at::Tensor& actual, const at::Tensor& expected, const std::string& stage) const {
+    EXPECT_EQ(actual.scalar_type(), GetParam().dtype) << stage;
+    ASSERT_EQ(actual.sizes(), expected.sizes()) << stage;
+    const double distance = SignalToError(actual, expected);
+    EXPECT_GE(distance, GetParam().dtype == at::kFloat ? kFp32 : kBf16) << stage;
+  }
+
+  void CheckClip(const std::string& folder, const std::string& stage) const {
+    const ClipTextModel model = ClipTextModel::Load(Component(folder), placement()).value();
+    for (const std::string side : {"positive.", "negative."}) {
+      if (!reference_.Contains(side + stage + ".hidden")) continue;
+      const at::Tensor ids = TensorOf(reference_, side + stage + ".ids").unsqueeze(0);
+      const auto output = model.Encode(ids, side == "positive." ? case_.spec.clip_skip : 0);
+      ExpectNear(output.hidden[0], side + stage + ".hidden");
+      ExpectNear(output.pooled[0], side + stage + ".pooled");
+    }
+  }
+
+  // [B, …]: the negative's, then the positive's; the positive's alone where no text of the negative is kept.
+  at::Tensor Guided(const std::string& name) const {
+    const at::Tensor positive = Input("positive." + name).unsqueeze(0);
+    if (!reference_.Contains("negative.prompt_embeds")) return positive;
+    return at::cat({Input("negative." + name).unsqueeze(0), positive});
+  }
+
+  const c10::InferenceMode inference_;
+  const ReferenceCase case_;
+  const ReferenceResult reference_;
+};
+
+TEST_P(Stages, ClipL) {
+  CheckClip("text_encoder", "clip_l");
+}
+
+TEST_P(Stages, ClipG) {
+  CheckClip("text_encoder_2", "clip_g");
+}
+
+TEST_P(Stages, T5) {
+  if (!reference_.Contains("positive.t5.hidden")) GTEST_SKIP() << "the checkpoint has no T5";
+  const T5Encoder model = T5Encoder::Load(Component("text_encoder_3"), placement()).value();
+  for (const std::string side : {"positive.", "negative."}) {
+    if (!reference_.Contains(side + "t5.hidden")) continue;
+    ExpectNear(model.Encode(TensorOf(reference_, side + "t5.ids").unsqueeze(0))[0], side + "t5.hidden");
+  }
+}
+
+TEST_P(Stages, Transformer) {
+  if (!reference_.Contains("transformer.output")) GTEST_SKIP() << "not a stage of this case";
+  const Mmdit model = Mmdit::Load(Component("transformer"), placement()).value();
+  const at::Tensor text = Guided("prompt_embeds");
+  const int64_t batch = text.size(0);
+  int compared = 0;
+  const auto compare = [&](std::string_view name, const at::Tensor& value) {
+    const std::string stage = "transformer." + std::string(name);
+    if (!reference_.Contains(stage)) return;
+    const at::Tensor expected = TensorOf(reference_, stage);
+    ExpectNear(value, expected.narrow(0, expected.size(0) - batch, batch), stage);
+    ++compared;
+  };
+  const at::Tensor timestep = TensorOf(reference_, "timesteps").narrow(0, 0, 1);
+  model.Forward(Input("latents.0").expand({batch, -1, -1, -1}), text, Guided("pooled"), timestep.expand({batch}),
+                compare);
+  // Patches, time, context, two streams per block of which the last has one, the final norm, the velocity.
+  EXPECT_EQ(compared, 2 * model.config().num_layers - 1 + 5);
+}
+
+TEST_P(Stages, AutoencoderDecodes) {
+  if (!reference_.Contains("vae.decode.output")) GTEST_SKIP() << "not a stage of this case";
+  const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
+  ExpectNear(model.Decode(Input("vae.decode.input")), "vae.decode.output");
+}
+
+TEST_P(Stages, AutoencoderEncodes) {
+  if (!reference_.Contains("vae.encode.mean")) GTEST_SKIP() << "not a stage of this case";
+  const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
+  const Autoencoder::Posterior posterior = model.Encode(Input("vae.decode.output"));
+  ExpectNear(posterior.mean, "vae.encode.mean");
+  ExpectNear(posterior.logvar, "vae.encode.logvar");
+}
+
+TEST_P(Stages, LatentsAreScaledBothWays) {
+  if (!reference_.Contains("vae.decode.input")) GTEST_SKIP() << "not a stage of this case";
+  const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
+  const at::Tensor last = Input("latents." + std::to_string(case_.spec.steps));
+  ExpectNear(model.FromTransformer(last), "vae.decode.input");
+  EXPECT_LE(LargestDifference(model.ToTransformer(model.FromTransformer(last)), last),
+            GetParam().dtype == at::kFloat ? 1e-5 : 0.1);
+}
+
+// The shapes of Medium (dual attention), Large (none), SD3 Medium (no qk norm) and a checkpoint without T5.
+INSTANTIATE_TEST_SUITE_P(All, Stages,
+                         ::testing::Values(Param{"medium", at::kFloat}, Param{"medium", at::kBFloat16},
+                                           Param{"large", at::kFloat}, Param{"large", at::kBFloat16},
+                                           Param{"sd3", at::kFloat}, Param{"sd3", at::kBFloat16},
+                                           Param{"no_t5", at::kFloat}, Param{"no_t5", at::kBFloat16},
+                                           Param{"clip_skip", at::kFloat}, Param{"longer_than_77", at::kFloat}),
+                         [](const auto& info) {
+                           return std::string(info.param.name) + (info.param.dtype == at::kFloat ? "_fp32" : "_bf16");
+                         });
+
+}  // namespace
+}  // namespace fresco
