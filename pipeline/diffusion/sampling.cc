@@ -4,6 +4,7 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sub.h>
 
 namespace fresco {
@@ -18,7 +19,11 @@ at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, float s
 }
 
 at::Tensor EulerStep(const at::Tensor& latents, const at::Tensor& velocity, float sigma, float sigma_next) {
-  const at::Tensor change = at::mul(velocity, sigma_next - sigma);
+  // diffusers' difference of sigmas is a tensor without dimensions: it takes the velocity's type before it is
+  // multiplied.
+  const at::Tensor difference =
+      at::scalar_tensor(sigma_next - sigma, at::TensorOptions().dtype(velocity.scalar_type()));
+  const at::Tensor change = at::mul(velocity, difference);
   return at::add(latents.to(at::kFloat), change).to(velocity.scalar_type());
 }
 

@@ -16,8 +16,8 @@ at::Tensor DrawNoise(uint64_t seed, int64_t channels, int64_t height, int64_t wi
 // operation.
 at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, float scale);
 
-// One Euler step along `velocity` from noise level `sigma` to `sigma_next`. The product is rounded to the velocity's
-// type, the sum is fp32, the result has the velocity's type.
+// One Euler step along `velocity` from noise level `sigma` to `sigma_next`. The difference of the levels and its
+// product with the velocity are rounded to the velocity's type, the sum is fp32, the result has the velocity's type.
 at::Tensor EulerStep(const at::Tensor& latents, const at::Tensor& velocity, float sigma, float sigma_next);
 
 // The noise-free latents that `velocity` points at: latents - sigma * velocity, in fp32.
