@@ -16,13 +16,8 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
 }
 
-Call::Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
-           grpc::CallbackServerContext* context)
-    : method_(std::move(method)),
-      options_(options),
-      environment_(environment),
-      context_(context),
-      received_(environment.clock->Now()) {}
+Call::Call(std::string method, const RpcDependencies& environment, grpc::CallbackServerContext* context)
+    : method_(std::move(method)), environment_(environment), context_(context), received_(environment.clock->Now()) {}
 
 absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   model_ = model;

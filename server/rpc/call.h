@@ -24,8 +24,7 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 class Call {
  public:
   // `method`: for the log. `environment` and `context` outlive it.
-  Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
-       grpc::CallbackServerContext* context);
+  Call(std::string method, const RpcDependencies& environment, grpc::CallbackServerContext* context);
 
   // Authenticates, finds the model, has the request validated and hands it to the scheduler. On success channel() is
   // there.
@@ -45,7 +44,6 @@ class Call {
   void DescribeRequest(LogFields* fields) const;
 
   const std::string method_;
-  const RpcOptions& options_;
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;

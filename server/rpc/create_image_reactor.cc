@@ -17,10 +17,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
  public:
   CreateImageReactor(const RpcOptions& options, const RpcDependencies& environment,
                      grpc::CallbackServerContext* context, v1::CreateImageResponse* response)
-      : options_(options),
-        environment_(environment),
-        call_("CreateImage", options, environment, context),
-        response_(response) {}
+      : options_(options), environment_(environment), call_("CreateImage", environment, context), response_(response) {}
 
   void Start(const v1::CreateImageRequest& request) {
     format_ = request.output_format().empty() ? "png" : request.output_format();

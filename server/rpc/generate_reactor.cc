@@ -20,10 +20,7 @@ namespace {
 class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
  public:
   GenerateReactor(const RpcOptions& options, const RpcDependencies& environment, grpc::CallbackServerContext* context)
-      : options_(options),
-        environment_(environment),
-        context_(context),
-        call_("Generate", options, environment, context) {}
+      : options_(options), environment_(environment), context_(context), call_("Generate", environment, context) {}
 
   void Start(const v1::GenerateRequest& request) {
     absl::Status status;
@@ -125,7 +122,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
     std::optional<RequestEvent> event = call_.channel()->Next();
     if (!event.has_value()) return Action::kNothing;
     message_.Clear();
-    return std::visit([this](auto& held) { return Take(std::move(held)); }, *event);
+    return std::visit([this](auto& held) FRESCO_REQUIRES(mutex_) { return Take(std::move(held)); }, *event);
   }
 
   Action Take(QueuedEvent event) FRESCO_REQUIRES(mutex_) {
