@@ -113,11 +113,11 @@ function(fresco_binary name)
   endif()
 endfunction()
 
-# fresco_test(NAME SOURCES files... DEPS targets... [LABELS labels...] [ENVIRONMENT vars...] [TORCH] [ALONE]): a GoogleTest program; each of its
+# fresco_test(NAME SOURCES files... DEPS targets... [LABELS label] [TORCH] [ALONE]): a GoogleTest program; each of its
 # tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS: ctest's;
 # "service" marks what runs a server. ALONE: it starts programs that compute on all cores.
 function(fresco_test name)
-  cmake_parse_arguments(ARG "TORCH;ALONE" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;ALONE" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
@@ -132,8 +132,12 @@ function(fresco_test name)
   if(ARG_TORCH OR ARG_ALONE OR "fresco_engine" IN_LIST ARG_DEPS)
     cmake_host_system_information(RESULT processors QUERY NUMBER_OF_LOGICAL_CORES)
   endif()
+  set(labels "")
+  if(ARG_LABELS)
+    set(labels LABELS "${ARG_LABELS}")
+  endif()
   include(GoogleTest)
   gtest_discover_tests(${name} TEST_PREFIX "${name}." WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
     DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors} LABELS "${ARG_LABELS}" ENVIRONMENT "${ARG_ENVIRONMENT}")
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors} ${labels})
 endfunction()

@@ -22,11 +22,6 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-std::string FromEnvironment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 std::string ReadFile(const fs::path& path) {
   std::ostringstream text;
   text << std::ifstream(path, std::ios::binary).rdbuf();
@@ -39,8 +34,7 @@ void Nap() {
 
 class ServerProcessTest : public ::testing::Test {
  protected:
-  ServerProcessTest()
-      : server_(FromEnvironment("FRESCO_SERVER")), model_(fs::absolute(FromEnvironment("FRESCO_TEST_MODEL"))) {
+  ServerProcessTest() : server_(FRESCO_SERVER_BINARY), model_(fs::absolute(FRESCO_TEST_MODEL)) {
     std::string name = (fs::temp_directory_path() / "fresco-process-XXXXXX").string();
     folder_ = mkdtemp(name.data());
   }
@@ -238,8 +232,7 @@ std::optional<double> Query(int port, const std::string& query) {
 }
 
 TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
-  const std::string prometheus = FromEnvironment("FRESCO_PROMETHEUS");
-  if (prometheus.empty()) GTEST_SKIP() << "the distribution's package prometheus is not installed";
+  const std::string prometheus = FRESCO_PROMETHEUS_BINARY;
   const auto server = Start();
   const auto stub = Connect(server.get());
   grpc::ClientContext context;
