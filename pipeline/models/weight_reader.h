@@ -47,7 +47,7 @@ class WeightReader {
   // `linear`, packed where that is faster.
   Linear Pack(const Linear& linear) const;
   Norm ReadNorm(const std::string& prefix, int64_t dim);
-  // Channels last: on both kinds of device the faster layout, or as fast.
+  // Channels last, on a CPU the faster layout.
   Conv ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel);
 
   bool Contains(std::string_view name) const { return store_ && store_->Contains(name); }

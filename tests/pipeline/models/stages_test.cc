@@ -47,6 +47,7 @@ class Stages : public ::testing::TestWithParam<Param> {
     EXPECT_EQ(actual.scalar_type(), GetParam().dtype) << stage;
     ASSERT_EQ(actual.sizes(), expected.sizes()) << stage;
     const double distance = SignalToError(actual, expected);
+    RecordProperty(stage, std::to_string(distance));
     EXPECT_GE(distance, GetParam().dtype == at::kFloat ? kFp32 : kBf16) << stage;
   }
 
