@@ -90,8 +90,17 @@ EngineStats DiffusionEngine::stats() const {
   stats.nonfinite_outputs = nonfinite_.load();
   stats.weight_bytes = weight_bytes_;
   stats.allocated_bytes = memory.allocated_bytes;
-  stats.peak_bytes = memory.peak_bytes;
+  stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
   return stats;
+}
+
+int64_t DiffusionEngine::TakePeakBytes() {
+  const at::Device& device = parts_.transformer.placement().device;
+  const int64_t peak = MemoryUseOf(device).peak_bytes;
+  peak_bytes_ =
+      std::max(peak_bytes_.load(), peak);  // before the counter forgets: a scrape in between sees one or the other
+  ResetPeakMemory(device);
+  return peak;
 }
 
 absl::Status DiffusionEngine::Validate(const ImageSpec& spec) const {

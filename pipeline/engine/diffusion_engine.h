@@ -27,6 +27,7 @@ class DiffusionEngine final : public Engine {
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  int64_t TakePeakBytes() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
@@ -53,6 +54,8 @@ class DiffusionEngine final : public Engine {
 
   PromptCache cache_;  // thread-safe
   std::atomic<int64_t> nonfinite_ = 0;
+  std::atomic<int64_t> peak_bytes_ =
+      0;  // what TakePeakBytes has taken at most; the device's own counter goes on from there
 
   // Of the compute thread.
   Denoiser denoiser_;

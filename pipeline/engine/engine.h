@@ -90,6 +90,10 @@ class Engine {
   virtual const ModelInfo& info() const = 0;
   virtual EngineStats stats() const = 0;
 
+  // The most bytes that the process's tensors have held on the device since this was called last (since load, the first
+  // time). From the compute thread.
+  virtual int64_t TakePeakBytes() = 0;
+
   // INVALID_ARGUMENT, naming the field, for a spec that the model cannot draw. Cheap and thread-safe.
   virtual absl::Status Validate(const ImageSpec& spec) const = 0;
 

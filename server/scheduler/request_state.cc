@@ -106,10 +106,14 @@ void RequestState::AddStep(absl::Time begin, absl::Time end, int batch_size) {
   batch_sizes_.Add(batch_size);
 }
 
-void RequestState::AddDecode(absl::Duration duration, int64_t peak_memory_bytes) {
+void RequestState::AddDecode(absl::Duration duration) {
   MutexLock lock(&mutex_);
   costs_.timings.decode += duration;
-  costs_.peak_memory_bytes = std::max(costs_.peak_memory_bytes, peak_memory_bytes);
+}
+
+void RequestState::AddPeakMemory(int64_t bytes) {
+  MutexLock lock(&mutex_);
+  costs_.peak_memory_bytes = std::max(costs_.peak_memory_bytes, bytes);
 }
 
 void RequestState::AddEncode(absl::Duration duration) {

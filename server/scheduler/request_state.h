@@ -65,7 +65,9 @@ class RequestState {
   void AddStart(absl::Time now);
   void AddPrepare(absl::Duration duration, const std::vector<Warning>& warnings);
   void AddStep(absl::Time begin, absl::Time end, int batch_size);
-  void AddDecode(absl::Duration duration, int64_t peak_memory_bytes);
+  void AddDecode(absl::Duration duration);
+  // The device has held so much while this request was on it.
+  void AddPeakMemory(int64_t bytes);
   void AddEncode(absl::Duration duration);
 
   // Once it is ended: OK or why it failed; and its last event.

@@ -115,6 +115,7 @@ void DeviceWorker::Advance() {
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   StepBatch(batch);
   dispatcher_->SetBatchSize(index_, 0);
+  RecordPeakMemory(EngineOf(*batch.front()));
   // Everybody's progress before anybody's picture: decoding takes a while.
   for (ActiveImage* image : batch) {
     if (image->job != nullptr && !image->request->ending()) ReportProgress(image);
@@ -200,8 +201,14 @@ void DeviceWorker::Finish(ActiveImage* image) {
   }
   image->job.reset();
   observer_->OnStage(model, "decode", duration);
-  image->request->AddDecode(duration, EngineOf(*image)->stats().peak_bytes);
+  image->request->AddDecode(duration);
+  RecordPeakMemory(EngineOf(*image));
   writer_->WriteImage({image->request, image->index, index_, ProvenanceOf(*image), *std::move(picture)});
+}
+
+void DeviceWorker::RecordPeakMemory(Engine* engine) {
+  const int64_t peak = engine->TakePeakBytes();
+  for (auto& image : active_) image->request->AddPeakMemory(peak);
 }
 
 void DeviceWorker::Fail(ActiveImage* image, const absl::Status& status) {

@@ -57,6 +57,8 @@ class DeviceWorker {
   bool WantsPreview(const ActiveImage& image) const;
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
   void Finish(ActiveImage* image);
+  // What the device has held since the last call counts for every request that is on it.
+  void RecordPeakMemory(Engine* engine);
   void Fail(ActiveImage* image, const absl::Status& status);
   void RemoveDone();
 

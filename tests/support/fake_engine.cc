@@ -84,6 +84,10 @@ EngineStats FakeEngine::stats() const {
   return stats;
 }
 
+int64_t FakeEngine::TakePeakBytes() {
+  return 1000 * (1 + std::exchange(largest_batch_, 0));
+}
+
 absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
   if (spec.width % info_.size_multiple != 0 || spec.width <= 0 || spec.width > info_.max_size) {
     return absl::InvalidArgumentError(
@@ -110,6 +114,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& s
 
 std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   script_->Record(batch);
+  largest_batch_ = std::max<int64_t>(largest_batch_, static_cast<int64_t>(batch.size()));
   script_->step_gate()->Pass();
   Spend(&FakeScript::step_);
   {

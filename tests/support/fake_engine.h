@@ -89,6 +89,8 @@ class FakeEngine final : public Engine {
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  // 1000 and 1000 for each image of the largest step since the last call.
+  int64_t TakePeakBytes() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
@@ -102,6 +104,7 @@ class FakeEngine final : public Engine {
   const ModelInfo info_;
   const std::shared_ptr<FakeScript> script_;
   FakeClock* const clock_;
+  int64_t largest_batch_ = 0;  // since TakePeakBytes
 };
 
 // Small and quick: "fake" on "cpu", 16 pixels, 4 steps.

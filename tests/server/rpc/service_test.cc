@@ -158,7 +158,7 @@ TEST_F(ServiceTest, CompletedSaysHowItWent) {
   const v1::Completed& completed = drawn.events.back().completed();
   EXPECT_EQ(completed.batch_sizes().min(), 1);
   EXPECT_EQ(completed.batch_sizes().max(), 1);
-  EXPECT_EQ(completed.peak_memory_bytes(), 5000);
+  EXPECT_EQ(completed.peak_memory_bytes(), 2000);
   EXPECT_TRUE(completed.timings().has_total());
   ASSERT_EQ(completed.warnings_size(), 1);
   EXPECT_EQ(completed.warnings(0).kind(), v1::Warning::PROMPT_TRUNCATED);

@@ -217,8 +217,15 @@ TEST(SchedulerTest, CompletedTellsWhatItCost) {
   EXPECT_EQ(completed.batch_size_min, 1);
   EXPECT_EQ(completed.batch_size_max, 2);
   EXPECT_DOUBLE_EQ(completed.batch_size_mean, 4.0 / 3);
-  EXPECT_EQ(completed.peak_memory_bytes, 5000);
+  EXPECT_EQ(completed.peak_memory_bytes, 3000);  // of the step of two
   EXPECT_THAT(completed.warnings, IsEmpty());
+}
+
+TEST(SchedulerTest, PeakMemoryIsOfTheRequestsOwnTime) {
+  SchedulerHarness harness;
+  harness.AddModel();
+  EXPECT_EQ(harness.Submit(harness.Request("four", 2, 4))->Await<CompletedEvent>().peak_memory_bytes, 5000);
+  EXPECT_EQ(harness.Submit(harness.Request("one", 2, 1))->Await<CompletedEvent>().peak_memory_bytes, 2000);
 }
 
 TEST(SchedulerTest, AWarningIsToldOnce) {
