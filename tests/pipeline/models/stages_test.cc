@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <ostream>
 #include <string>
 
 #include "pipeline/models/autoencoder.h"
@@ -27,6 +28,14 @@ struct Param {
   const char* name;  // of the case
   at::ScalarType dtype;
 };
+
+std::string NameOf(const Param& param) {
+  return std::string(param.name) + (param.dtype == at::kFloat ? "_fp32" : "_bf16");
+}
+
+void PrintTo(const Param& param, std::ostream* out) {
+  *out << NameOf(param);
+}
 
 class Stages : public ::testing::TestWithParam<Param> {
  protected:
@@ -74,16 +83,16 @@ class Stages : public ::testing::TestWithParam<Param> {
   const ReferenceResult reference_;
 };
 
-TEST_P(Stages, ClipL) {
-  CheckClip("text_encoder", "clip_l");
-}
+class ClipStages : public Stages {};
 
-TEST_P(Stages, ClipG) {
+TEST_P(ClipStages, AreNear) {
+  CheckClip("text_encoder", "clip_l");
   CheckClip("text_encoder_2", "clip_g");
 }
 
-TEST_P(Stages, T5) {
-  if (!reference_.Contains("positive.t5.hidden")) GTEST_SKIP() << "the checkpoint has no T5";
+class T5Stages : public Stages {};
+
+TEST_P(T5Stages, AreNear) {
   const T5Encoder model = T5Encoder::Load(Component("text_encoder_3"), placement()).value();
   for (const std::string side : {"positive.", "negative."}) {
     if (!reference_.Contains(side + "t5.hidden")) continue;
@@ -91,8 +100,9 @@ TEST_P(Stages, T5) {
   }
 }
 
-TEST_P(Stages, Transformer) {
-  if (!reference_.Contains("transformer.output")) GTEST_SKIP() << "not a stage of this case";
+class TransformerStages : public Stages {};
+
+TEST_P(TransformerStages, AreNear) {
   const Mmdit model = Mmdit::Load(Component("transformer"), placement()).value();
   const at::Tensor text = Guided("prompt_embeds");
   const int64_t batch = text.size(0);
@@ -111,23 +121,15 @@ TEST_P(Stages, Transformer) {
   EXPECT_EQ(compared, 2 * model.config().num_layers - 1 + 5);
 }
 
-TEST_P(Stages, AutoencoderDecodes) {
-  if (!reference_.Contains("vae.decode.output")) GTEST_SKIP() << "not a stage of this case";
+class AutoencoderStages : public Stages {};
+
+TEST_P(AutoencoderStages, AreNear) {
   const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
   ExpectNear(model.Decode(Input("vae.decode.input")), "vae.decode.output");
-}
-
-TEST_P(Stages, AutoencoderEncodes) {
-  if (!reference_.Contains("vae.encode.mean")) GTEST_SKIP() << "not a stage of this case";
-  const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
   const Autoencoder::Posterior posterior = model.Encode(Input("vae.decode.output"));
   ExpectNear(posterior.mean, "vae.encode.mean");
   ExpectNear(posterior.logvar, "vae.encode.logvar");
-}
 
-TEST_P(Stages, LatentsAreScaledBothWays) {
-  if (!reference_.Contains("vae.decode.input")) GTEST_SKIP() << "not a stage of this case";
-  const Autoencoder model = Autoencoder::Load(Component("vae"), placement()).value();
   const at::Tensor last = Input("latents." + std::to_string(case_.spec.steps));
   ExpectNear(model.FromTransformer(last), "vae.decode.input");
   EXPECT_LE(LargestDifference(model.ToTransformer(model.FromTransformer(last)), last),
@@ -135,15 +137,25 @@ TEST_P(Stages, LatentsAreScaledBothWays) {
 }
 
 // The shapes of Medium (dual attention), Large (none), SD3 Medium (no qk norm) and a checkpoint without T5.
-INSTANTIATE_TEST_SUITE_P(All, Stages,
-                         ::testing::Values(Param{"medium", at::kFloat}, Param{"medium", at::kBFloat16},
-                                           Param{"large", at::kFloat}, Param{"large", at::kBFloat16},
-                                           Param{"sd3", at::kFloat}, Param{"sd3", at::kBFloat16},
-                                           Param{"no_t5", at::kFloat}, Param{"no_t5", at::kBFloat16},
-                                           Param{"clip_skip", at::kFloat}, Param{"longer_than_77", at::kFloat}),
-                         [](const auto& info) {
-                           return std::string(info.param.name) + (info.param.dtype == at::kFloat ? "_fp32" : "_bf16");
-                         });
+const Param kMedium[] = {{"medium", at::kFloat}, {"medium", at::kBFloat16}};
+const Param kOthers[] = {{"large", at::kFloat}, {"large", at::kBFloat16}, {"sd3", at::kFloat}, {"sd3", at::kBFloat16}};
+const Param kNoT5[] = {{"no_t5", at::kFloat}, {"no_t5", at::kBFloat16}};
+const Param kTexts[] = {{"clip_skip", at::kFloat}, {"longer_than_77", at::kFloat}};
+
+const auto kName = [](const auto& info) { return NameOf(info.param); };
+INSTANTIATE_TEST_SUITE_P(Medium, ClipStages, ::testing::ValuesIn(kMedium), kName);
+INSTANTIATE_TEST_SUITE_P(Others, ClipStages, ::testing::ValuesIn(kOthers), kName);
+INSTANTIATE_TEST_SUITE_P(NoT5, ClipStages, ::testing::ValuesIn(kNoT5), kName);
+INSTANTIATE_TEST_SUITE_P(Texts, ClipStages, ::testing::ValuesIn(kTexts), kName);
+INSTANTIATE_TEST_SUITE_P(Medium, T5Stages, ::testing::ValuesIn(kMedium), kName);
+INSTANTIATE_TEST_SUITE_P(Others, T5Stages, ::testing::ValuesIn(kOthers), kName);
+INSTANTIATE_TEST_SUITE_P(Texts, T5Stages, ::testing::ValuesIn(kTexts), kName);
+INSTANTIATE_TEST_SUITE_P(Medium, TransformerStages, ::testing::ValuesIn(kMedium), kName);
+INSTANTIATE_TEST_SUITE_P(Others, TransformerStages, ::testing::ValuesIn(kOthers), kName);
+INSTANTIATE_TEST_SUITE_P(NoT5, TransformerStages, ::testing::ValuesIn(kNoT5), kName);
+INSTANTIATE_TEST_SUITE_P(Medium, AutoencoderStages, ::testing::ValuesIn(kMedium), kName);
+INSTANTIATE_TEST_SUITE_P(Others, AutoencoderStages, ::testing::ValuesIn(kOthers), kName);
+INSTANTIATE_TEST_SUITE_P(NoT5, AutoencoderStages, ::testing::ValuesIn(kNoT5), kName);
 
 }  // namespace
 }  // namespace fresco
