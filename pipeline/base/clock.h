@@ -23,7 +23,7 @@ class Clock {
 class SystemClock final : public Clock {
  public:
   absl::Time Now() const override;
-  void WaitUntil(CondVar* condition, Mutex* mutex, absl::Time deadline) override;
+  void WaitUntil(CondVar* condition, Mutex* mutex, absl::Time deadline) FRESCO_REQUIRES(mutex) override;
 };
 
 }  // namespace fresco

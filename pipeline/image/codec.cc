@@ -5,9 +5,9 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 #include "pipeline/image/exif.h"
 #include "pipeline/image/formats.h"
-#include "pipeline/base/utf8.h"
 #include "pipeline/image/xmp.h"
 
 namespace fresco {

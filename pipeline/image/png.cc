@@ -8,8 +8,8 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/image/formats.h"
 #include "pipeline/base/utf8.h"
+#include "pipeline/image/formats.h"
 
 namespace fresco {
 namespace {
