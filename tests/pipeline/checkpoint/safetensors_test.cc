@@ -118,6 +118,10 @@ struct Hostile {
   const char* message;  // part of it
 };
 
+void PrintTo(const Hostile& hostile, std::ostream* out) {
+  *out << hostile.name;
+}
+
 std::string Entry(const std::string& body, const std::string& data = "abcd") {
   return SafetensorsBytes("{\"x\":{" + body + "}}", data);
 }

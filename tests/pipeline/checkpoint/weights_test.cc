@@ -95,6 +95,10 @@ struct BadIndex {
   const char* message;
 };
 
+void PrintTo(const BadIndex& bad, std::ostream* out) {
+  *out << bad.name;
+}
+
 class BadIndexTest : public ::testing::TestWithParam<BadIndex> {};
 
 TEST_P(BadIndexTest, IsRefused) {

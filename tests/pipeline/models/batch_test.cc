@@ -2,7 +2,7 @@
 // nine, computed by one thread or by two.
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
@@ -10,6 +10,7 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,14 @@ struct Param {
   at::ScalarType dtype;
   int threads;
 };
+
+std::string NameOf(const Param& param) {
+  return std::string(param.dtype == at::kFloat ? "fp32" : "bf16") + "_" + std::to_string(param.threads) + "threads";
+}
+
+void PrintTo(const Param& param, std::ostream* out) {
+  *out << NameOf(param);
+}
 
 class Batch : public ::testing::TestWithParam<Param> {
  protected:
@@ -83,10 +92,10 @@ TEST_P(Batch, Clip) {
         ClipTextModel::Load(ReferencePath(std::string("checkpoints/medium/") + folder), placement()).value();
     for (int64_t length : {int64_t{5}, int64_t{16}, model.config().max_positions}) {
       const at::Tensor ids = at::randint(model.config().vocab_size, {kSamples, length}, at::kLong);
-      ExpectIndependent(
-          folder, [&](int64_t first, int64_t count) { return model.Encode(ids.narrow(0, first, count), 0).hidden; });
-      ExpectIndependent(
-          folder, [&](int64_t first, int64_t count) { return model.Encode(ids.narrow(0, first, count), 0).pooled; });
+      ExpectIndependent(folder, [&](int64_t first, int64_t count) {
+        const auto output = model.Encode(ids.narrow(0, first, count), 0);
+        return at::cat({output.hidden.flatten(1), output.pooled}, 1);
+      });
     }
   }
 }
@@ -111,10 +120,7 @@ TEST_P(Batch, Autoencoder) {
 INSTANTIATE_TEST_SUITE_P(All, Batch,
                          ::testing::Values(Param{at::kFloat, 1}, Param{at::kFloat, 2}, Param{at::kBFloat16, 1},
                                            Param{at::kBFloat16, 2}, Param{at::kFloat, 3}, Param{at::kBFloat16, 3}),
-                         [](const auto& info) {
-                           return std::string(info.param.dtype == at::kFloat ? "fp32" : "bf16") + "_" +
-                                  std::to_string(info.param.threads) + "threads";
-                         });
+                         [](const auto& info) { return NameOf(info.param); });
 
 }  // namespace
 }  // namespace fresco
