@@ -17,15 +17,16 @@ absl::StatusOr<std::optional<std::string>> ImageAssembler::Add(int image_index, 
     return absl::DataLossError(StrCat("the server sent an image of ", total_bytes, " bytes"));
   }
   Part& part = parts_[image_index];
-  const int64_t end = offset + static_cast<int64_t>(data.size());
-  if (part.complete || offset != static_cast<int64_t>(part.bytes.size()) || end > total_bytes ||
+  const auto there = static_cast<int64_t>(part.bytes.size()), size = static_cast<int64_t>(data.size());
+  // The offset first: it is any number until then, and none that sums may be made of.
+  if (part.complete || offset != there || size > total_bytes - offset ||
       (offset > 0 && total_bytes != part.total_bytes)) {
-    return absl::DataLossError(StrCat("the server sent bytes ", offset, " to ", end, " of ", total_bytes, " of image ",
-                                      image_index, " where byte ", part.bytes.size(), " comes next"));
+    return absl::DataLossError(StrCat("the server sent ", size, " bytes at ", offset, " of ", total_bytes, " of image ",
+                                      image_index, " where byte ", there, " comes next"));
   }
   part.total_bytes = total_bytes;
   part.bytes += data;
-  if (end < total_bytes) return std::nullopt;
+  if (offset + size < total_bytes) return std::nullopt;
   part.complete = true;
   return std::exchange(part.bytes, {});
 }
