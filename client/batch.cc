@@ -14,6 +14,8 @@
 namespace fresco {
 namespace {
 
+constexpr absl::Duration kLongestPause = absl::Minutes(5);
+
 // One attempt at one prompt.
 class JobDrawing : public DrawObserver {
  public:
@@ -159,7 +161,8 @@ class BatchRunner {
 
 absl::Duration RetryPause(const absl::Status& status, int attempt) {
   const absl::Duration own = std::min(absl::Seconds(30), absl::Seconds(1) * (1 << std::min(attempt - 1, 5)));
-  return RetryAfter(status).value_or(own);
+  // A server's word is taken up to a point: somebody waits for this batch.
+  return std::min(RetryAfter(status).value_or(own), kLongestPause);
 }
 
 BatchResult RunBatch(const std::vector<BatchJob>& jobs, const BatchOptions& options, Session* session, Journal* journal,

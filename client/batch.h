@@ -35,7 +35,8 @@ struct BatchResult {
 BatchResult RunBatch(const std::vector<BatchJob>& jobs, const BatchOptions& options, Session* session, Journal* journal,
                      BatchView* view);
 
-// How long to wait before the attempt after `attempt` failures: as the server asks, else 1, 2, 4 … up to 30 seconds.
+// How long to wait before the attempt after `attempt` failures: as the server asks, up to 5 minutes, else 1, 2, 4 … up
+// to 30 seconds.
 absl::Duration RetryPause(const absl::Status& status, int attempt);
 
 }  // namespace fresco
