@@ -23,6 +23,12 @@ std::optional<Message> Payload(const absl::Status& status, const char* url) {
   return message;
 }
 
+// Whether a message is but a field and what is wrong with it.
+bool SaysIt(std::string_view message, std::string_view field, std::string_view description) {
+  return message == description || message == StrCat(field, " ", description) ||
+         message == StrCat(field, ": ", description);
+}
+
 }  // namespace
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -65,7 +71,12 @@ bool IsTransient(const absl::Status& status) {
 
 std::string Explain(const absl::Status& status) {
   std::string text = status.message().empty() ? absl::StatusCodeToString(status.code()) : std::string(status.message());
-  for (const auto& [field, description] : FieldViolations(status)) text += StrCat("\n  ", field, ": ", description);
+  const auto violations = FieldViolations(status);
+  // Of one field the message may have said it all.
+  const bool said = violations.size() == 1 && SaysIt(text, violations[0].first, violations[0].second);
+  if (!said) {
+    for (const auto& [field, description] : violations) text += StrCat("\n  ", field, ": ", description);
+  }
   if (const std::optional<absl::Duration> delay = RetryAfter(status); delay && IsTransient(status)) {
     text += StrCat("\n  try again in ", absl::FormatDuration(*delay));
   }
