@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <map>
+#include <optional>
+#include <string>
 
 #include "client/exit_code.h"
 #include "client/files.h"
@@ -75,10 +77,22 @@ CLI::Option* AddChoice(CLI::App* app, const std::string& name, Enum* value, cons
 void AddPicture(CLI::App* app, DrawRequest* request) {
   const auto is_text = [](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; };
   app->add_option("-m,--model", request->model,
-                  "The model's name (see 'fresco models'); the server's first if not given");
+                  "The model's name (see 'fresco models'); the server's first if not given")
+      ->check(CLI::Validator(is_text, ""));
   app->add_option("-p,--prompt", request->prompt, "What to draw")->check(CLI::Validator(is_text, ""));
   app->add_option("-n,--negative", request->negative_prompt, "What to stay away from")
       ->check(CLI::Validator(is_text, ""));
+  // Not as an optional, which would take an empty text for none.
+  const auto add_own_prompt = [&](const char* name, std::optional<std::string>* prompt, const char* description) {
+    app->add_option_function<std::string>(
+           name, [prompt](const std::string& text) { *prompt = text; }, description)
+        ->check(CLI::Validator(is_text, ""));
+  };
+  add_own_prompt("--prompt-2", &request->prompt_2, "A prompt of its own for CLIP-G; the prompt if not given");
+  add_own_prompt("--prompt-3", &request->prompt_3, "A prompt of its own for T5; the prompt if not given");
+  app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one");
+  app->add_option("--max-sequence-length", request->max_sequence_length,
+                  "T5 tokens of the prompt; longer ones are cut; the model's default if not given");
   app->add_option("-W,--width", request->width, "Pixels; the model's default if not given");
   app->add_option("-H,--height", request->height, "Pixels; the model's default if not given");
   app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer");
@@ -93,7 +107,8 @@ void AddPicture(CLI::App* app, DrawRequest* request) {
                            {"batch", DrawPriority::kBatch}},
                           "Who is served first when not all can be at once");
   app->add_option("--request-id", request->request_id,
-                  "A name for this request, for 'fresco cancel' and the server's log");
+                  "A name for this request, for 'fresco cancel' and the server's log")
+      ->check(CLI::Validator(is_text, ""));
 }
 
 void AddOutput(CLI::App* app, GenerateArgs* args) {

@@ -17,9 +17,13 @@ enum class DrawPriority { kStandard, kInteractive, kBatch };
 struct DrawRequest {
   std::string model;
   std::string prompt;
+  std::optional<std::string> prompt_2;  // CLIP-G's own; unset: prompt
+  std::optional<std::string> prompt_3;  // T5's own; unset: prompt
   std::string negative_prompt;
-  int width = 0;   // pixels
-  int height = 0;  // pixels
+  int clip_skip = 0;
+  int max_sequence_length = 0;  // T5 tokens
+  int width = 0;                // pixels
+  int height = 0;               // pixels
   int steps = 0;
   std::optional<float> guidance;
   std::optional<uint64_t> seed;

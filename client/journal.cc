@@ -32,7 +32,16 @@ Json Describe(const BatchJob& job) {
                {"output", job.output}};
   if (request.guidance) json["guidance"] = *request.guidance;
   if (request.seed) json["seed"] = *request.seed;
+  if (request.prompt_2) json["prompt_2"] = *request.prompt_2;
+  if (request.prompt_3) json["prompt_3"] = *request.prompt_3;
+  if (request.clip_skip != 0) json["clip_skip"] = request.clip_skip;
+  if (request.max_sequence_length != 0) json["max_sequence_length"] = request.max_sequence_length;
   return json;
+}
+
+// Paths need not be UTF-8; what is not becomes the replacement character.
+std::string Text(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::vector<JournalImage> ReadImages(const Json& json) {
@@ -53,7 +62,7 @@ Journal::Journal(const std::string& path) : path_(path) {
   for (std::string line; std::getline(lines, line);) {
     try {
       const Json entry = Json::parse(line);
-      entries_[entry.at("request").dump()] = ReadImages(entry.at("images"));
+      entries_[Text(entry.at("request"))] = ReadImages(entry.at("images"));
     } catch (const Json::exception&) {
       continue;
     }
@@ -63,7 +72,7 @@ Journal::Journal(const std::string& path) : path_(path) {
 std::vector<JournalImage> Journal::Find(const BatchJob& job) const {
   MutexLock lock(&mutex_);
   // By way of its text, so that numbers compare as the file holds them.
-  const auto entry = entries_.find(Json::parse(Describe(job).dump()).dump());
+  const auto entry = entries_.find(Text(Json::parse(Text(Describe(job)))));
   return entry == entries_.end() ? std::vector<JournalImage>() : entry->second;
 }
 
@@ -71,14 +80,14 @@ absl::Status Journal::Add(const BatchJob& job, const std::vector<JournalImage>& 
   Json entry = {{"request", Describe(job)}, {"images", Json::array()}};
   for (const JournalImage& image : images) entry["images"].push_back({{"file", image.file}, {"seed", image.seed}});
   MutexLock lock(&mutex_);
-  const std::string line = StrCat(torn_ ? "\n" : "", entry.dump(), "\n");
+  const std::string line = StrCat(torn_ ? "\n" : "", Text(entry), "\n");
   const int file = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   const bool written = file >= 0 && write(file, line.data(), line.size()) == static_cast<ssize_t>(line.size());
   const int error = errno;
   if (file >= 0) close(file);
   if (!written) return absl::ErrnoToStatus(error, ToAbsl(StrCat("can not write ", path_)));
   torn_ = false;
-  entries_[Json::parse(entry["request"].dump()).dump()] = images;
+  entries_[Text(Json::parse(Text(entry["request"])))] = images;
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <iostream>
 #include <variant>
 
@@ -96,5 +97,12 @@ int Main(int argc, char** argv) {
 }  // namespace fresco
 
 int main(int argc, char** argv) {
-  return fresco::Main(argc, argv);
+  try {
+    return fresco::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "fresco: " << error.what() << std::endl;
+  } catch (...) {
+    std::cerr << "fresco: an exception of an unknown type" << std::endl;
+  }
+  return 1;
 }

@@ -54,6 +54,10 @@ v1::GenerateRequest ToWire(const DrawRequest& request) {
   wire.set_model(request.model);
   wire.set_prompt(request.prompt);
   wire.set_negative_prompt(request.negative_prompt);
+  if (request.prompt_2) wire.set_prompt_2(*request.prompt_2);
+  if (request.prompt_3) wire.set_prompt_3(*request.prompt_3);
+  wire.set_clip_skip(request.clip_skip);
+  wire.set_max_sequence_length(request.max_sequence_length);
   wire.set_width(request.width);
   wire.set_height(request.height);
   wire.set_steps(request.steps);

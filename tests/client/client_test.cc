@@ -2,10 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <set>
 
 #include "client/assembly.h"
+#include "client/batch.h"
 #include "client/batch_view.h"
 #include "client/csv.h"
 #include "client/journal.h"
@@ -13,7 +17,9 @@
 #include "client/preview.h"
 #include "client/progress.h"
 #include "client/prompts.h"
+#include "client/rpc_status.h"
 #include "client/tables.h"
+#include "google/rpc/error_details.pb.h"
 #include "pipeline/base/strings.h"
 
 namespace fresco {
@@ -74,8 +80,16 @@ TEST(AssemblyTest, PutsInterleavedImagesTogether) {
 }
 
 TEST(AssemblyTest, RefusesChunksThatDoNotFit) {
-  for (const auto& [offset, total] :
-       {std::pair<int64_t, int64_t>{3, 9}, {1, 9}, {2, 8}, {2, 3}, {-1, 9}, {2, 0}, {2, int64_t{1} << 40}}) {
+  for (const auto& [offset, total] : {std::pair<int64_t, int64_t>{3, 9},
+                                      {1, 9},
+                                      {2, 8},
+                                      {2, 3},
+                                      {-1, 9},
+                                      {2, 0},
+                                      {2, int64_t{1} << 40},
+                                      {2, (int64_t{1} << 30) + 1},
+                                      {INT64_MAX, 9},
+                                      {INT64_MIN, 9}}) {
     ImageAssembler assembler;
     ASSERT_TRUE(assembler.Add(0, "ab", 0, 9).ok());
     EXPECT_EQ(assembler.Add(0, "cd", offset, total).status().code(), absl::StatusCode::kDataLoss)
@@ -174,6 +188,67 @@ TEST(JournalTest, LiesInTheFolderOfThePictures) {
 
 DrawProgress Step(int image, int step, int total, int seconds) {
   return {image, step, total, absl::Seconds(seconds), ""};
+}
+
+TEST(JournalTest, KnowsAJobWhosePathIsNotUtf8) {
+  std::string folder = (std::filesystem::temp_directory_path() / "fresco-journal-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/journal";
+  BatchJob job;
+  job.request.prompt = "a fox";
+  job.output = "caf\xe9/";  // Latin-1
+  EXPECT_TRUE(Journal(path).Add(job, {{"caf\xe9/fox.png", 7}}).ok());
+  const std::vector<JournalImage> found = Journal(path).Find(job);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].seed, 7U);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(JournalTest, OtherWaysToReadThePromptAreOtherJobs) {
+  std::string folder = (std::filesystem::temp_directory_path() / "fresco-journal-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  Journal journal(folder + "/journal");
+  BatchJob job;
+  job.request.prompt = "a fox";
+  ASSERT_TRUE(journal.Add(job, {{"fox.png", 7}}).ok());
+  EXPECT_EQ(journal.Find(job).size(), 1U);
+  std::vector<BatchJob> others(4, job);
+  others[0].request.prompt_2 = "";
+  others[1].request.prompt_3 = "a fox";
+  others[2].request.clip_skip = 1;
+  others[3].request.max_sequence_length = 77;
+  for (const BatchJob& other : others) EXPECT_TRUE(journal.Find(other).empty());
+  std::filesystem::remove_all(folder);
+}
+
+TEST(RetryPauseTest, TakesTheServersWordUpToFiveMinutes) {
+  const auto asking = [](int64_t seconds) {
+    google::rpc::RetryInfo info;
+    info.mutable_retry_delay()->set_seconds(seconds);
+    absl::Status status = absl::UnavailableError("busy");
+    status.SetPayload("type.googleapis.com/google.rpc.RetryInfo", absl::Cord(info.SerializeAsString()));
+    return status;
+  };
+  EXPECT_EQ(RetryPause(asking(40), 1), absl::Seconds(40));
+  EXPECT_EQ(RetryPause(asking(1000000), 1), absl::Minutes(5));
+  EXPECT_EQ(RetryPause(absl::UnavailableError("away"), 3), absl::Seconds(4));
+}
+
+TEST(ExplainTest, SaysNothingTwice) {
+  const auto refused = [](const std::string& message, int fields) {
+    google::rpc::BadRequest bad;
+    for (int i = 0; i < fields; ++i) {
+      bad.add_field_violations()->set_field("width");
+      bad.mutable_field_violations()->rbegin()->set_description("is odd");
+    }
+    absl::Status status = absl::InvalidArgumentError(message);
+    status.SetPayload("type.googleapis.com/google.rpc.BadRequest", absl::Cord(bad.SerializeAsString()));
+    return status;
+  };
+  EXPECT_EQ(Explain(refused("width is odd", 1)), "width is odd");
+  EXPECT_EQ(Explain(refused("width: is odd", 1)), "width: is odd");
+  EXPECT_EQ(Explain(refused("no", 1)), "no\n  width: is odd");
+  EXPECT_EQ(Explain(refused("width is odd", 2)), "width is odd\n  width: is odd\n  width: is odd");
 }
 
 TEST(ProgressTest, CountsOverAllImages) {

@@ -100,6 +100,14 @@ TEST_F(FrescoTest, SendsEveryOption) {
                                "fox",
                                "--negative",
                                "dog",
+                               "--prompt-2",
+                               "",
+                               "--prompt-3",
+                               "a fox in the snow",
+                               "--clip-skip",
+                               "1",
+                               "--max-sequence-length",
+                               "77",
                                "--model",
                                "demo",
                                "--width",
@@ -133,6 +141,11 @@ TEST_F(FrescoTest, SendsEveryOption) {
   ASSERT_EQ(server.requests().size(), 1U);
   const v1::GenerateRequest request = server.requests()[0];
   EXPECT_EQ(request.negative_prompt(), "dog");
+  EXPECT_TRUE(request.has_prompt_2());
+  EXPECT_EQ(request.prompt_2(), "");
+  EXPECT_EQ(request.prompt_3(), "a fox in the snow");
+  EXPECT_EQ(request.clip_skip(), 1);
+  EXPECT_EQ(request.max_sequence_length(), 77);
   EXPECT_EQ(request.model(), "demo");
   EXPECT_EQ(request.width(), 512);
   EXPECT_EQ(request.height(), 256);
@@ -155,6 +168,8 @@ TEST_F(FrescoTest, LeavesToTheServerWhatIsNotGiven) {
   const v1::GenerateRequest request = server.requests().at(0);
   EXPECT_FALSE(request.has_seed());
   EXPECT_FALSE(request.has_guidance_scale());
+  EXPECT_FALSE(request.has_prompt_2());
+  EXPECT_FALSE(request.has_prompt_3());
   EXPECT_EQ(request.width(), 0);
   EXPECT_EQ(request.preview_every(), 0);
   EXPECT_EQ(request.priority(), v1::PRIORITY_INTERACTIVE);
@@ -383,6 +398,15 @@ TEST_F(FrescoTest, DrawsALineAtATimeAndResumes) {
   other[4] = "11";  // another seed: other pictures
   Run(other, server.address());
   EXPECT_EQ(server.requests().size(), 9U);
+}
+
+TEST_F(FrescoTest, DrawsManyIntoAFolderWhoseNameIsNotUtf8) {
+  FakeServer server;
+  Write("p.txt", "a fox\n");
+  const Outcome outcome =
+      Run({"generate", "--prompts-file", "p.txt", "--seed", "7", "-o", "caf\xe9/", "--json"}, server.address());
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(Read("caf\xe9/0001-a-fox.png"), PictureOf(7));
 }
 
 TEST_F(FrescoTest, ResumesAfterItWasKilled) {
