@@ -85,6 +85,8 @@ absl::StatusOr<EncodedImage> PictureWriter::EncodeTimed(const Image& image, cons
     bytes = options_.encoder(image, options);
   } catch (const std::exception& exception) {
     bytes = absl::InternalError(exception.what());
+  } catch (...) {
+    bytes = absl::InternalError("the encoder threw something that is not an exception");
   }
   *duration = clock_->Now() - begin;
   if (!bytes.ok()) return bytes.status();

@@ -124,6 +124,14 @@ TEST(SchedulerFailureTest, AnEncoderThatFailsFailsTheRequest) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("image 0: encoding: thrown by the encoder"));
 }
 
+TEST(SchedulerFailureTest, AnEncoderThatThrowsNoExceptionFailsTheRequestToo) {
+  SchedulerHarness harness({}, [](const Image&, const EncodeOptions&) -> absl::StatusOr<std::string> { throw 7; });
+  harness.AddModel();
+  const absl::Status status = harness.Submit(harness.Request("a"))->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("image 0: encoding: the encoder threw something"));
+}
+
 TEST(SchedulerFailureTest, CancellingARunningRequestFreesItBeforeTheNextStep) {
   SchedulerHarness harness;
   FakeScript* script = harness.AddModel();
