@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMiB = 1 << 20;
+constexpr size_t kMaxDevices = 64;  // the scheduler keeps sets of them as bits
 
 bool IsHost(std::string_view host) {
   return !host.empty() && std::all_of(host.begin(), host.end(), [](unsigned char c) {
@@ -95,8 +96,7 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
     model.precision = kPrecisions[choice];
   ReadDevices(&section, &model.devices);
-  if (node.IsMap() && !node["path"])
-    section.AddError("path", "is missing: the folder or .safetensors file of the model");
+  if (node.IsMap() && !node["path"]) section.AddError("path", "is missing: the folder of the model");
   if (model.name.empty()) model.name = NameFromPath(model.path);
   if (!model.path.empty() && !IsModelName(model.name)) {
     section.AddError("name", StrCat("expected at most 64 letters, digits, '-', '_' or '.', found '", model.name, "'"));
@@ -121,11 +121,16 @@ void ReadModels(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, 
     }
     models->push_back(std::move(model));
   }
+  std::set<std::string> devices;
+  for (const ModelConfig& model : *models) devices.insert(model.devices.begin(), model.devices.end());
+  if (devices.size() > kMaxDevices) {
+    top->AddError("models", StrCat("name ", devices.size(), " devices; a server can use ", kMaxDevices));
+  }
 }
 
 void ReadServer(YamlMap& section, ServerConfig* config) {
   ReadAddress(&section, &config->address);
-  section.Read("grace_period", absl::Hours(24), &config->grace_period);
+  section.Read("grace_period", absl::ZeroDuration(), absl::Hours(24), &config->grace_period);
   section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
   section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
 }
@@ -134,7 +139,7 @@ void ReadScheduler(YamlMap& section, ServerConfig* config) {
   section.Read("max_queue", 1, 1'000'000, &config->max_queue);
   section.Read("max_batch", 1, 1024, &config->max_batch);
   section.Read("encode_threads", 1, 256, &config->encode_threads);
-  section.Read("slow_reader_limit", absl::Hours(24), &config->slow_reader_limit);
+  section.Read("slow_reader_limit", absl::Seconds(1), absl::Hours(24), &config->slow_reader_limit);
   section.ReadBytes("channel_bytes", 64 << 10, 4096 * kMiB, &config->channel_bytes);
 }
 

@@ -13,7 +13,7 @@ namespace fresco {
 
 struct ModelConfig {
   std::string name;                             // by which requests ask for it; letters, digits, '-', '_', '.'
-  std::string path;                             // absolute: a diffusers folder or a .safetensors file
+  std::string path;                             // absolute: a diffusers folder
   std::string base;                             // absolute; a diffusers folder for what `path` lacks; empty: none
   std::string precision = "auto";               // fp32 | bf16 | fp16 | fp8 | fp8-weight-only | int8 | auto
   std::vector<std::string> devices = {"auto"};  // "cpu", "cuda:N", "auto": one replica each

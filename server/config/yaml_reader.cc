@@ -159,12 +159,14 @@ void YamlMap::Read(const std::string& key, std::string* value) {
   }
 }
 
-void YamlMap::Read(const std::string& key, absl::Duration max, absl::Duration* value) {
-  const std::string expected = StrCat("a duration from 0s to ", absl::FormatDuration(max), ", like 30s or 1m30s");
+void YamlMap::Read(const std::string& key, absl::Duration min, absl::Duration max, absl::Duration* value) {
+  const std::string expected =
+      StrCat("a duration from ", min == absl::ZeroDuration() ? "0s" : absl::FormatDuration(min), " to ",
+             absl::FormatDuration(max), ", like 30s or 1m30s");
   const YAML::Node node = Scalar(key, expected);
   if (!node) return;
   absl::Duration parsed;
-  if (!ParseSeconds(node.Scalar(), &parsed) || parsed < absl::ZeroDuration() || parsed > max) {
+  if (!ParseSeconds(node.Scalar(), &parsed) || parsed < min || parsed > max) {
     AddError(key, StrCat("expected ", expected, ", found ", Describe(node)));
     return;
   }

@@ -43,7 +43,8 @@ class YamlMap {
   void Read(const std::string& key, int64_t min, int64_t max, int* value);
   void Read(const std::string& key, bool* value);
   void Read(const std::string& key, std::string* value);
-  void Read(const std::string& key, absl::Duration max, absl::Duration* value);      // "30s", "1m30s", or seconds
+  void Read(const std::string& key, absl::Duration min, absl::Duration max,
+            absl::Duration* value);                                                  // "30s", "1m30s", or seconds
   void ReadBytes(const std::string& key, int64_t min, int64_t max, int64_t* value);  // 1048576, "1MiB"
   // One of `names`; returns its index, or -1 if the key is absent or wrong.
   int ReadChoice(const std::string& key, absl::Span<const std::string_view> names);

@@ -1,15 +1,26 @@
 // The devices' side of the dispatcher: what a worker is to do next. The callers' side is dispatcher.cc.
 #include <algorithm>
 #include <cstddef>
+#include <cstdio>
+#include <cstdlib>
 #include <set>
 #include <utility>
 
 #include "server/scheduler/dispatcher.h"
 
 namespace fresco {
+namespace {
+
+constexpr size_t kMaxWorkers = 64;  // the bits of DevicesOf
+
+}  // namespace
 
 int Dispatcher::AddWorker(const std::string& device) {
   MutexLock lock(&mutex_);
+  if (workers_.size() == kMaxWorkers) {
+    std::fprintf(stderr, "more than %zu devices: the configuration should have refused them\n", kMaxWorkers);
+    std::abort();
+  }
   workers_.emplace_back().device = device;
   return static_cast<int>(workers_.size()) - 1;
 }

@@ -151,10 +151,12 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"NoPort", "metrics: {address: localhost}", "metrics.address: expected host:port"},
         Mistake{"NegativeDuration", "server: {grace_period: -1s}",
                 "server.grace_period: expected a duration from 0s to 24h"},
+        Mistake{"NoTimeToRead", "scheduler: {slow_reader_limit: 0s}",
+                "scheduler.slow_reader_limit: expected a duration from 1s to 24h, like 30s or 1m30s, found '0s'"},
         Mistake{"NotADuration", "server: {grace_period: soon}", "server.grace_period: expected a duration"},
         Mistake{"NoModels", "models: []", "models: expected a list of at least one model"},
         Mistake{"ModelsNotAList", "models: demo", "models: expected a list of at least one model"},
-        Mistake{"NoPath", "models:\n  - name: a", "fresco.yaml:2: models[0].path: is missing"},
+        Mistake{"NoPath", "models:\n  - name: a", "fresco.yaml:2: models[0].path: is missing: the folder of the model"},
         Mistake{"NothingAtPath", "models:\n  - path: models/other",
                 "fresco.yaml:2: models[0].path: there is nothing at "},
         Mistake{"SameName", "models:\n  - path: models/demo\n  - {name: demo, path: weights.safetensors}",
@@ -178,6 +180,16 @@ TEST_F(ConfigTest, AllMistakesAreReportedAtOnceInTheFilesOrder) {
   EXPECT_THAT(StrCat("\n", errors),
               ::testing::MatchesRegex("\nfresco.yaml:1: scheduler.max_batch: [^\n]*\nfresco.yaml:2: log.level: [^\n]*\n"
                                       "fresco.yaml:4: server.adress: unknown setting; did you mean 'address'\\?"));
+}
+
+TEST_F(ConfigTest, MoreDevicesThanAServerCanUseAreRefused) {
+  const auto with_devices = [](int count) {
+    std::string text = "models: [{path: models/demo, devices: [cpu";
+    for (int i = 1; i < count; ++i) text += StrCat(", \"cuda:", i, "\"");
+    return text + "]}]";
+  };
+  EXPECT_TRUE(Parse(with_devices(64)).ok());
+  EXPECT_THAT(ErrorOf(with_devices(65)), HasSubstr("fresco.yaml:1: models: name 65 devices; a server can use 64"));
 }
 
 TEST_F(ConfigTest, PathsAreRelativeToTheFilesFolder) {
