@@ -13,6 +13,7 @@
 #include "pipeline/base/strings.h"
 #include "server/metrics/engine_metrics.h"
 #include "server/metrics/process_metrics.h"
+#include "server/scheduler/scheduler.h"
 
 namespace fresco {
 namespace {
@@ -21,6 +22,9 @@ using Buckets = prometheus::Histogram::BucketBoundaries;
 using Histograms = prometheus::Family<prometheus::Histogram>;
 using Counters = prometheus::Family<prometheus::Counter>;
 using Gauges = prometheus::Family<prometheus::Gauge>;
+
+constexpr RequestPriority kPriorities[] = {RequestPriority::kInteractive, RequestPriority::kStandard,
+                                           RequestPriority::kBatch};
 
 // Seconds, from a cached prompt's encoding to a long queue.
 const Buckets& DurationBuckets() {
@@ -56,6 +60,9 @@ class Metrics::Impl {
     for (const std::string& model : models) {
       images.Add({{"model", model}});
       requests.Add({{"model", model}, {"code", "OK"}});
+      saturated.Add({{"model", model}});
+      for (const RequestPriority priority : kPriorities)
+        queue_depth.Add({{"model", model}, {"priority", std::string(PriorityName(priority))}});
     }
     running.Add({});
   }
@@ -75,6 +82,9 @@ class Metrics::Impl {
   Counters& requests =
       MakeCounters(registry.get(), "fresco_requests_total", "Calls that have ended, by the code that the caller got.");
   Counters& images = MakeCounters(registry.get(), "fresco_images_total", "Images drawn.");
+  Counters& saturated = MakeCounters(registry.get(), "fresco_saturated_activations_total",
+                                     "Activations that were clamped to what their type can hold. 0: no precision of "
+                                     "this version clamps any.");
   Gauges& running = MakeGauges(registry.get(), "fresco_requests_running", "Requests that a device is working on.");
   Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
   Gauges& load_time =

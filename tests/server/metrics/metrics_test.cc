@@ -55,6 +55,17 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
                           HasSubstr("fresco_stage_duration_seconds_count{")));
 }
 
+TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
+  const std::string text = Metrics({"one", "two"}, "1").Text();
+  for (const char* model : {"one", "two"}) {
+    for (const char* priority : {"interactive", "standard", "batch"}) {
+      EXPECT_THAT(text, HasSubstr(StrCat("fresco_queue_depth{model=\"", model, "\",priority=\"", priority, "\"} 0\n")));
+    }
+    EXPECT_THAT(text, HasSubstr(StrCat("fresco_saturated_activations_total{model=\"", model, "\"} 0\n")));
+    EXPECT_THAT(text, HasSubstr(StrCat("fresco_images_total{model=\"", model, "\"} 0\n")));
+  }
+}
+
 TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   const auto script = std::make_shared<FakeScript>();
   const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
