@@ -32,10 +32,10 @@ class MappedBytes {
 };
 
 // Of this process: the counted CPU allocations and mapped bytes, or the caching allocator's on a CUDA device.
-// Thread-safe.
-MemoryUse MemoryUseOf(const at::Device& device);
+// Zeros where the device does not answer. Thread-safe.
+MemoryUse MemoryUseOf(const at::Device& device) noexcept;
 
-// The peak becomes what is allocated now.
-void ResetPeakMemory(const at::Device& device);
+// The peak becomes what is allocated now; where the device does not answer, nothing happens. Thread-safe.
+void ResetPeakMemory(const at::Device& device) noexcept;
 
 }  // namespace fresco
