@@ -26,6 +26,13 @@ bool IsThere(const fs::path& path) {
   return fs::exists(path, error);
 }
 
+absl::Status CheckFolder(const std::string& path) {
+  if (path.empty() || IsFolder(path)) return absl::OkStatus();
+  if (!IsThere(path)) return absl::NotFoundError(StrCat(path, ": no such folder"));
+  return absl::UnimplementedError(
+      StrCat(path, ": single-file checkpoints are not supported yet; give a diffusers folder"));
+}
+
 absl::StatusOr<JsonConfig> OpenIndex(const std::string& path, const std::string& base) {
   const fs::path own = fs::path(path) / kIndex;
   if (IsThere(own) || base.empty()) return JsonConfig::Open(own.string());
@@ -35,9 +42,8 @@ absl::StatusOr<JsonConfig> OpenIndex(const std::string& path, const std::string&
 }  // namespace
 
 absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& path, const std::string& base) {
-  for (const std::string& folder : {path, base}) {
-    if (!folder.empty() && !IsFolder(folder)) return absl::NotFoundError(StrCat(folder, ": no such folder"));
-  }
+  FRESCO_RETURN_IF_ERROR(CheckFolder(path));
+  FRESCO_RETURN_IF_ERROR(CheckFolder(base));
   FRESCO_ASSIGN_OR_RETURN(const JsonConfig index, OpenIndex(path, base));
   FRESCO_ASSIGN_OR_RETURN(const std::string pipeline, index.String("_class_name", std::nullopt));
   if (!absl::StartsWith(pipeline, "StableDiffusion3"))

@@ -7,11 +7,13 @@
 #include <functional>
 #include <string>
 
+#include "pipeline/base/strings.h"
 #include "tests/pipeline/engine/checkpoint_copy.h"
 
 namespace fresco {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
@@ -128,6 +130,15 @@ TEST(Load, FolderThatIsNotThere) {
   const auto engine = LoadEngine(Options("no/such/model"));
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(engine.status().message()), HasSubstr("no/such/model"));
+}
+
+TEST(Load, ASingleFileIsToldWhatToGiveInItsPlace) {
+  const std::string path = StrCat(kMedium, "/", kTransformer);
+  const auto engine = LoadEngine(Options(path));
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(engine.status().message()),
+              AllOf(HasSubstr(path), HasSubstr("single-file checkpoints are not supported yet"),
+                    HasSubstr("give a diffusers folder")));
 }
 
 TEST(Load, BaseSuppliesWhatIsMissing) {
