@@ -27,6 +27,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kFileEnding = ".safetensors";
 constexpr std::string_view kIndexEnding = ".safetensors.index.json";
 constexpr size_t kMaxIndexBytes = 64 << 20;
+constexpr size_t kHashedAtOnce = 8 << 20;  // some milliseconds
 
 bool IsIndex(std::string_view file) {
   return file.ends_with(".json");
@@ -105,21 +106,26 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
   return shards;
 }
 
-Sha256::Digest HashData(const TensorView& tensor) {
+// Of nothing in particular once `stop` is asked for.
+Sha256::Digest HashData(const TensorView& tensor, const std::stop_token& stop) {
   Sha256 hash;
-  hash.Add(std::span(tensor.data, tensor.bytes));
+  for (std::span rest(tensor.data, tensor.bytes); !rest.empty() && !stop.stop_requested();) {
+    const size_t chunk = std::min(rest.size(), kHashedAtOnce);
+    hash.Add(rest.first(chunk));
+    rest = rest.subspan(chunk);
+  }
   return hash.Finish();
 }
 
 // HashData of each, with the largest spread first so that no thread is left with one at the end.
-std::vector<Sha256::Digest> HashAll(const std::vector<TensorView>& tensors, int threads) {
+std::vector<Sha256::Digest> HashAll(const std::vector<TensorView>& tensors, int threads, const std::stop_token& stop) {
   std::vector<size_t> order(tensors.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tensors[a].bytes > tensors[b].bytes; });
   std::vector<Sha256::Digest> digests(tensors.size());
   std::atomic<size_t> next = 0;
   auto work = [&] {
-    for (size_t i = next++; i < order.size(); i = next++) digests[order[i]] = HashData(tensors[order[i]]);
+    for (size_t i = next++; i < order.size(); i = next++) digests[order[i]] = HashData(tensors[order[i]], stop);
   };
   std::vector<std::jthread> others;
   for (int i = 1; i < threads; ++i) others.emplace_back(work);
@@ -193,13 +199,14 @@ const std::string& WeightStore::PathOf(std::string_view name) const {
   return owner == owners_.end() ? path_ : owner->second->path();
 }
 
-absl::StatusOr<std::string> WeightStore::Digest(int threads) const {
+absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_token& stop) const {
   std::vector<TensorView> tensors;
   for (const auto& [name, file] : owners_) {
     FRESCO_ASSIGN_OR_RETURN(TensorView tensor, file->Find(name));
     tensors.push_back(std::move(tensor));
   }
-  const std::vector<Sha256::Digest> data = HashAll(tensors, threads);
+  const std::vector<Sha256::Digest> data = HashAll(tensors, threads, stop);
+  if (stop.stop_requested()) return absl::CancelledError(StrCat(path_, ": hashing was stopped"));
   Sha256 all;
   size_t i = 0;
   for (const auto& [name, file] : owners_) {

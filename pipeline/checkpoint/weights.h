@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,8 +46,8 @@ class WeightStore {
   // over files: SHA-256 of the concatenation, over all tensors in byte order of their names, of
   //   name '\0' dtype name '\0' shape as decimal numbers joined by ',' '\0' and the 32 bytes of SHA-256 of the data.
   // Reads everything (about 2 GB/s per thread); tensors are hashed by `threads` threads of its own. Call it when and
-  // where it does not delay anything.
-  absl::StatusOr<std::string> Digest(int threads = 1) const;
+  // where it does not delay anything. CANCELLED soon after `stop` is asked for.
+  absl::StatusOr<std::string> Digest(int threads = 1, const std::stop_token& stop = {}) const;
 
  private:
   WeightStore() = default;

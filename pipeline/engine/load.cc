@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <future>
+#include <stop_token>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -27,19 +29,36 @@ int64_t WeightBytes(const ModelInfo& info) {
   return bytes;
 }
 
+// Hashes a folder's weights on a thread of its own, as long as somebody wants to know.
+class Hashing {
+ public:
+  // `folder` must outlive it.
+  explicit Hashing(const ModelFolder& folder)
+      : digest_(std::async(std::launch::async,
+                           [&folder, stop = stop_.get_token()] { return DigestWeights(folder, 1, stop); })) {}
+  ~Hashing() { stop_.request_stop(); }  // and digest_'s destructor waits for it
+  Hashing(const Hashing&) = delete;
+  Hashing& operator=(const Hashing&) = delete;
+
+  absl::StatusOr<std::string> Result() { return digest_.get(); }
+
+ private:
+  std::stop_source stop_;
+  std::future<absl::StatusOr<std::string>> digest_;
+};
+
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(options.precision, device));
   FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(options.path, options.base));
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
-  std::future<absl::StatusOr<std::string>> digest =
-      std::async(std::launch::async, [&folder] { return DigestWeights(folder, 1); });
+  Hashing hashing(folder);
   const c10::OptionalDeviceGuard guard(device);
   const int64_t before = MemoryUseOf(at::kCPU).allocated_bytes;
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(folder, {device, precision.type}));
   const int64_t allocated = MemoryUseOf(at::kCPU).allocated_bytes - before;
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, parts, precision));
-  FRESCO_ASSIGN_OR_RETURN(info.weights_digest, digest.get());
+  FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
   MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes);

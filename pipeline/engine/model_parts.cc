@@ -71,13 +71,13 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Place
   return ModelParts{schedule, *std::move(text), std::move(transformer), std::move(vae)};
 }
 
-absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads) {
+absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads, const std::stop_token& stop) {
   Sha256 whole;
   for (const WeightedPart& part : kWeightedParts) {
     if (!folder.Has(part.name)) continue;
     FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find(part.name));
     FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, WeightStore::Open(dir, part.stem));
-    FRESCO_ASSIGN_OR_RETURN(const std::string digest, weights.Digest(threads));
+    FRESCO_ASSIGN_OR_RETURN(const std::string digest, weights.Digest(threads, stop));
     whole.Add(StrCat(part.name, " ", digest, "\n"));
   }
   const Sha256::Digest digest = whole.Finish();

@@ -1,6 +1,7 @@
 // A model's parts, loaded and checked against each other.
 #pragma once
 
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,7 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Place
 
 // "sha256:…" over the digests of all weights that the model uses, as stored (WeightStore::Digest of each component):
 // SHA-256 of "transformer sha256:…\n", "text_encoder …\n" and so on. Reads every weight file; `threads` read at a time.
-absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads);
+// CANCELLED soon after `stop` is asked for.
+absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads, const std::stop_token& stop = {});
 
 }  // namespace fresco

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <stop_token>
+
 #include "tests/pipeline/checkpoint/file_maker.h"
 
 namespace fresco {
@@ -142,6 +144,29 @@ TEST(WeightStore, DigestIsAsDefined) {
   folder.Write("s.b.safetensors", OneTensor("b", "bee"));
   folder.Write("s.safetensors.index.json", R"({"weight_map":{"a":"s.a.safetensors","b":"s.b.safetensors"}})");
   EXPECT_EQ(WeightStore::Open(folder.path(), "s")->Digest().value(), digest) << "depends on the shards";
+}
+
+TEST(WeightStore, DigestStopsWhenItIsAskedTo) {
+  TempFolder folder;
+  const WeightStore store = WeightStore::OpenFile(folder.Write("m.safetensors", OneTensor("b", "bee"))).value();
+  std::stop_source stop;
+  EXPECT_TRUE(store.Digest(1, stop.get_token()).ok());
+  stop.request_stop();
+  EXPECT_EQ(store.Digest(1, stop.get_token()).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(WeightStore, DigestIsOfEveryByteOfALargeTensor) {
+  TempFolder folder;
+  const auto digest = [&](const std::string& data) {
+    return WeightStore::OpenFile(folder.Write("m.safetensors", OneTensor("b", data))).value().Digest().value();
+  };
+  std::string data((20 << 20) + 3, 'x');
+  const std::string whole = digest(data);
+  for (const size_t at : {size_t{0}, size_t{8} << 20, data.size() - 1}) {
+    std::string changed = data;
+    changed[at] = 'y';
+    EXPECT_NE(digest(changed), whole) << at;
+  }
 }
 
 TEST(WeightStore, DigestTellsChangesApart) {
