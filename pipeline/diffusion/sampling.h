@@ -1,5 +1,5 @@
 // The arithmetic between two forwards: noise, guidance, and the Euler step, with the roundings that diffusers makes in
-// each type (facts/sd35.md, "Sampling").
+// each type (docs/facts/sd35.md, "Sampling").
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// The flow-match Euler schedule: which noise levels an image passes through (facts/sd35.md, "Sampling"; after
+// The flow-match Euler schedule: which noise levels an image passes through (docs/facts/sd35.md, "Sampling"; after
 // diffusers' FlowMatchEulerDiscreteScheduler). Pure arithmetic, no torch.
 #pragma once
 

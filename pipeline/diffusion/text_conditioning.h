@@ -1,5 +1,5 @@
 // From the words of a prompt to what the transformer is told: three tokenizers and encoders, joined as Stable Diffusion
-// 3 joins them (facts/sd35.md, "Text"; diffusers' StableDiffusion3Pipeline.encode_prompt).
+// 3 joins them (docs/facts/sd35.md, "Text"; diffusers' StableDiffusion3Pipeline.encode_prompt).
 #pragma once
 
 #include <ATen/core/Tensor.h>

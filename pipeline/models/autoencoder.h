@@ -1,4 +1,4 @@
-// The variational autoencoder between images and latents, as diffusers' AutoencoderKL computes it; facts/sd35.md, VAE.
+// The variational autoencoder between images and latents, as diffusers' AutoencoderKL has it; docs/facts/sd35.md, VAE.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// CLIP text encoders (CLIP-L and CLIP-G), as transformers' CLIPTextModelWithProjection computes them; facts/sd35.md,
-// Text.
+// CLIP text encoders (CLIP-L and CLIP-G), as transformers' CLIPTextModelWithProjection computes them;
+// docs/facts/sd35.md, Text.
 #pragma once
 
 #include <ATen/core/Tensor.h>

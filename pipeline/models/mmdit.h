@@ -1,5 +1,5 @@
 // The transformer of Stable Diffusion 3 and 3.5 (MMDiT, MMDiT-X), as diffusers' SD3Transformer2DModel computes it;
-// facts/sd35.md, Transformer.
+// docs/facts/sd35.md, Transformer.
 #pragma once
 
 #include <ATen/core/Tensor.h>

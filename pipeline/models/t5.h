@@ -1,4 +1,4 @@
-// T5 v1.1 encoder (gated GELU), as transformers' T5EncoderModel computes it; facts/sd35.md, Text.
+// T5 v1.1 encoder (gated GELU), as transformers' T5EncoderModel computes it; docs/facts/sd35.md, Text.
 #pragma once
 
 #include <ATen/core/Tensor.h>

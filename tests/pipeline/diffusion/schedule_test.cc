@@ -55,7 +55,7 @@ TEST_F(ScheduleReference, EverySigmaAndTimestepIsDiffusersBitForBit) {
 }
 
 TEST(Schedule, ShiftIsAppliedTwice) {
-  // facts/sd35.md: the last sigma that is not zero, at shift 3, is 3s / (1 + 2s) of s = 0.003 / 1.002.
+  // docs/facts/sd35.md: the last sigma that is not zero, at shift 3, is 3s / (1 + 2s) of s = 0.003 / 1.002.
   const Schedule schedule = MakeSchedule({1000, 3.0}, 28);
   const double once = 0.003 / 1.002;
   EXPECT_NEAR(schedule.sigmas[27], 3 * once / (1 + 2 * once), 1e-7);
