@@ -24,6 +24,7 @@
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/mmdit.h"
+#include "pipeline/tool/json_print.h"
 #include "pipeline/tool/presets.h"
 
 namespace fresco {
@@ -146,7 +147,7 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
                                            {"steps_measured", options.steps},
                                            {"weight_bytes", measured.weight_bytes},
                                            {"peak_memory_bytes", measured.peak_memory_bytes}};
-    std::printf("%s\n", report.dump().c_str());
+    PrintJson(report);
     return;
   }
   constexpr double kMiB = 1 << 20;

@@ -14,6 +14,7 @@
 #include "pipeline/engine/model_folder.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/models/mmdit_config.h"
+#include "pipeline/tool/json_print.h"
 
 namespace fresco {
 namespace {
@@ -94,7 +95,7 @@ absl::Status RunInspect(const ModelOptions& options) {
     parts.push_back(std::move(part));
   }
   if (options.json) {
-    std::printf("%s\n", ToJson(ArchitectureName(config), parts, options.device).dump().c_str());
+    PrintJson(ToJson(ArchitectureName(config), parts, options.device));
   } else {
     PrintTable(ArchitectureName(config), parts);
   }

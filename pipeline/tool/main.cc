@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
 
 #include "pipeline/tool/bench.h"
@@ -151,5 +152,12 @@ class Program {
 }  // namespace fresco
 
 int main(int argc, char** argv) {
-  return fresco::Program().Run(argc, argv);
+  try {
+    return fresco::Program().Run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "fresco-model: %s\n", error.what());
+  } catch (...) {
+    std::fprintf(stderr, "fresco-model: an exception of an unknown type\n");
+  }
+  return fresco::kFailed;
 }
