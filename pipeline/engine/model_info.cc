@@ -14,16 +14,16 @@ namespace fresco {
 namespace {
 
 // Sizes, limits and defaults that follow from the weights.
-ModelInfo InfoOf(const ModelParts& parts) {
-  const MmditConfig& transformer = parts.transformer.config();
+ModelInfo InfoOf(const ModelShape& shape) {
+  const MmditConfig& transformer = shape.transformer;
   ModelInfo info;
   info.architecture = ArchitectureName(transformer);
-  info.size_multiple = parts.size_multiple();
+  info.size_multiple = static_cast<int>(shape.vae.downscale() * transformer.patch_size);
   info.max_size = static_cast<int>(transformer.pos_embed_max_size) * info.size_multiple;
-  const int made_for = static_cast<int>(transformer.sample_size * parts.vae.config().downscale());
+  const int made_for = static_cast<int>(transformer.sample_size * shape.vae.downscale());
   info.default_width = info.default_height =
       std::clamp(made_for / info.size_multiple * info.size_multiple, info.size_multiple, info.max_size);
-  if (!parts.text.has_t5()) info.max_sequence_length_limit = 0;
+  if (!shape.has_t5) info.max_sequence_length_limit = 0;
   return info;
 }
 
@@ -45,18 +45,35 @@ absl::Status ApplyDefaults(const ModelDefaults& defaults, const std::string& pat
 
 }  // namespace
 
-absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelParts& parts,
+absl::StatusOr<ModelShape> ReadModelShape(const ModelFolder& folder) {
+  ModelShape shape;
+  FRESCO_ASSIGN_OR_RETURN(const std::string transformer, folder.Find("transformer"));
+  FRESCO_ASSIGN_OR_RETURN(const std::string vae, folder.Find("vae"));
+  FRESCO_ASSIGN_OR_RETURN(shape.transformer, ReadMmditConfig(transformer));
+  FRESCO_ASSIGN_OR_RETURN(shape.vae, ReadAutoencoderConfig(vae));
+  shape.has_t5 = folder.Has("text_encoder_3");
+  return shape;
+}
+
+absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelShape& shape,
                                         const Precision& precision) {
   const std::string path = options.path + "/fresco.yaml";
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(path));
-  ModelInfo info = InfoOf(parts);
+  ModelInfo info = InfoOf(shape);
   FRESCO_RETURN_IF_ERROR(ApplyDefaults(defaults, path, &info));
   info.name = options.name;
   info.device = options.device;
   info.precision = precision.name;
-  info.components = parts.Components(precision.name);
   if (!precision.reason.empty()) info.notes.push_back(precision.reason);
-  if (!parts.text.has_t5()) info.notes.emplace_back("no T5: its tokens are zeros");
+  if (!shape.has_t5) info.notes.emplace_back("no T5: its tokens are zeros");
+  return info;
+}
+
+absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelParts& parts,
+                                        const Precision& precision) {
+  const ModelShape shape = {parts.transformer.config(), parts.vae.config(), parts.text.has_t5()};
+  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, shape, precision));
+  info.components = parts.Components(precision.name);
   return info;
 }
 

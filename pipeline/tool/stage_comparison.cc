@@ -7,6 +7,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,6 +21,7 @@
 namespace fresco {
 namespace {
 
+constexpr double kNoValue = std::numeric_limits<double>::quiet_NaN();
 constexpr double kNothingAlike = std::numeric_limits<double>::infinity();
 
 absl::StatusOr<at::ScalarType> TypeOf(DType dtype) {
@@ -69,6 +71,7 @@ bool IsExact(std::string_view stage) {
 }  // namespace
 
 bool StageDifference::ok() const {
+  if (measure == Measure::kNone) return false;
   return measure == Measure::kPsnr ? value >= limit : value <= limit;
 }
 
@@ -114,11 +117,41 @@ void StageComparison::Add(const std::string& stage, StageDifference::Measure mea
 
 void StageComparison::Add(const std::string& stage, const at::Tensor& ours) {
   const auto theirs = Reference(stage);
-  if (!theirs.ok()) return;
-  if (IsExact(stage)) {
+  if (!theirs.ok()) {
+    Add(stage, StageDifference::Measure::kNone, kNoValue);
+  } else if (IsExact(stage)) {
     Add(stage, StageDifference::Measure::kExact, ShareThatDiffers(ours, *theirs));
   } else {
     Add(stage, StageDifference::Measure::kRelative, RelativeDifference(ours, *theirs));
+  }
+}
+
+std::vector<std::string> StageComparison::ExpectedStages() const {
+  std::vector<std::string> stages = {
+      "sigmas",     "timesteps", "noise",           "transformer.patches", "transformer.temb", "transformer.context",
+      "velocity.0", "latents.1", "vae.encode.mean", "vae.encode.logvar",   "vae.decode.output"};
+  for (const char* side : {"positive.", "negative."}) {
+    if (side[0] == 'n' && !(spec_.guidance_scale > 1)) continue;
+    for (const char* stage : {"clip_l.ids", "clip_l.hidden", "clip_l.pooled", "clip_g.ids", "clip_g.hidden",
+                              "clip_g.pooled", "prompt_embeds", "pooled"})
+      stages.push_back(StrCat(side, stage));
+    if (!parts_.text.has_t5()) continue;
+    for (const char* stage : {"t5.ids", "t5.hidden"}) stages.push_back(StrCat(side, stage));
+  }
+  const int64_t layers = parts_.transformer.config().num_layers;
+  for (int64_t i = 0; i < layers; ++i) {
+    stages.push_back(StrCat("transformer.block.", i, ".image"));
+    if (i + 1 < layers) stages.push_back(StrCat("transformer.block.", i, ".context"));
+  }
+  for (const char* stage : {"transformer.norm_out", "transformer.output", "image"}) stages.emplace_back(stage);
+  return stages;
+}
+
+void StageComparison::AddUncompared() {
+  for (const std::string& stage : ExpectedStages()) {
+    const bool known = std::any_of(differences_.begin(), differences_.end(),
+                                   [&](const StageDifference& difference) { return difference.stage == stage; });
+    if (!known) Add(stage, StageDifference::Measure::kNone, kNoValue);
   }
 }
 

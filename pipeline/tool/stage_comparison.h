@@ -22,13 +22,14 @@ struct StageDifference {
     kExact,     // share of values that differ; the limit is 0
     kRelative,  // root mean square of the difference over that of the reference; small is good
     kPsnr,      // dB; large is good
+    kNone,      // not compared, since one of the two sides lacks the stage: never good
   };
   std::string stage;
   Measure measure = Measure::kRelative;
   double value = 0;
   double limit = 0;
 
-  bool ok() const;  // false for NaN
+  bool ok() const;  // false for NaN and kNone
 };
 
 // Compares one model with one file of stages. Each stage is computed from the reference's inputs to it, so that a
@@ -46,6 +47,9 @@ class StageComparison {
   // The whole way, by `engine` over the same parts.
   absl::Status CompareImage(Engine& engine);
 
+  // After all of them: every stage that a model like this has and that was not compared becomes a difference.
+  void AddUncompared();
+
   const std::vector<StageDifference>& differences() const { return differences_; }
 
  private:
@@ -54,7 +58,8 @@ class StageComparison {
   // Negative and positive one above the other, or the positive alone.
   absl::StatusOr<at::Tensor> BothSides(std::string_view stage) const;
   absl::Status CompareSide(const std::string& side, const PromptKey& key);
-  // A stage that the reference does not have is passed over.
+  std::vector<std::string> ExpectedStages() const;
+  // A stage that the reference does not have is a difference too.
   void Add(const std::string& stage, const at::Tensor& ours);
   void Add(const std::string& stage, StageDifference::Measure measure, double value);
 

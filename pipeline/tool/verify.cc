@@ -15,10 +15,13 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
+#include "pipeline/engine/model_folder.h"
 #include "pipeline/engine/model_info.h"
+#include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/diffusers.h"
 #include "pipeline/tool/draw.h"
+#include "pipeline/tool/json_print.h"
 #include "pipeline/tool/stage_comparison.h"
 
 namespace fresco {
@@ -55,19 +58,34 @@ struct Loaded {
   std::unique_ptr<DiffusionEngine> engine;
 };
 
-absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const Precision& precision, const at::Device& device) {
-  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(folder, {device, precision.type}));
+LoadOptions LoadOptionsOf(const ModelOptions& model) {
   LoadOptions options;
   options.name = options.path = model.model;
   options.device = model.device;
-  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, parts, precision));
+  return options;
+}
+
+// The request in full and checked, from the configs alone.
+absl::StatusOr<ImageSpec> ReadRequest(const ModelOptions& model, const ModelFolder& folder, const DrawOptions& draw,
+                                      const Precision& precision) {
+  FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(folder));
+  FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptionsOf(model), shape, precision));
+  ImageSpec spec = RequestOf(draw, info);
+  FRESCO_RETURN_IF_ERROR(CheckSpec(info, /*max_clip_skip=*/0, spec));
+  return spec;
+}
+
+absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const ModelFolder& folder, const Precision& precision,
+                                 const at::Device& device) {
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(folder, {device, precision.type}));
+  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(LoadOptionsOf(model), parts, precision));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), parts, MappedBytes(), kPromptCacheBytes);
   return Loaded{std::move(parts), std::move(engine)};
 }
 
 std::string Shown(const StageDifference& difference) {
   char text[32];
+  if (difference.measure == StageDifference::Measure::kNone) return "-";
   const bool psnr = difference.measure == StageDifference::Measure::kPsnr;
   std::snprintf(text, sizeof(text), psnr ? "%.1f dB" : "%.2e", difference.value);
   return difference.value == 0 && !psnr ? "equal" : text;
@@ -75,44 +93,62 @@ std::string Shown(const StageDifference& difference) {
 
 std::string ShownLimit(const StageDifference& difference) {
   char text[32];
+  if (difference.measure == StageDifference::Measure::kNone) return "-";
   if (difference.measure == StageDifference::Measure::kExact) return "equal";
   std::snprintf(text, sizeof(text), difference.measure == StageDifference::Measure::kPsnr ? ">= %.0f dB" : "<= %.0e",
                 difference.limit);
   return text;
 }
 
+const char* Verdict(const StageDifference& difference) {
+  if (difference.measure == StageDifference::Measure::kNone) return "  <- not compared";
+  return difference.ok() ? "" : "  <- differs";
+}
+
+const char* Name(StageDifference::Measure measure) {
+  switch (measure) {
+    case StageDifference::Measure::kExact:
+      return "exact";
+    case StageDifference::Measure::kRelative:
+      return "relative";
+    case StageDifference::Measure::kPsnr:
+      return "psnr";
+    case StageDifference::Measure::kNone:
+      break;
+  }
+  return "none";
+}
+
 void PrintTable(const std::vector<StageDifference>& differences, size_t wrong) {
   std::printf("%-32s %12s %12s\n", "stage", "difference", "limit");
   for (const StageDifference& difference : differences) {
     std::printf("%-32s %12s %12s%s\n", difference.stage.c_str(), Shown(difference).c_str(),
-                ShownLimit(difference).c_str(), difference.ok() ? "" : "  <- differs");
+                ShownLimit(difference).c_str(), Verdict(difference));
   }
   if (wrong == 0) {
     std::printf("\nequal to diffusers in all %zu stages\n", differences.size());
   } else {
-    std::printf("\n%zu of %zu stages differ from diffusers; the first is where to look\n", wrong, differences.size());
+    std::printf("\n%zu of %zu stages differ from diffusers or were not compared; the first is where to look\n", wrong,
+                differences.size());
   }
 }
 
-void PrintJson(const std::vector<StageDifference>& differences, size_t wrong) {
+void PrintReport(const std::vector<StageDifference>& differences, size_t wrong) {
   nlohmann::ordered_json report = {{"equal", wrong == 0}, {"stages", nlohmann::ordered_json::array()}};
   for (const StageDifference& difference : differences) {
-    const bool psnr = difference.measure == StageDifference::Measure::kPsnr;
     report["stages"].push_back({{"stage", difference.stage},
-                                {"measure", psnr                                                     ? "psnr"
-                                            : difference.measure == StageDifference::Measure::kExact ? "exact"
-                                                                                                     : "relative"},
-                                {"value", difference.value},  // null where it is infinite
+                                {"measure", Name(difference.measure)},
+                                {"value", difference.value},  // null where it is infinite or there is none
                                 {"limit", difference.limit},
                                 {"ok", difference.ok()}});
   }
-  std::printf("%s\n", report.dump().c_str());
+  PrintJson(report);
 }
 
 absl::StatusOr<bool> Report(const std::vector<StageDifference>& differences, bool json) {
   const auto wrong = static_cast<size_t>(std::count_if(
       differences.begin(), differences.end(), [](const StageDifference& difference) { return !difference.ok(); }));
-  json ? PrintJson(differences, wrong) : PrintTable(differences, wrong);
+  json ? PrintReport(differences, wrong) : PrintTable(differences, wrong);
   return wrong == 0;
 }
 
@@ -127,12 +163,13 @@ absl::StatusOr<bool> Compare(const ModelOptions& model, const DrawOptions& draw,
   FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(options.precision, device));
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
-  FRESCO_ASSIGN_OR_RETURN(const Loaded loaded, LoadModel(model, precision, device));
-  const ImageSpec spec = RequestOf(draw, loaded.engine->info());
-  FRESCO_RETURN_IF_ERROR(loaded.engine->Validate(spec));
+  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
+  FRESCO_ASSIGN_OR_RETURN(const ImageSpec spec, ReadRequest(model, folder, draw, precision));
+  // One after the other: the model need not fit into memory twice.
   FRESCO_ASSIGN_OR_RETURN(
       auto reference,
       RunDiffusers({PythonOf(options), model.model, model.base, options.precision, model.threads}, spec));
+  FRESCO_ASSIGN_OR_RETURN(const Loaded loaded, LoadModel(model, folder, precision, device));
   const Limits limits = LimitsOf(precision);
   StageComparison comparison(loaded.parts, std::move(reference), spec, limits.relative, limits.psnr);
   FRESCO_RETURN_IF_ERROR(comparison.CompareTexts());
@@ -140,6 +177,7 @@ absl::StatusOr<bool> Compare(const ModelOptions& model, const DrawOptions& draw,
   FRESCO_RETURN_IF_ERROR(comparison.CompareTransformer());
   FRESCO_RETURN_IF_ERROR(comparison.CompareAutoencoder());
   FRESCO_RETURN_IF_ERROR(comparison.CompareImage(*loaded.engine));
+  comparison.AddUncompared();
   return Report(comparison.differences(), model.json);
 }
 
