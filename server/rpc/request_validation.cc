@@ -38,11 +38,15 @@ class Checker {
   void Require(bool right, const std::string& field, const std::string& description) {
     if (!right) Add(field, description);
   }
-  // `value`, or `fallback` where it is 0 (left out).
+  // `value`, or `fallback`, which may not be beyond `max` either, where it is 0 (left out).
   int Ranged(const std::string& field, int value, int fallback, int min, int max) {
     Require(value == 0 || (value >= min && value <= max), field,
             StrCat("must be from ", min, " to ", max, ", got ", value));
-    return value == 0 ? fallback : value;
+    if (value != 0 || fallback <= max) return value == 0 ? fallback : value;
+    warnings_.push_back(
+        {Warning::Kind::kValueClamped, field,
+         StrCat(field, " is ", max, " here, the most that this server draws; the model's default is ", fallback)});
+    return max;
   }
   void Prompt(const std::string& field, const std::string& text, int max_bytes) {
     Require(text.size() <= static_cast<size_t>(max_bytes), field,
@@ -50,13 +54,17 @@ class Checker {
     Require(IsUtf8(text), field, "must be UTF-8");
   }
   std::vector<FieldViolation>& violations() { return violations_; }
+  const std::vector<Warning>& warnings() const { return warnings_; }
 
  private:
   std::vector<FieldViolation> violations_;
+  std::vector<Warning> warnings_;
 };
 
 int CheckSide(Checker* check, const std::string& field, int value, int fallback, int max, int multiple) {
-  const int side = check->Ranged(field, value, fallback, multiple, max);
+  const int most = max - max % multiple;
+  check->Require(most > 0, field, StrCat("cannot be a multiple of ", multiple, ": this server draws at most ", max));
+  const int side = check->Ranged(field, value, fallback, multiple, most);
   check->Require(side % multiple == 0, field, StrCat("must be a multiple of ", multiple, ", got ", side));
   return side;
 }
@@ -168,6 +176,7 @@ GenerationRequest Check(Checker* check, const v1::GenerateRequest& request, cons
   result.id = request.request_id().empty() ? absl::StrFormat("%016x", random()) : request.request_id();
   spec.seed = request.has_seed() ? request.seed() : random() & 0xffffffff;
   result.images = Repeat(spec, count);
+  result.warnings = check->warnings();
   return result;
 }
 
@@ -234,6 +243,7 @@ absl::StatusOr<GenerationRequest> ValidateCreateImage(const v1::CreateImageReque
   const v1::GenerateRequest generate = FromCreateImage(request, &check);
   GenerationRequest result = Check(&check, generate, engine, limits, random);
   for (FieldViolation& violation : check.violations()) violation.field = CreateImageField(violation.field);
+  for (Warning& warning : result.warnings) warning.field = CreateImageField(warning.field);
   FRESCO_RETURN_IF_ERROR(InvalidRequest(check.violations()));
   return result;
 }

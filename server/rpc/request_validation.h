@@ -18,6 +18,7 @@ namespace fresco {
 // 64 random bits per call. Thread-safe.
 using RandomSource = std::function<uint64_t()>;
 
+// A default that is beyond the limits is clamped to them, with a warning in the request.
 // INVALID_ARGUMENT (violations.h) names every bad field. Tenant and deadline are left to the caller. An absent seed is
 // drawn below 2^32 (all that the noise uses, and exact in every JSON parser); image k gets seed + k modulo 2^64. An
 // absent id is made.

@@ -50,7 +50,9 @@ RequestState::RequestState(GenerationRequest request, int64_t sequence, absl::Ti
       received_(received),
       batch_keys_(std::move(batch_keys)),
       channel_(std::make_shared<EventChannel>(channel_bytes)),
-      output_(channel_, clock) {}
+      output_(channel_, clock) {
+  costs_.warnings = request_.warnings;
+}
 
 void RequestState::AskToEnd(const absl::Status& reason) {
   MutexLock lock(&mutex_);

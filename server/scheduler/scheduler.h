@@ -35,8 +35,9 @@ struct GenerationRequest {
   RequestPriority priority = RequestPriority::kStandard;
   absl::Time deadline = absl::InfiniteFuture();
   int preview_every = 0;
-  int preview_max_side = 512;  // pixels
-  EncodeOptions encode;        // metadata of the request; the scheduler adds each image's own (seed, provenance)
+  int preview_max_side = 512;     // pixels
+  EncodeOptions encode;           // metadata of the request; the scheduler adds each image's own (seed, provenance)
+  std::vector<Warning> warnings;  // about the request itself; its completed event says them with the images' own
 };
 
 struct SchedulerOptions {
@@ -98,6 +99,9 @@ class Scheduler {
   // Ends a request with `reason` (OK: CANCELLED), at once if it waits, at the next step boundary if it runs; NOT_FOUND
   // if this tenant has none of that id.
   absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
+  // The same for the request whose events go to `channel`, and for no other: an id is free again once its request has
+  // ended, though its events may still be unread.
+  absl::Status Cancel(const EventChannel& channel, const absl::Status& reason);
 
   // From now on Submit refuses. Returns true when nothing is left, false at `deadline`.
   bool Drain(absl::Time deadline);

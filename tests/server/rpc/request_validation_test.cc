@@ -78,6 +78,39 @@ TEST_F(RequestValidationTest, WhatIsLeftOutGetsTheModelsDefaults) {
   EXPECT_EQ(request->encode.quality, 90);
 }
 
+TEST_F(RequestValidationTest, DefaultsBeyondTheServersLimitsAreClampedWithAWarning) {
+  ModelInfo info = Info();
+  info.default_width = 1024;
+  info.default_height = 1024;
+  info.default_steps = 28;
+  info.max_size = 1440;
+  const FakeEngine large(info, std::make_shared<FakeScript>(), nullptr);
+  limits_.max_width = 100;  // of which 96 is a multiple
+  const auto request = ValidateGenerate(v1::GenerateRequest(), large, limits_, [] { return 1; });
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->images[0].width, 96);
+  EXPECT_EQ(request->images[0].height, 128);
+  EXPECT_EQ(request->images[0].steps, 20);
+  std::vector<std::string> fields;
+  for (const Warning& warning : request->warnings) {
+    EXPECT_EQ(warning.kind, Warning::Kind::kValueClamped);
+    fields.push_back(warning.field);
+  }
+  EXPECT_THAT(fields, ElementsAre("width", "height", "steps"));
+  EXPECT_EQ(request->warnings[0].message,
+            "width is 96 here, the most that this server draws; the model's default is 1024");
+  v1::GenerateRequest asked;
+  asked.set_width(64);
+  asked.set_height(64);
+  asked.set_steps(20);
+  EXPECT_THAT(ValidateGenerate(asked, large, limits_, [] { return 1; })->warnings, ::testing::IsEmpty());
+}
+
+TEST_F(RequestValidationTest, LimitsBelowTheModelsSmallestSizeAreSaid) {
+  limits_.max_width = 15;
+  EXPECT_THAT(BadFields(v1::GenerateRequest()), ::testing::Contains("width"));
+}
+
 TEST_F(RequestValidationTest, EveryFieldArrives) {
   v1::GenerateRequest wire;
   wire.set_prompt("a");
