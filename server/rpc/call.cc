@@ -21,11 +21,11 @@ Call::Call(std::string method, const RpcDependencies& environment, grpc::Callbac
 
 absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   model_ = model;
-  FRESCO_ASSIGN_OR_RETURN(tenant_, AuthenticateCaller(*context_));
+  FRESCO_ASSIGN_OR_RETURN(const std::string tenant, AuthenticateCaller(*context_));
   FRESCO_ASSIGN_OR_RETURN(const Engine* engine, environment_.models->Find(model));
   model_ = engine->info().name;
   FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(*engine));
-  request.tenant = tenant_;
+  request.tenant = tenant;
   request.deadline = DeadlineOf(*context_);
   id_ = request.id;
   request_ = request;
@@ -39,8 +39,8 @@ absl::Status Call::Abandon() {
   const absl::Status reason = late ? absl::DeadlineExceededError("the caller's deadline has passed")
                                    : absl::CancelledError("the caller has gone");
   channel_->Close();
-  // NOT_FOUND: it has ended by itself meanwhile, which is as good.
-  environment_.scheduler->Cancel(tenant_, id_, reason).IgnoreError();
+  // By its channel: another request may have its id by now. NOT_FOUND: it has ended by itself, which is as good.
+  environment_.scheduler->Cancel(*channel_, reason).IgnoreError();
   return reason;
 }
 

@@ -47,7 +47,7 @@ class Call {
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;
-  std::string tenant_, id_, model_;  // set by Submit
+  std::string id_, model_;  // set by Submit
   std::optional<GenerationRequest> request_;
   std::shared_ptr<EventChannel> channel_;
 };

@@ -116,13 +116,30 @@ absl::Status Dispatcher::Cancel(const std::string& tenant, const std::string& id
     if (found == requests_.end()) {
       return absl::NotFoundError(absl::StrCat("no request with the id '", id, "' is waiting or running"));
     }
-    found->second->AskToEnd(reason.ok() ? absl::CancelledError("the request was cancelled") : reason);
-    DropEnding(clock_->Now(), &followups);
-    UpdatePositions(&followups);
-    changed_.NotifyAll();
+    Cancel(found->second.get(), reason, &followups);
   }
   Follow(followups);
   return absl::OkStatus();
+}
+
+absl::Status Dispatcher::Cancel(const EventChannel& channel, const absl::Status& reason) {
+  Followups followups;
+  {
+    MutexLock lock(&mutex_);
+    const auto found = std::find_if(requests_.begin(), requests_.end(),
+                                    [&](const auto& entry) { return entry.second->channel().get() == &channel; });
+    if (found == requests_.end()) return absl::NotFoundError("the request has ended");
+    Cancel(found->second.get(), reason, &followups);
+  }
+  Follow(followups);
+  return absl::OkStatus();
+}
+
+void Dispatcher::Cancel(RequestState* request, const absl::Status& reason, Followups* followups) {
+  request->AskToEnd(reason.ok() ? absl::CancelledError("the request was cancelled") : reason);
+  DropEnding(clock_->Now(), followups);
+  UpdatePositions(followups);
+  changed_.NotifyAll();
 }
 
 void Dispatcher::Release(const RequestPtr& request) {

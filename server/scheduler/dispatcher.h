@@ -1,6 +1,11 @@
 // Where requests and devices meet: the queue, the table of all requests that have not ended, and what each device is to
 // do. One lock guards it, which is held for bookkeeping alone: engine calls, encoding, channel writes and the observer
 // happen outside, in the order in which their causes happened inside (ordered_calls.h).
+//
+// Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
+// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices' or the
+// step times'. A reactor's and the dispatcher's are never held together: callbacks happen without either, and so do
+// Submit and Cancel.
 #pragma once
 
 #include <cstdint>
@@ -52,11 +57,12 @@ class Dispatcher {
   // For callers, as the Scheduler says.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
   absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
+  absl::Status Cancel(const EventChannel& channel, const absl::Status& reason);
   bool Drain(absl::Time deadline);
   SchedulerSnapshot Snapshot() const;
 
   // For the owner of the threads. Stop ends all requests with UNAVAILABLE; the workers and the timer then return.
-  int AddWorker(const std::string& device);  // its number
+  int AddWorker(const std::string& device);  // its number, below 64
   void AddLoad(int worker, LoadTask task);
   void Stop();
 
@@ -111,6 +117,7 @@ class Dispatcher {
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Status Admit(const GenerationRequest& request) const FRESCO_REQUIRES(mutex_);
   void Enqueue(RequestPtr request) FRESCO_REQUIRES(mutex_);
+  void Cancel(RequestState* request, const absl::Status& reason, Followups* followups) FRESCO_REQUIRES(mutex_);
   void End(const RequestPtr& request) FRESCO_EXCLUDES(mutex_);
   void Follow(const Followups& followups) FRESCO_EXCLUDES(mutex_);
 

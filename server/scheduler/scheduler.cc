@@ -94,6 +94,10 @@ absl::Status Scheduler::Cancel(const std::string& tenant, const std::string& id,
   return impl_->dispatcher()->Cancel(tenant, id, reason);
 }
 
+absl::Status Scheduler::Cancel(const EventChannel& channel, const absl::Status& reason) {
+  return impl_->dispatcher()->Cancel(channel, reason);
+}
+
 bool Scheduler::Drain(absl::Time deadline) {
   return impl_->dispatcher()->Drain(deadline);
 }

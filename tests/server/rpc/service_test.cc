@@ -165,6 +165,19 @@ TEST_F(ServiceTest, CompletedSaysHowItWent) {
   EXPECT_EQ(completed.warnings(0).field(), "prompt");
 }
 
+TEST_F(ServiceTest, CompletedSaysWhatTheServersLimitsHaveClamped) {
+  Options options;
+  options.rpc.limits.max_steps = 3;
+  Start(options);
+  const Drawn drawn = Generate(Request("a cat"));
+  ASSERT_TRUE(drawn.status.ok()) << drawn.status.error_message();
+  EXPECT_EQ(drawn.chunks().front().provenance().steps(), 3);
+  const v1::Completed& completed = drawn.events.back().completed();
+  ASSERT_EQ(completed.warnings_size(), 1);
+  EXPECT_EQ(completed.warnings(0).kind(), v1::Warning::VALUE_CLAMPED);
+  EXPECT_EQ(completed.warnings(0).field(), "steps");
+}
+
 TEST_F(ServiceTest, BadFieldsAreAllNamedInTheStatusDetails) {
   Start();
   v1::GenerateRequest request = Request("a cat");
@@ -300,6 +313,32 @@ TEST_F(ServiceTest, ACallerWhoLeavesIsNotDrawnFor) {
   }
   EXPECT_EQ(steps_of_a, 1u);
   EXPECT_EQ(call.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+// An id is free once its request is drawn, though its caller has not read the picture.
+TEST_F(ServiceTest, ACallerWhoLeavesTakesNobodyElsesRequestOfTheSameIdAlong) {
+  Options options;
+  // More than gRPC's windows hold.
+  options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  Start(options);
+  v1::GenerateRequest request = Request("a");
+  request.set_request_id("x");
+  OpenCall first(stub_.get(), request);
+  EXPECT_TRUE(first.Next().has_queued());
+  v1::GetStatusResponse status;
+  do {
+    grpc::ClientContext context;
+    ASSERT_TRUE(operations_->GetStatus(&context, {}, &status).ok());
+  } while (status.requests_size() > 0);
+  script_->step_gate()->Close();
+  OpenCall second(stub_.get(), request);
+  script_->step_gate()->AwaitBlocked();
+  first.Hangup();
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  script_->step_gate()->Open();
+  const Drawn drawn = second.Rest();
+  EXPECT_TRUE(drawn.status.ok()) << drawn.status.error_message();
+  EXPECT_EQ(drawn.images().size(), 1u);
 }
 
 TEST_F(ServiceTest, ADeadlineEndsTheCall) {
