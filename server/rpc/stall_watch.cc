@@ -1,19 +1,26 @@
 #include "server/rpc/stall_watch.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace fresco {
+namespace {
+
+// Below, a timer without anything to watch would do nothing but fire.
+constexpr absl::Duration kShortest = absl::Milliseconds(1);
+
+}  // namespace
 
 std::shared_ptr<StallWatch> StallWatch::Start(absl::Duration limit, const Clock* clock,
                                               std::function<void()> on_stall) {
   auto watch = std::make_shared<StallWatch>(limit, clock, std::move(on_stall));
   MutexLock lock(&watch->mutex_);
-  watch->Arm(clock->Now() + limit);
+  watch->Arm(clock->Now() + watch->limit_);
   return watch;
 }
 
 StallWatch::StallWatch(absl::Duration limit, const Clock* clock, std::function<void()> on_stall)
-    : limit_(limit), clock_(clock), on_stall_(std::move(on_stall)) {}
+    : limit_(std::max(limit, kShortest)), clock_(clock), on_stall_(std::move(on_stall)) {}
 
 void StallWatch::WriteStarted() {
   MutexLock lock(&mutex_);
@@ -45,7 +52,7 @@ void StallWatch::Fire() {
   if (stopped_) return;
   const absl::Time now = clock_->Now();
   const absl::Time due = writing_since_.value_or(now) + limit_;
-  if (due > now) {
+  if (due > now || !writing_since_.has_value()) {
     Arm(due);
     return;
   }

@@ -17,7 +17,8 @@ namespace fresco {
 // Thread-safe. Held by shared_ptr, since its timer may outlive the call for a moment.
 class StallWatch : public std::enable_shared_from_this<StallWatch> {
  public:
-  // `on_stall` is called at most once, when a write has lasted for `limit`; it must not call back into the watch.
+  // `on_stall` is called at most once, when a write has lasted for `limit` (at least a millisecond); it must not call
+  // back into the watch.
   static std::shared_ptr<StallWatch> Start(absl::Duration limit, const Clock* clock, std::function<void()> on_stall);
   StallWatch(absl::Duration limit, const Clock* clock, std::function<void()> on_stall);
 
