@@ -21,13 +21,13 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
 
   void Start(const v1::CreateImageRequest& request) {
     format_ = request.output_format().empty() ? "png" : request.output_format();
-    absl::Status status;
+    // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
+    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
+      return ValidateCreateImage(request, engine, options_.limits, environment_.random);
+    });
     EventChannel* channel;
     {
-      MutexLock lock(&mutex_);
-      status = call_.Submit(request.model(), [&](const Engine& engine) {
-        return ValidateCreateImage(request, engine, options_.limits, environment_.random);
-      });
+      MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
       channel = call_.channel();
     }
     if (channel == nullptr) {

@@ -23,13 +23,13 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
       : options_(options), environment_(environment), context_(context), call_("Generate", environment, context) {}
 
   void Start(const v1::GenerateRequest& request) {
-    absl::Status status;
+    // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
+    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
+      return ValidateGenerate(request, engine, options_.limits, environment_.random);
+    });
     EventChannel* channel;
     {
-      MutexLock lock(&mutex_);
-      status = call_.Submit(request.model(), [&](const Engine& engine) {
-        return ValidateGenerate(request, engine, options_.limits, environment_.random);
-      });
+      MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
       channel = call_.channel();
       if (channel != nullptr)
         watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
