@@ -10,7 +10,9 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/parameters_text.h"
 #include "pipeline/image/codec.h"
+#include "pipeline/tool/json_print.h"
 
 namespace fresco {
 namespace {
@@ -32,7 +34,10 @@ absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
 }
 
 ImageMetadata Provenance(const ModelInfo& info, const ImageSpec& spec) {
-  return {{"prompt", spec.prompt},
+  const Drawer drawer = {info.name, kSampler, "fresco " FRESCO_VERSION};
+  return {{"parameters", ParametersText(spec, drawer, /*prompts=*/true)},
+          {"Software", drawer.software},
+          {"prompt", spec.prompt},
           {"negative_prompt", spec.negative_prompt},
           {"seed", std::to_string(spec.seed)},
           {"steps", std::to_string(spec.steps)},
@@ -65,7 +70,7 @@ void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& out
                                          {"device", info.device},
                                          {"seconds", seconds},
                                          {"weights_digest", info.weights_digest}};
-  std::printf("%s\n", report.dump().c_str());
+  PrintJson(report);
 }
 
 }  // namespace

@@ -6,22 +6,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "pipeline/engine/parameters_text.h"
 
 namespace fresco {
 namespace {
-
-std::string ParametersText(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
-  const ImageSpec& spec = provenance.spec;
-  std::string text;
-  if (options.prompts) {
-    absl::StrAppend(&text, spec.prompt, "\n");
-    if (!spec.negative_prompt.empty()) absl::StrAppend(&text, "Negative prompt: ", spec.negative_prompt, "\n");
-  }
-  absl::StrAppend(&text, "Steps: ", spec.steps, ", Sampler: ", provenance.sampler, ", CFG scale: ", spec.guidance_scale,
-                  ", Seed: ", spec.seed, ", Size: ", spec.width, "x", spec.height, ", Model: ", provenance.model,
-                  ", Version: ", provenance.software);
-  return text;
-}
 
 // The double that prints as the float does: 7.1, not 7.099999904632568.
 double Rounded(float value) {
@@ -69,7 +57,8 @@ std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetad
 }  // namespace
 
 ImageMetadata PictureMetadata(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
-  return {{"parameters", ParametersText(provenance, options)},
+  const Drawer drawer = {provenance.model, provenance.sampler, provenance.software};
+  return {{"parameters", ParametersText(provenance.spec, drawer, options.prompts)},
           {"Software", provenance.software},
           {"fresco:provenance", ProvenanceJson(provenance, options)}};
 }

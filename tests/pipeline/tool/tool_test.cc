@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -115,6 +116,21 @@ TEST_F(ToolTest, DrawWritesAPictureThatSaysHowItWasMade) {
   EXPECT_EQ(picture.image.height, 48);
   EXPECT_THAT(picture.metadata,
               ::testing::IsSupersetOf(ImageMetadata{{"prompt", "a fox"}, {"seed", "5"}, {"steps", "2"}}));
+  const auto parameters = std::find_if(picture.metadata.begin(), picture.metadata.end(),
+                                       [](const auto& text) { return text.first == "parameters"; });
+  ASSERT_NE(parameters, picture.metadata.end());
+  EXPECT_THAT(parameters->second,
+              AllOf(::testing::StartsWith("a fox\nSteps: 2, Sampler: flow-match-euler, CFG scale: "),
+                    HasSubstr(", Seed: 5, Size: 64x48, Model: "), HasSubstr(", Version: fresco ")));
+}
+
+TEST_F(ToolTest, APathThatIsNotUtf8IsDrawnTo) {
+  const Result result = Run("draw " + std::string(kMedium) +
+                            " --prompt 'a fox' --width 32 --height 32 --steps 1 --max-sequence-length 16 " +
+                            "--precision fp32 --threads 1 --json --output " + File("caf\xe9.png"));
+  ASSERT_EQ(result.code, 0) << result.errors;
+  EXPECT_EQ(result.json()["width"], 32);
+  EXPECT_TRUE(DecodeImage(ReadFile(File("caf\xe9.png"))).ok());
 }
 
 TEST_F(ToolTest, BenchMeasuresAModel) {
@@ -140,7 +156,7 @@ TEST_F(ToolTest, BenchMakesAKnownShapeWithRandomWeights) {
       Run("bench --preset sd3.5-medium --layers 1 --precision bf16 --width 32 --height 32 --text-tokens 16 --steps 1 "
           "--json");
   ASSERT_EQ(result.code, 0) << result.errors;
-  // facts/sd35.md's shape with one layer, which is then the last. d = 1536; a linear is in * out + out.
+  // docs/facts/sd35.md's shape with one layer, which is then the last. d = 1536; a linear is in * out + out.
   const int64_t d = 1536;
   const auto linear = [](int64_t in, int64_t out) { return in * out + out; };
   const int64_t embedders =
@@ -151,8 +167,9 @@ TEST_F(ToolTest, BenchMakesAKnownShapeWithRandomWeights) {
   EXPECT_EQ(result.json()["weight_bytes"], 2 * (embedders + image + text + out));
 }
 
-// A safetensors file of the tensors that two others hold, the second's under another name.
-std::string Merge(const SafetensorsFile& stages, const SafetensorsFile& images, const std::string& image) {
+// A safetensors file of the tensors that two others hold, the second's under another name, without `omitted`.
+std::string Merge(const SafetensorsFile& stages, const SafetensorsFile& images, const std::string& image,
+                  const std::string& omitted) {
   Json header;
   std::string data;
   const auto add = [&](const SafetensorsFile& file, const std::string& from, const std::string& to) {
@@ -162,7 +179,8 @@ std::string Merge(const SafetensorsFile& stages, const SafetensorsFile& images, 
                   {"data_offsets", {data.size(), data.size() + view.bytes}}};
     data.append(reinterpret_cast<const char*>(view.data), view.bytes);
   };
-  for (const auto& [name, entry] : stages.entries()) add(stages, name, name);
+  for (const auto& [name, entry] : stages.entries())
+    if (name != omitted) add(stages, name, name);
   add(images, image, "image");
   const std::string text = header.dump();
   const uint64_t length = text.size();
@@ -173,15 +191,19 @@ std::string Merge(const SafetensorsFile& stages, const SafetensorsFile& images, 
 class VerifyTest : public ToolTest {
  protected:
   VerifyTest() {
-    const auto stages = SafetensorsFile::Open("tests/reference/results/medium.fp32.safetensors").value();
-    const auto images = SafetensorsFile::Open("tests/reference/results/images.safetensors").value();
-    stages_ = Merge(*stages, *images, "medium.fp32");
+    stages_ = Stages();
     std::ofstream(File("python"))
         << "#!/bin/sh\necho noise on standard output\n"
            "while [ $# -gt 0 ]; do case $1 in --output) out=$2;; --request) request=$2;; esac; shift; done\n"
            "cp $request "
         << File("request.json") << "\ncp " << File("stages.safetensors") << " $out\n";
     std::filesystem::permissions(File("python"), std::filesystem::perms::owner_all);
+  }
+
+  static std::string Stages(const std::string& omitted = "") {
+    const auto stages = SafetensorsFile::Open("tests/reference/results/medium.fp32.safetensors").value();
+    const auto images = SafetensorsFile::Open("tests/reference/results/images.safetensors").value();
+    return Merge(*stages, *images, "medium.fp32", omitted);
   }
 
   Result Verify(const std::string& arguments = "") const {
@@ -227,6 +249,30 @@ TEST_F(VerifyTest, AStageThatDiffersIsNamedAndEndsWithOne) {
     std::getline(lines, line);
     EXPECT_EQ(line.find("<- differs") != std::string::npos, line.rfind("transformer.block.1.image", 0) == 0) << line;
   }
+}
+
+TEST_F(VerifyTest, AStageThatTheReferenceLacksIsNotEqual) {
+  for (const char* stage : {"transformer.block.1.context", "negative.t5.hidden", "sigmas", "vae.encode.mean"}) {
+    stages_ = Stages(stage);
+    const Result result = Verify();
+    EXPECT_EQ(result.code, 1) << stage;
+    EXPECT_THAT(result.output, AllOf(HasSubstr("1 of"), HasSubstr("not compared"),
+                                     ::testing::Not(HasSubstr("equal to")), ::testing::Not(HasSubstr("<- differs"))));
+    const size_t line = result.output.find(std::string("\n") + stage + " ");
+    ASSERT_NE(line, std::string::npos) << result.output;
+    EXPECT_THAT(result.output.substr(line + 1, result.output.find('\n', line + 1) - line),
+                HasSubstr("<- not compared"));
+  }
+  stages_ = Stages("positive.clip_g.pooled");
+  const Result result = Verify("--json");
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.json()["equal"], false);
+  EXPECT_THAT(result.json()["stages"].get<std::vector<Json>>(),
+              ::testing::Contains(Json({{"stage", "positive.clip_g.pooled"},
+                                        {"measure", "none"},
+                                        {"value", nullptr},
+                                        {"limit", 0.0},
+                                        {"ok", false}})));
 }
 
 TEST_F(VerifyTest, APythonThatFailsIsNamed) {
