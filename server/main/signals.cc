@@ -1,31 +1,43 @@
 #include "server/main/signals.h"
 
-#include <pthread.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdint>
 #include <utility>
 
 namespace fresco {
-namespace {
-
-constexpr int kStop = SIGUSR2;  // ends the thread
-
-}  // namespace
 
 Signals::Signals(std::function<void(int, int)> on_signal) : on_signal_(std::move(on_signal)) {
-  sigemptyset(&set_);
-  for (const int signal : {SIGTERM, SIGINT, kStop}) sigaddset(&set_, signal);
-  pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&set, signal);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signals_ = signalfd(-1, &set, SFD_CLOEXEC);
+  stop_ = eventfd(0, EFD_CLOEXEC);
   thread_ = std::thread([this] { Run(); });
 }
 
 Signals::~Signals() {
-  pthread_kill(thread_.native_handle(), kStop);
+  const uint64_t one = 1;
+  (void)!write(stop_, &one, sizeof(one));
   thread_.join();
+  close(stop_);
+  close(signals_);
 }
 
 void Signals::Run() {
-  int count = 0;
-  for (int signal = 0; sigwait(&set_, &signal) == 0 && signal != kStop;) on_signal_(signal, ++count);
+  for (int count = 1;; ++count) {
+    pollfd files[] = {{signals_, POLLIN, 0}, {stop_, POLLIN, 0}};
+    while (poll(files, 2, -1) < 0) continue;
+    if (files[1].revents != 0) return;
+    signalfd_siginfo info = {};
+    if (read(signals_, &info, sizeof(info)) != sizeof(info)) return;
+    on_signal_(static_cast<int>(info.ssi_signo), count);
+  }
 }
 
 }  // namespace fresco

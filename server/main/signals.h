@@ -1,7 +1,6 @@
 // SIGTERM and SIGINT as something to wait for.
 #pragma once
 
-#include <csignal>
 #include <functional>
 #include <thread>
 
@@ -21,7 +20,8 @@ class Signals {
   void Run();
 
   const std::function<void(int, int)> on_signal_;
-  sigset_t set_;
+  int signals_ = -1;  // a signalfd
+  int stop_ = -1;     // an eventfd: end the thread
   std::thread thread_;
 };
 

@@ -155,6 +155,13 @@ TEST_F(ServerProcessTest, ASecondSignalEndsItAtOnce) {
   context.TryCancel();
 }
 
+TEST_F(ServerProcessTest, ASignalThatItDoesNotKnowEndsItInsteadOfMakingItDeaf) {
+  const auto server = Start();
+  AwaitPorts(server.get());
+  server->Signal(SIGUSR2);
+  EXPECT_EQ(server->Wait(), 128 + SIGUSR2);
+}
+
 TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
   std::ofstream(File("short.yaml")) << "server: {grace_period: 100ms}\nmodels: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("short.yaml")});
@@ -263,8 +270,35 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
         "fresco_request_duration_seconds_count", "fresco_batch_size_sum", "process_resident_memory_bytes"}) {
     EXPECT_GT(Query(port, positive).value_or(0), 0) << positive;
   }
-  for (const char* zero : {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)"}) {
+  for (const char* zero : {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)",
+                           "fresco_saturated_activations_total"}) {
     EXPECT_EQ(Query(port, zero), 0.0) << zero;
+  }
+  // docs/CONFIGURATION.md's list and the usual ones of a process; a histogram is there as its count.
+  for (const char* name : {"fresco_requests_total",
+                           "fresco_requests_running",
+                           "fresco_queue_depth",
+                           "fresco_queue_wait_seconds_count",
+                           "fresco_request_duration_seconds_count",
+                           "fresco_stage_duration_seconds_count",
+                           "fresco_step_duration_seconds_count",
+                           "fresco_batch_size_count",
+                           "fresco_images_total",
+                           "fresco_device_memory_bytes",
+                           "fresco_weights_bytes",
+                           "fresco_prompt_cache_hits_total",
+                           "fresco_prompt_cache_misses_total",
+                           "fresco_nonfinite_outputs_total",
+                           "fresco_saturated_activations_total",
+                           "fresco_model_load_seconds",
+                           "fresco_build_info",
+                           "process_cpu_seconds_total",
+                           "process_resident_memory_bytes",
+                           "process_virtual_memory_bytes",
+                           "process_start_time_seconds",
+                           "process_open_fds",
+                           "process_max_fds"}) {
+    EXPECT_TRUE(Query(port, name).has_value()) << name;
   }
 }
 
