@@ -1,6 +1,7 @@
 #include "client/args.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <iostream>
 #include <map>
 #include <optional>
@@ -55,13 +56,22 @@ std::string CheckSyntax(absl::Status status) {
   return status.ok() ? "" : std::string(status.message());
 }
 
+// The environment comes first, so that options replace it. CLI11's own way, envname(), would let every subcommand that
+// is not the one at hand put the variable back over the option.
+void TakeEnvironment(ConnectionOptions* connection) {
+  const auto take = [](const char* name, std::string* target) {
+    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') *target = value;
+  };
+  take("FRESCO_SERVER", &connection->server);
+  take("FRESCO_TOKEN", &connection->token);
+}
+
 void AddConnection(CLI::App* app, Args* args, double* wait, double* timeout) {
   ConnectionOptions* connection = &args->connection;
-  app->add_option("--server", connection->server, "Where the server listens, HOST:PORT")
-      ->envname("FRESCO_SERVER")
+  app->add_option("--server", connection->server, "Where the server listens, HOST:PORT (or set FRESCO_SERVER)")
       ->capture_default_str();
-  app->add_option("--token", connection->token, "The caller's token, where the server asks for one")
-      ->envname("FRESCO_TOKEN");
+  app->add_option("--token", connection->token,
+                  "The caller's token, where the server asks for one (or set FRESCO_TOKEN)");
   app->add_option("--wait", *wait, "Seconds to wait for a server that is not up yet, or is loading")
       ->check(CLI::Range(0.0, 1e6));
   app->add_option("--timeout", *timeout, "Seconds that a call may take")->check(CLI::Range(1e-3, 1e6));
@@ -176,6 +186,7 @@ int Usage(std::string_view message) {
 
 std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   Args args;
+  TakeEnvironment(&args.connection);
   double wait = 0, timeout = 0;
   CLI::App app("Draws pictures with a Fresco server.", "fresco");
   app.footer(kExamples);

@@ -226,6 +226,19 @@ TEST_F(FrescoTest, UsageErrorsExitWithTwo) {
   EXPECT_TRUE(server.requests().empty());
 }
 
+TEST_F(FrescoTest, OptionsReplaceTheEnvironment) {
+  FakeServer server;
+  ProcessOptions options = Options({"generate", "-p", "x", "--server", server.address()}, "127.0.0.1:1");
+  options.environment.push_back("FRESCO_TOKEN=of the environment");
+  EXPECT_EQ(Run(options).exit_code, 0);
+  EXPECT_EQ(server.authorization(), "Bearer of the environment");
+  options.arguments.insert(options.arguments.end(), {"--token", "given"});
+  EXPECT_EQ(Run(options).exit_code, 0);
+  EXPECT_EQ(server.authorization(), "Bearer given");
+  for (const char* command : {"models", "status"})
+    EXPECT_EQ(Run({command, "--server", server.address()}, "127.0.0.1:1").exit_code, 0) << command;
+}
+
 TEST_F(FrescoTest, HelpTeachesByExamples) {
   const Outcome outcome = Run({"generate", "--help"});
   EXPECT_EQ(outcome.exit_code, 0);
