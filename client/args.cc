@@ -1,12 +1,14 @@
 #include "client/args.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <map>
 #include <optional>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "client/exit_code.h"
 #include "client/files.h"
 #include "client/naming.h"
@@ -155,6 +157,21 @@ void AddBatch(CLI::App* app, GenerateArgs* args) {
       ->capture_default_str();
 }
 
+// A name, an IPv4 address or an IPv6 address in brackets, and a port: gRPC itself takes nearly anything for a name, and
+// ports modulo 65536.
+absl::Status CheckServer(std::string_view server) {
+  const size_t colon = std::min(server.rfind(':'), server.size());
+  const std::string_view host = server.substr(0, colon);
+  const std::string_view port = server.substr(std::min(colon + 1, server.size()));
+  const bool brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const bool named = !host.empty() && host.find_first_of(brackets ? "/ \t" : ":/[] \t") == host.npos;
+  const bool digits = !port.empty() && port.find_first_not_of("0123456789") == port.npos;
+  int number = 0;
+  if (named && digits && absl::SimpleAtoi(ToAbsl(port), &number) && number >= 1 && number <= 65535)
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("--server: expected HOST:PORT, not \"", server, "\""));
+}
+
 // What options mean together.
 absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   const bool batch = !args->prompts_file.empty();
@@ -210,6 +227,8 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
     return Usage(error.what());
   }
 
+  if (const absl::Status server = CheckServer(args.connection.server); !server.ok())
+    return Usage(ToStd(server.message()));
   args.connection.wait = absl::Seconds(wait);
   if (timeout > 0) args.connection.timeout = absl::Seconds(timeout);
   args.command = *models   ? Command::kModels

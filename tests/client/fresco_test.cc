@@ -239,6 +239,19 @@ TEST_F(FrescoTest, OptionsReplaceTheEnvironment) {
     EXPECT_EQ(Run({command, "--server", server.address()}, "127.0.0.1:1").exit_code, 0) << command;
 }
 
+TEST_F(FrescoTest, AServerIsAHostAndAPort) {
+  for (const char* server :
+       {"127.0.0.1:99999", "127.0.0.1:0", "127.0.0.1:", "127.0.0.1", ":8500", "http://localhost:8500",
+        "http://localhost", "garbage", "::1:8500", "localhost:85x", "localhost:-1", ""}) {
+    const Outcome outcome = Run({"status", "--server", server});
+    EXPECT_EQ(outcome.exit_code, 2) << server;
+    EXPECT_THAT(outcome.err, HasSubstr("expected HOST:PORT")) << server;
+  }
+  EXPECT_EQ(Run({"status"}, "garbage").exit_code, 2);
+  for (const char* server : {"localhost:1", "[::1]:1"})
+    EXPECT_EQ(Run({"status", "--server", server}).exit_code, 4) << server;
+}
+
 TEST_F(FrescoTest, HelpTeachesByExamples) {
   const Outcome outcome = Run({"generate", "--help"});
   EXPECT_EQ(outcome.exit_code, 0);
