@@ -11,6 +11,8 @@ FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 ANNOTATIONS = "/usr/share/unicode/cldr/common/annotations/en.xml"
 STRIKE = 109  # the only size the font's bitmaps exist in
 
+PLURAL_NAMES = {"grapes", "cherries", "french fries"}  # names without a singular: never counted
+
 SUBJECTS_FILE = Path(__file__).parent / "subjects.json"
 
 

@@ -36,16 +36,17 @@ class Scene:
 
 def random_scene(rng, subject=None):
     """A scene as the captions should cover them: mostly one subject of the usual size."""
+    if subject is None:
+        subject = rng.randrange(len(glyphs.subjects()))
     draw = rng.random()
-    count = 2 if draw < 0.2 else 1
+    count = 2 if draw < 0.2 and glyphs.subjects()[subject]["name"] not in glyphs.PLURAL_NAMES else 1
     size = None
     if count == 2:
         size = "small" if draw < 0.04 else None
     elif draw < 0.6:
         size = rng.choice(["small", "medium", "large"])
     return Scene(
-        subject=rng.randrange(len(glyphs.subjects())) if subject is None else subject,
-        background=rng.choice(list(BACKGROUNDS)), size=size, count=count,
+        subject=subject, background=rng.choice(list(BACKGROUNDS)), size=size, count=count,
         mirrored=rng.random() < 0.3, seed=rng.getrandbits(32))
 
 
