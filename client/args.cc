@@ -86,6 +86,12 @@ CLI::Option* AddChoice(CLI::App* app, const std::string& name, Enum* value, cons
   return app->add_option(name, *value, description)->transform(CLI::CheckedTransformer(choices, CLI::ignore_case));
 }
 
+// CLI11 itself wraps what is negative and cuts what is too large.
+std::optional<uint64_t> ParseSeed(const std::string& text) {
+  uint64_t seed = 0;
+  return absl::SimpleAtoi(text, &seed) ? std::make_optional(seed) : std::nullopt;
+}
+
 void AddPicture(CLI::App* app, DrawRequest* request) {
   const auto is_text = [](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; };
   app->add_option("-m,--model", request->model,
@@ -110,7 +116,15 @@ void AddPicture(CLI::App* app, DrawRequest* request) {
   app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer");
   app->add_option("-g,--guidance", request->guidance,
                   "How closely to follow the prompt, 0 to 30; 1 or less is twice as fast");
-  app->add_option("--seed", request->seed, "Equal seeds give equal pictures; drawn by the server if not given");
+  app->add_option_function<std::string>(
+         "--seed", [request](const std::string& text) { request->seed = ParseSeed(text); },
+         "Equal seeds give equal pictures; drawn by the server if not given")
+      ->type_name("UINT")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return ParseSeed(text) ? "" : "\"" + text + "\" is not a whole number from 0 to 18446744073709551615";
+          },
+          ""));
   app->add_option("-c,--count", request->count, "How many pictures; picture k is drawn from seed + k")
       ->check(CLI::Range(1, 1 << 20));
   AddChoice<DrawPriority>(app, "--priority", &request->priority,

@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/inspect.h"
@@ -52,7 +53,21 @@ void AddDraw(CLI::App* command, DrawOptions* draw) {
   command->add_option("--steps", draw->steps, "Denoising steps [the model's default]");
   command->add_option("--guidance", draw->guidance, "Guidance scale; 1 or less: none [the model's default]");
   command->add_option("--max-sequence-length", draw->max_sequence_length, "T5 tokens [the model's default]");
-  command->add_option("--seed", draw->seed, "Of the initial noise")->capture_default_str();
+  // CLI11 itself wraps what is negative and cuts what is too large.
+  command
+      ->add_option_function<std::string>(
+          "--seed", [draw](const std::string& text) { (void)absl::SimpleAtoi(text, &draw->seed); },
+          "Of the initial noise")
+      ->type_name("UINT")
+      ->default_str("0")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            uint64_t seed = 0;
+            return absl::SimpleAtoi(text, &seed)
+                       ? ""
+                       : "\"" + text + "\" is not a whole number from 0 to 18446744073709551615";
+          },
+          ""));
 }
 
 int Exit(const absl::Status& status) {

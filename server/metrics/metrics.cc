@@ -159,7 +159,11 @@ std::string Metrics::Text() const {
 
 class MetricsServer::Impl {
  public:
-  explicit Impl(const std::string& address) : exposer(address) {}
+  // civetweb's options (its docs/UserManual.md). A connection that asks for nothing holds a thread until the time-out,
+  // and must not keep Prometheus from getting one.
+  explicit Impl(const std::string& address)
+      : exposer(std::vector<std::string>{"listening_ports", address, "num_threads", "8", "request_timeout_ms", "2000",
+                                         "enable_keep_alive", "no"}) {}
   prometheus::Exposer exposer;
 };
 

@@ -67,6 +67,9 @@ TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
   EXPECT_EQ(Run("paint").code, 2);
   EXPECT_EQ(Run("inspect").code, 2);
   EXPECT_EQ(Run("draw " + std::string(kMedium)).code, 2);  // without a prompt
+  for (const char* seed : {"-1", "18446744073709551616", "x"})
+    EXPECT_EQ(Run("draw " + std::string(kMedium) + " --prompt x --output " + File("x.png") + " --seed " + seed).code,
+              2);
   EXPECT_EQ(Run("bench").code, 2);
   EXPECT_EQ(Run("bench --preset sd9").code, 2);
   EXPECT_EQ(Run("verify " + std::string(kMedium) + " --precision fp64").code, 2);
