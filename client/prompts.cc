@@ -1,6 +1,7 @@
 #include "client/prompts.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 
 #include "absl/strings/ascii.h"
@@ -72,6 +73,13 @@ bool ParseFloat(absl::string_view text, float* value) {
   return absl::SimpleAtof(text, value);
 }
 
+// A file of prompts is often another's: it may not write where it likes.
+absl::Status CheckInside(const std::string& output) {
+  const std::filesystem::path path = std::filesystem::path(output).lexically_normal();
+  if (!path.has_root_path() && *path.begin() != "..") return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("column \"output\" has \"", output, "\", which leaves the output folder"));
+}
+
 absl::Status ApplyColumns(const Columns& columns, BatchJob* job) {
   FRESCO_RETURN_IF_ERROR(TakeNumber(columns, "seed", &ParseSeed, &job->request.seed));
   FRESCO_RETURN_IF_ERROR(TakeNumber(columns, "width", &ParseInt, &job->request.width));
@@ -85,9 +93,10 @@ absl::Status ApplyColumns(const Columns& columns, BatchJob* job) {
   take_text("negative", &job->request.negative_prompt);
   std::string output;
   take_text("output", &output);
+  if (output.empty()) return absl::OkStatus();
+  FRESCO_RETURN_IF_ERROR(CheckInside(output));
   // Beside the others, where --output is a folder.
-  const bool beside = NamesItself(job->output) && !output.starts_with('/');
-  if (!output.empty()) job->output = beside ? job->output + output : output;
+  job->output = NamesItself(job->output) ? job->output + output : output;
   return absl::OkStatus();
 }
 

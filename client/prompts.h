@@ -24,8 +24,8 @@ struct PromptsOptions {
 };
 
 // The jobs of a file's text (UTF-8), in its order. CSV columns of the names negative, seed, width, height, steps,
-// guidance and output replace the flags where a cell is not empty. INVALID_ARGUMENT names the line and the column that
-// is wrong; also if two jobs would write the same file.
+// guidance and output replace the flags where a cell is not empty; an output may not leave the folder. INVALID_ARGUMENT
+// names the line and the column that is wrong; also if two jobs would write the same file.
 absl::StatusOr<std::vector<BatchJob>> ParsePrompts(std::string_view text, const PromptsOptions& options);
 
 }  // namespace fresco

@@ -179,6 +179,17 @@ TEST(PromptsTest, RefusesWhatCanNotBeDrawn) {
               HasSubstr("line 2: --output has \"{x}\""));
 }
 
+TEST(PromptsTest, AnOutputColumnStaysInTheFolder) {
+  PromptsOptions options;
+  options.csv = true;
+  options.output = "out/";
+  for (const char* output : {"../x.png", "/tmp/x.png", "a/../../x.png", ".."}) {
+    EXPECT_EQ(Message(ParsePrompts(StrCat("prompt,output\nhen,hen.png\nfox,", output, "\n"), options).status()),
+              StrCat("line 3: column \"output\" has \"", output, "\", which leaves the output folder"));
+  }
+  EXPECT_EQ(ParsePrompts("prompt,output\nfox,a/../..x.png\n", options).value()[0].output, "out/a/../..x.png");
+}
+
 TEST(JournalTest, LiesInTheFolderOfThePictures) {
   EXPECT_EQ(JournalPath(""), ".fresco-journal.jsonl");
   EXPECT_EQ(JournalPath("out/"), "out/.fresco-journal.jsonl");
