@@ -186,6 +186,23 @@ absl::Status CheckServer(std::string_view server) {
   return absl::InvalidArgumentError(StrCat("--server: expected HOST:PORT, not \"", server, "\""));
 }
 
+std::string_view FormatName(ImageFormat format) {
+  return format == ImageFormat::kPng ? "png" : format == ImageFormat::kJpeg ? "jpeg" : "webp";
+}
+
+// The format that --format and the name of --output ask for.
+absl::Status SettleFormat(bool given, GenerateArgs* args) {
+  if (NamesItself(args->output)) return absl::OkStatus();
+  const absl::StatusOr<ImageFormat> format = FormatOfPath(args->output);
+  if (!format.ok()) return given ? absl::OkStatus() : Annotate(format.status(), "--format is not given, and --output");
+  if (given && *format != args->request.format) {
+    return absl::InvalidArgumentError(
+        StrCat("--output \"", args->output, "\" is not what --format ", FormatName(args->request.format), " writes"));
+  }
+  args->request.format = *format;
+  return absl::OkStatus();
+}
+
 // What options mean together.
 absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   const bool batch = !args->prompts_file.empty();
@@ -196,11 +213,7 @@ absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   }
   if (batch && app.count("--request-id") > 0) return absl::InvalidArgumentError("--request-id goes with --prompt");
   if (IsDirectory(args->output) && args->output.back() != '/') args->output += '/';
-  if (app.count("--format") == 0 && !NamesItself(args->output)) {
-    const absl::StatusOr<ImageFormat> format = FormatOfPath(args->output);
-    if (!format.ok()) return Annotate(format.status(), "--format is not given, and --output");
-    args->request.format = *format;
-  }
+  FRESCO_RETURN_IF_ERROR(SettleFormat(app.count("--format") > 0, args));
   if (!batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kInteractive;
   if (batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kBatch;
   const bool wants_preview = app.count("--preview") > 0 && args->preview != PreviewMode::kOff;

@@ -255,6 +255,16 @@ TEST_F(FrescoTest, AServerIsAHostAndAPort) {
     EXPECT_EQ(Run({"status", "--server", server}).exit_code, 4) << server;
 }
 
+TEST_F(FrescoTest, TheNameAndTheFormatAgree) {
+  FakeServer server;
+  const Outcome outcome = Run({"generate", "-p", "x", "-o", "a.jpg", "--format", "png"}, server.address());
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("--output \"a.jpg\" is not what --format png writes"));
+  EXPECT_TRUE(server.requests().empty());
+  EXPECT_EQ(Run({"generate", "-p", "x", "-o", "a.jpg", "--format", "JPEG"}, server.address()).exit_code, 0);
+  EXPECT_EQ(Run({"generate", "-p", "x", "-o", "a.image", "--format", "png"}, server.address()).exit_code, 0);
+}
+
 TEST_F(FrescoTest, HelpTeachesByExamples) {
   const Outcome outcome = Run({"generate", "--help"});
   EXPECT_EQ(outcome.exit_code, 0);
