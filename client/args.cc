@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "client/exit_code.h"
 #include "client/files.h"
@@ -36,7 +37,7 @@ Where pictures go:
   -o "{prompt}-{seed}.jpg"   names made of the prompt's words, the seed, and {index}, which counts from 1
   -o out/              a folder; names are made up
   (nothing)            PROMPT-SEED.png here, never over a file that is there
-The extension decides the format unless --format does.
+The extension decides the format; where it is none of a picture, --format does.
 
 Many prompts:
   fresco generate --prompts-file prompts.txt --seed 1 -o out/
@@ -52,6 +53,26 @@ Scripts:
   --json prints one JSON object: images (file, seed, width, height, …), timings in seconds, warnings; or error (code, message,
   fields). With --prompts-file it prints one such object a line for every prompt as it is finished, with its line and
   status (done, skipped, failed), and a summary at the end.
+)";
+
+constexpr char kModelsExamples[] = R"(
+Examples:
+  fresco models
+  fresco models --json --server gpu-box:8500
+  fresco models --wait 60      waits for a server that is coming up
+)";
+
+constexpr char kStatusExamples[] = R"(
+Examples:
+  fresco status
+  fresco status --json --server gpu-box:8500
+)";
+
+constexpr char kCancelExamples[] = R"(
+Examples:
+  fresco generate -p "a red fox" --request-id fox -o fox.png &
+  fresco cancel fox
+'fresco status' shows the ids of requests that are waiting or running.
 )";
 
 std::string CheckSyntax(absl::Status status) {
@@ -80,10 +101,19 @@ void AddConnection(CLI::App* app, Args* args, double* wait, double* timeout) {
   app->add_flag("--json", args->json, "Print JSON on standard output");
 }
 
+// An option that takes one of a few words; `listed` is how a person is told of them. (CLI11's own transformers show the
+// enumeration's numbers, and take them.)
 template <typename Enum>
-CLI::Option* AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::map<std::string, Enum>& choices,
-                       const std::string& description) {
-  return app->add_option(name, *value, description)->transform(CLI::CheckedTransformer(choices, CLI::ignore_case));
+void AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::map<std::string, Enum>& choices,
+               const std::string& listed, const std::string& description) {
+  app->add_option_function<std::string>(
+         name, [=](const std::string& word) { *value = choices.at(absl::AsciiStrToLower(word)); }, description)
+      ->type_name("WORD")
+      ->check(CLI::Validator(
+          [=](const std::string& word) {
+            return choices.contains(absl::AsciiStrToLower(word)) ? "" : "\"" + word + "\" is not " + listed;
+          },
+          ""));
 }
 
 // CLI11 itself wraps what is negative and cuts what is too large.
@@ -131,7 +161,8 @@ void AddPicture(CLI::App* app, DrawRequest* request) {
                           {{"interactive", DrawPriority::kInteractive},
                            {"standard", DrawPriority::kStandard},
                            {"batch", DrawPriority::kBatch}},
-                          "Who is served first when not all can be at once");
+                          "interactive, standard or batch",
+                          "Who is served first when not all can be at once: interactive, standard or batch");
   app->add_option("--request-id", request->request_id,
                   "A name for this request, for 'fresco cancel' and the server's log")
       ->check(CLI::Validator(is_text, ""));
@@ -146,7 +177,7 @@ void AddOutput(CLI::App* app, GenerateArgs* args) {
                           {"jpeg", ImageFormat::kJpeg},
                           {"jpg", ImageFormat::kJpeg},
                           {"webp", ImageFormat::kWebp}},
-                         "png, jpeg or webp");
+                         "png, jpeg or webp", "png, jpeg or webp; as the extension of --output says if not given");
   app->add_option("--quality", args->request.quality, "Of JPEG and WebP, 1 to 100")->check(CLI::Range(1, 100));
   app->add_option("--contact-sheet", args->contact_sheet, "Also put all pictures small onto one: a .png, .jpg or .webp")
       ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(FormatOfPath(text).status()); }, ""));
@@ -156,7 +187,8 @@ void AddOutput(CLI::App* app, GenerateArgs* args) {
                           {"iterm", PreviewMode::kIterm},
                           {"blocks", PreviewMode::kBlocks},
                           {"off", PreviewMode::kOff}},
-                         "How the terminal shows the picture as it takes shape");
+                         "auto, kitty, iterm, blocks or off",
+                         "How the terminal shows the picture as it takes shape: auto, kitty, iterm, blocks or off");
   app->add_option("--preview-every", args->request.preview_every, "A preview every N steps; 0: none")
       ->check(CLI::Range(0, 10000));
 }
@@ -245,6 +277,9 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   CLI::App* models = app.add_subcommand("models", "What the server can draw with, and its defaults and limits");
   CLI::App* status = app.add_subcommand("status", "What the server is doing right now");
   CLI::App* cancel = app.add_subcommand("cancel", "End a request that is waiting or running");
+  models->footer(kModelsExamples);
+  status->footer(kStatusExamples);
+  cancel->footer(kCancelExamples);
   cancel->add_option("ID", args.request_id, "The request's id, as 'fresco status' shows it")->required();
   for (CLI::App* command : {generate, models, status, cancel}) AddConnection(command, &args, &wait, &timeout);
   try {

@@ -217,6 +217,7 @@ TEST_F(FrescoTest, UsageErrorsExitWithTwo) {
                                                        {"generate", "-p", "x", "-o", "a.gif"},
                                                        {"generate", "-p", "x", "-o", "{name}.png"},
                                                        {"generate", "-p", "x", "--format", "bmp"},
+                                                       {"generate", "-p", "x", "--priority", "2"},
                                                        {"generate", "-p", "x", "--template", "{a}"},
                                                        {"generate", "-p", "\xff"},
                                                        {"generate", "--prompts-file", "missing.txt"},
@@ -270,7 +271,18 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.out,
               AllOf(HasSubstr("--prompts-file prompts.txt"), HasSubstr("--template \"a {colour} {animal}")));
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("png, jpeg or webp"), Not(HasSubstr("ENUM")), Not(HasSubstr("->"))));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("4 no server there"));
+  for (const std::string command : {"models", "status", "cancel"}) {
+    EXPECT_THAT(Run({command, "--help"}).out,
+                AllOf(HasSubstr("  fresco " + command), Not(HasSubstr("--prompts-file"))));
+  }
+}
+
+TEST_F(FrescoTest, ChoicesAreWords) {
+  const Outcome outcome = Run({"generate", "-p", "x", "--format", "2"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("\"2\" is not png, jpeg or webp"));
 }
 
 TEST_F(FrescoTest, ShowsEveryFieldThatTheServerRefuses) {
