@@ -253,6 +253,18 @@ absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   return absl::OkStatus();
 }
 
+// What is wrong with the command's name: CLI11 would but say that one is required.
+absl::Status CheckCommand(const CLI::App& app, int argc, const char* const* argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  if (name.empty() || name.front() == '-') return absl::OkStatus();
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands(nullptr)) {
+    if (command->get_name() == name) return absl::OkStatus();
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  return absl::InvalidArgumentError(StrCat("unknown command '", name, "'; there are ", known));
+}
+
 int Usage(std::string_view message) {
   std::cerr << "fresco: " << message << "\n(--help explains the options)\n";
   return kExitUsage;
@@ -282,6 +294,7 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   cancel->footer(kCancelExamples);
   cancel->add_option("ID", args.request_id, "The request's id, as 'fresco status' shows it")->required();
   for (CLI::App* command : {generate, models, status, cancel}) AddConnection(command, &args, &wait, &timeout);
+  if (const absl::Status command = CheckCommand(app, argc, argv); !command.ok()) return Usage(ToStd(command.message()));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -279,6 +279,12 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
   }
 }
 
+TEST_F(FrescoTest, AnUnknownCommandHearsOfTheOthers) {
+  const Outcome outcome = Run({"frob"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, cancel\n"));
+}
+
 TEST_F(FrescoTest, ChoicesAreWords) {
   const Outcome outcome = Run({"generate", "-p", "x", "--format", "2"});
   EXPECT_EQ(outcome.exit_code, 2);
