@@ -55,7 +55,7 @@ class Service {
  public:
   Service()
       : scheduler_(SchedulerOptions(), &clock_, nullptr),
-        models_({{"bench", "cpu"}}),
+        models_(std::vector<ModelRegistry::Replica>{{"bench", "cpu"}}),
         logger_(LogConfig{.level = LogLevel::kError}, &clock_) {
     std::promise<void> loaded;
     scheduler_.AddModel(
