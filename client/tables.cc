@@ -36,22 +36,27 @@ std::string StateText(const v1::Model& model) {
     case v1::Model::READY:
       return "ready";
     case v1::Model::FAILED:
-      return StrCat("failed: ", model.error());
+      return "failed";
     default:
       return "unknown";
   }
 }
 
+std::string OrDash(const std::string& text) {
+  return text.empty() ? "-" : text;
+}
+
 std::vector<std::string> ModelRow(const v1::Model& model) {
-  return {model.name(),
-          StateText(model),
-          model.architecture(),
-          model.precision(),
-          absl::StrJoin(model.devices(), ","),
-          StrCat(model.default_width(), "x", model.default_height()),
-          StrCat(model.default_steps()),
-          absl::StrFormat("%g", model.default_guidance_scale()),
-          StrCat("up to ", model.max_width(), "x", model.max_height(), ", ", model.max_steps(), " steps")};
+  std::vector<std::string> row = {model.name(), StateText(model), OrDash(model.architecture()),
+                                  OrDash(model.precision()), OrDash(absl::StrJoin(model.devices(), ","))};
+  // Its numbers mean nothing.
+  const bool failed = model.state() == v1::Model::FAILED;
+  row.push_back(failed ? "-" : StrCat(model.default_width(), "x", model.default_height()));
+  row.push_back(failed ? "-" : StrCat(model.default_steps()));
+  row.push_back(failed ? "-" : absl::StrFormat("%g", model.default_guidance_scale()));
+  row.push_back(
+      failed ? "-" : StrCat("up to ", model.max_width(), "x", model.max_height(), ", ", model.max_steps(), " steps"));
+  return row;
 }
 
 std::string DevicesText(const v1::GetStatusResponse& response) {
@@ -109,8 +114,12 @@ std::string FormatBytes(int64_t bytes) {
 std::string ModelsText(const v1::ListModelsResponse& response) {
   std::vector<std::vector<std::string>> rows = {
       {"MODEL", "STATE", "ARCHITECTURE", "PRECISION", "DEVICES", "SIZE", "STEPS", "GUIDANCE", "LIMITS"}};
-  for (const v1::Model& model : response.models()) rows.push_back(ModelRow(model));
-  return FormatTable(rows);
+  std::string errors;
+  for (const v1::Model& model : response.models()) {
+    rows.push_back(ModelRow(model));
+    if (!model.error().empty()) errors += StrCat(model.name(), ": ", model.error(), "\n");
+  }
+  return FormatTable(rows) + (errors.empty() ? "" : "\n" + errors);
 }
 
 std::string StatusText(const v1::GetStatusResponse& response) {

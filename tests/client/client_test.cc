@@ -19,6 +19,7 @@
 #include "client/prompts.h"
 #include "client/rpc_status.h"
 #include "client/tables.h"
+#include "fresco/v1/image_generation.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "pipeline/base/strings.h"
 
@@ -356,6 +357,33 @@ TEST(PreviewTest, KittyPicturesComeInChunksOfItsLimit) {
     ++chunks;
   }
   EXPECT_GT(chunks, 10U);
+}
+
+TEST(TablesTest, AFailedModelsErrorIsBelowTheTable) {
+  v1::ListModelsResponse response;
+  v1::Model* good = response.add_models();
+  good->set_name("good");
+  good->set_state(v1::Model::READY);
+  good->set_architecture("sd3.5-medium");
+  good->set_precision("bf16");
+  good->add_devices("cpu");
+  good->set_default_width(256);
+  good->set_default_height(128);
+  good->set_default_steps(28);
+  good->set_default_guidance_scale(4.5);
+  good->set_max_width(512);
+  good->set_max_height(512);
+  good->set_max_steps(100);
+  v1::Model* bad = response.add_models();
+  bad->set_name("bad");
+  bad->set_state(v1::Model::FAILED);
+  bad->set_error("no/such/folder: there is no model_index.json");
+  EXPECT_EQ(ModelsText(response),
+            "MODEL  STATE   ARCHITECTURE  PRECISION  DEVICES  SIZE     STEPS  GUIDANCE  LIMITS\n"
+            "good   ready   sd3.5-medium  bf16       cpu      256x128  28     4.5       up to 512x512, 100 steps\n"
+            "bad    failed  -             -          -        -        -      -         -\n"
+            "\n"
+            "bad: no/such/folder: there is no model_index.json\n");
 }
 
 TEST(TablesTest, ColumnsLineUp) {
