@@ -15,6 +15,8 @@ namespace {
 constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfo[] = "type.googleapis.com/google.rpc.RetryInfo";
 
+constexpr char kAnswered[] = "fresco.client/answered";
+
 template <typename Message>
 std::optional<Message> Payload(const absl::Status& status, const char* url) {
   const absl::optional<absl::Cord> payload = status.GetPayload(url);
@@ -57,6 +59,10 @@ std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
   const absl::Duration delay =
       absl::Seconds(info->retry_delay().seconds()) + absl::Nanoseconds(info->retry_delay().nanos());
   return std::max(delay, absl::ZeroDuration());
+}
+
+void MarkAnswered(absl::Status* status) {
+  status->SetPayload(kAnswered, absl::Cord());
 }
 
 bool IsUnreachable(const absl::Status& status) {

@@ -24,7 +24,10 @@ std::vector<std::pair<std::string, std::string>> FieldViolations(const absl::Sta
 // RetryInfo's delay.
 std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 
-// No server answered: gRPC's own UNAVAILABLE. A server's comes with details.
+// Notes that a server had answered before it came to this error.
+void MarkAnswered(absl::Status* status);
+
+// No server answered: gRPC's own UNAVAILABLE. A server's comes with details, or after answers (MarkAnswered).
 bool IsUnreachable(const absl::Status& status);
 
 // Trying again may help: UNAVAILABLE and RESOURCE_EXHAUSTED.

@@ -195,7 +195,8 @@ class Session::Impl {
             taken = events.Take(event);
           }
           if (!taken.ok()) context->TryCancel();
-          const absl::Status finished = FromGrpc(stream->Finish());
+          absl::Status finished = FromGrpc(stream->Finish());
+          if (begun && !finished.ok()) MarkAnswered(&finished);
           if (!taken.ok()) return taken;
           return finished.ok() ? events.CheckComplete(request.count) : finished;
         },

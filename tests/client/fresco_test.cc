@@ -319,6 +319,16 @@ TEST_F(FrescoTest, ABusyServerIsNoUnreachableOne) {
   EXPECT_THAT(outcome.err, HasSubstr("loading\n  try again in 500ms"));
 }
 
+TEST_F(FrescoTest, AServerThatGivesUpHalfWayIsNoUnreachableOne) {
+  FakeServer server([](auto*, const auto&, auto* writer) {
+    WriteStep(0, 1, 4, "", writer);
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the device is gone");
+  });
+  const Outcome outcome = Run({"generate", "-p", "x"}, server.address());
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("fresco: the device is gone"), Not(HasSubstr("no server answers"))));
+}
+
 TEST_F(FrescoTest, UnreachableServersExitWithFour) {
   for (const auto& arguments :
        std::vector<std::vector<std::string>>{{"generate", "-p", "x"}, {"models"}, {"status"}, {"cancel", "x"}}) {
