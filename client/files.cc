@@ -63,6 +63,19 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
   return status;
 }
 
+absl::Status CheckWritable(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  while (!folder.empty() && folder.has_relative_path() &&
+         std::filesystem::symlink_status(folder, error).type() == std::filesystem::file_type::not_found) {
+    folder = folder.parent_path();
+  }
+  const std::string deepest = folder.empty() ? "." : folder.string();
+  errno = IsDirectory(deepest) ? 0 : ENOTDIR;
+  const bool writable = errno == 0 && access(deepest.c_str(), W_OK | X_OK) == 0;
+  return writable ? absl::OkStatus() : SystemError("write into", deepest);
+}
+
 bool FileExists(const std::string& path) {
   std::error_code error;
   return std::filesystem::exists(path, error);

@@ -14,6 +14,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 // Makes the folders of `path` and replaces the file in one step: nobody ever sees a part of it.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes);
 
+// Whether WriteFileAtomically could, as far as the folders of `path` tell: those that are missing could be made.
+// Changes nothing.
+absl::Status CheckWritable(const std::string& path);
+
 bool FileExists(const std::string& path);
 bool IsDirectory(const std::string& path);
 

@@ -3,7 +3,9 @@
 #include <utility>
 
 #include "client/exit_code.h"
+#include "client/files.h"
 #include "client/json_output.h"
+#include "client/naming.h"
 #include "client/rpc_status.h"
 #include "client/saved_image.h"
 #include "pipeline/base/status.h"
@@ -62,6 +64,10 @@ int ReportError(const absl::Status& status, const Args& args, const Console& con
 }
 
 int GenerateOne(const Args& args, Session* session, const Console& console, Clock* clock) {
+  // Before anything is drawn for nothing.
+  for (const std::string& path : {FixedPart(args.generate.output), args.generate.contact_sheet}) {
+    if (const absl::Status writable = CheckWritable(path); !writable.ok()) return ReportError(writable, args, console);
+  }
   RequestView view(console.view, args.generate.request.count, console.err, clock);
   Drawing drawing(args.generate, &view);
   DrawSummary summary;

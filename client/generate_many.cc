@@ -1,12 +1,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <ostream>
+#include <set>
 
 #include "client/batch.h"
 #include "client/exit_code.h"
 #include "client/files.h"
 #include "client/generate.h"
 #include "client/json_output.h"
+#include "client/naming.h"
 #include "client/rpc_status.h"
 #include "fresco/v1/image_generation.pb.h"
 #include "pipeline/base/status.h"
@@ -31,6 +33,14 @@ absl::Status MakeFolderOf(const std::string& path) {
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   if (error) return absl::FailedPreconditionError(StrCat("can not make ", folder.string(), ": ", error.message()));
+  return absl::OkStatus();
+}
+
+// Before anything is drawn for nothing.
+absl::Status CheckFolders(const std::vector<BatchJob>& jobs, const std::string& contact_sheet) {
+  std::set<std::string> paths = {contact_sheet};
+  for (const BatchJob& job : jobs) paths.insert(FixedPart(job.output));
+  for (const std::string& path : paths) FRESCO_RETURN_IF_ERROR(CheckWritable(path));
   return absl::OkStatus();
 }
 
@@ -71,9 +81,11 @@ int GenerateMany(const Args& args, Session* session, const Console& console, Clo
     *console.err << "fresco: " << jobs.status().message() << std::endl;
     return kExitUsage;
   }
+  absl::Status status = CheckFolders(*jobs, args.generate.contact_sheet);
+  if (!status.ok()) return ReportError(status, args, console);
   // Whether there is a server at all is one question, not one for every prompt.
   v1::ListModelsResponse models;
-  absl::Status status = session->ListModels(&models);
+  status = session->ListModels(&models);
   const std::string journal_path = JournalPath(args.generate.output);
   if (status.ok()) status = MakeFolderOf(journal_path);
   if (session->cancelled()) return kExitInterrupted;

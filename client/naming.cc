@@ -77,6 +77,10 @@ absl::Status CheckOutputPattern(std::string_view pattern) {
   return absl::OkStatus();
 }
 
+std::string FixedPart(std::string_view pattern) {
+  return std::string(pattern.substr(0, pattern.find('{')));
+}
+
 bool NamesItself(std::string_view pattern) {
   return pattern.empty() || pattern.back() == '/';
 }

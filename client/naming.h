@@ -31,6 +31,9 @@ std::string OutputPath(std::string_view pattern, const ImageName& image);
 // INVALID_ARGUMENT for a placeholder that OutputPath does not know.
 absl::Status CheckOutputPattern(std::string_view pattern);
 
+// `pattern` up to its first placeholder: the folders in it are those of every picture.
+std::string FixedPart(std::string_view pattern);
+
 // Whether OutputPath makes a name up for this pattern, so that it must not replace a file that is there.
 bool NamesItself(std::string_view pattern);
 

@@ -366,7 +366,14 @@ TEST_F(FrescoTest, AFileThatCanNotBeWrittenIsAnError) {
   Write("occupied", "");
   const Outcome outcome = Run({"generate", "-p", "x", "-o", "occupied/a.png"}, server.address());
   EXPECT_EQ(outcome.exit_code, 3);
-  EXPECT_THAT(outcome.err, HasSubstr("occupied"));
+  EXPECT_THAT(outcome.err, HasSubstr("can not write into occupied: Not a directory"));
+  Write("p.csv", "prompt,output\nx,occupied/deeper/a.png\n");
+  EXPECT_EQ(Run({"generate", "--prompts-file", "p.csv"}, server.address()).exit_code, 3);
+  EXPECT_EQ(Run({"generate", "-p", "x", "-o", "new/{seed}.png", "--contact-sheet", "occupied/a.png"}, server.address())
+                .exit_code,
+            3);
+  EXPECT_TRUE(server.requests().empty());
+  EXPECT_FALSE(fs::exists(folder_ / "new"));
 }
 
 // Draws until the client goes away, and says when it began and whether the client went.
