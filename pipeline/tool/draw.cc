@@ -79,12 +79,11 @@ ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
   ImageSpec spec;
   spec.prompt = options.prompt;
   spec.negative_prompt = options.negative;
-  spec.width = options.width >= 0 ? options.width : info.default_width;
-  spec.height = options.height >= 0 ? options.height : info.default_height;
-  spec.steps = options.steps >= 0 ? options.steps : info.default_steps;
-  spec.guidance_scale = options.guidance >= 0 ? options.guidance : info.default_guidance_scale;
-  spec.max_sequence_length =
-      options.max_sequence_length >= 0 ? options.max_sequence_length : info.default_max_sequence_length;
+  spec.width = options.width.value_or(info.default_width);
+  spec.height = options.height.value_or(info.default_height);
+  spec.steps = options.steps.value_or(info.default_steps);
+  spec.guidance_scale = options.guidance.value_or(info.default_guidance_scale);
+  spec.max_sequence_length = options.max_sequence_length.value_or(info.default_max_sequence_length);
   spec.seed = options.seed;
   return spec;
 }

@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/draw.h"
@@ -113,7 +114,13 @@ class Program {
     AddPrecision(command, &model_);
     command->add_option("--prompt", draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
-    command->add_option("--output,-o", output_, "PNG file to write")->capture_default_str();
+    command->add_option("--output,-o", output_, "PNG file to write")
+        ->capture_default_str()
+        ->check(CLI::Validator(
+            [](const std::string& path) {
+              return absl::EndsWithIgnoreCase(path, ".png") ? "" : "\"" + path + "\" does not end in .png";
+            },
+            ""));
     AddJson(command, &model_);
     command->callback([this] { exit_code_ = Exit(RunDraw(model_, draw_, output_)); });
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace fresco {
@@ -20,15 +21,15 @@ struct ModelOptions {
   bool json = false;  // one JSON object on standard output, nothing else there
 };
 
-// What is drawn. Where it is negative or NaN, the model's own default counts.
+// What is drawn. Where it is unset, the model's own default counts.
 struct DrawOptions {
   std::string prompt;
   std::string negative;
-  int width = -1;
-  int height = -1;
-  int steps = -1;
-  float guidance = -1;
-  int max_sequence_length = -1;
+  std::optional<int> width;
+  std::optional<int> height;
+  std::optional<int> steps;
+  std::optional<float> guidance;
+  std::optional<int> max_sequence_length;
   uint64_t seed = 0;
 };
 

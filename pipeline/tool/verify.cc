@@ -47,9 +47,9 @@ Limits LimitsOf(const Precision& precision) {
 ImageSpec RequestOf(DrawOptions draw, const ModelInfo& info) {
   if (draw.prompt.empty()) draw.prompt = kDefaultPrompt;
   if (draw.negative.empty()) draw.negative = kDefaultNegative;
-  if (draw.width < 0) draw.width = std::min(info.default_width, kDefaultSide);
-  if (draw.height < 0) draw.height = std::min(info.default_height, kDefaultSide);
-  if (draw.steps < 0) draw.steps = std::min(info.default_steps, kDefaultSteps);
+  if (!draw.width) draw.width = std::min(info.default_width, kDefaultSide);
+  if (!draw.height) draw.height = std::min(info.default_height, kDefaultSide);
+  if (!draw.steps) draw.steps = std::min(info.default_steps, kDefaultSteps);
   return SpecOf(draw, info);
 }
 

@@ -127,6 +127,22 @@ TEST_F(ToolTest, DrawWritesAPictureThatSaysHowItWasMade) {
                     HasSubstr(", Seed: 5, Size: 64x48, Model: "), HasSubstr(", Version: fresco ")));
 }
 
+TEST_F(ToolTest, DrawRefusesWhatCanNotBeDrawn) {
+  const std::string draw = "draw " + std::string(kMedium) + " --prompt x --threads 1 --output " + File("x.png");
+  for (const auto& [option, field] : {std::pair{" --guidance nan", "guidance_scale"},
+                                      {" --guidance -1", "guidance_scale"},
+                                      {" --width -64", "width"},
+                                      {" --steps -1", "steps"},
+                                      {" --max-sequence-length -1", "max_sequence_length"}}) {
+    const Result result = Run(draw + option);
+    EXPECT_EQ(result.code, 1) << option;
+    EXPECT_THAT(result.errors, HasSubstr(field)) << option;
+  }
+  const Result jpeg = Run("draw " + std::string(kMedium) + " --prompt x --output " + File("x.jpg"));
+  EXPECT_EQ(jpeg.code, 2);
+  EXPECT_THAT(jpeg.errors, HasSubstr("does not end in .png"));
+}
+
 TEST_F(ToolTest, APathThatIsNotUtf8IsDrawnTo) {
   const Result result = Run("draw " + std::string(kMedium) +
                             " --prompt 'a fox' --width 32 --height 32 --steps 1 --max-sequence-length 16 " +
