@@ -53,10 +53,10 @@ Process::Process(const ProcessOptions& options) {
   posix_spawn_file_actions_addchdir_np(&actions, options.folder.c_str());
   std::vector<std::string> arguments = options.arguments, environment = options.environment;
   arguments.insert(arguments.begin(), FRESCO_BINARY);
-  // AddressSanitizer's leak check can not run under a debugger's or a sandbox's ptrace; what it says is set by who runs
-  // the tests.
-  if (const char* sanitizer = std::getenv("ASAN_OPTIONS"))
-    environment.push_back(std::string("ASAN_OPTIONS=") + sanitizer);
+  // How the sanitizers behave is set by whoever runs the tests.
+  for (const char* name : {"ASAN_OPTIONS", "LSAN_OPTIONS"}) {
+    if (const char* value = std::getenv(name)) environment.push_back(std::string(name) + "=" + value);
+  }
   if (posix_spawn(&pid_, FRESCO_BINARY, &actions, nullptr, Pointers(&arguments).data(),
                   Pointers(&environment).data()) != 0) {
     std::abort();
