@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
+#include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
 
 namespace fresco {
@@ -244,7 +245,7 @@ ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {
   provenance.precision = info.precision;
   provenance.device = device_;
   provenance.software = options_.software;
-  provenance.sampler = "flow-match-euler";
+  provenance.sampler = kSampler;
   provenance.spec = image.request->request().images[image.index];
   provenance.batch_size_min = image.batch_sizes.min;
   provenance.batch_size_max = image.batch_sizes.max;
