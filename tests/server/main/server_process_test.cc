@@ -240,6 +240,7 @@ std::optional<double> Query(int port, const std::string& query) {
 
 TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
   const std::string prometheus = FRESCO_PROMETHEUS_BINARY;
+  ASSERT_TRUE(fs::exists(prometheus)) << prometheus << " is not there: ./dev test unpacks it";
   const auto server = Start();
   const auto stub = Connect(server.get());
   grpc::ClientContext context;
