@@ -1,22 +1,14 @@
 #include "pipeline/engine/precision.h"
 
+#include "pipeline/base/processor.h"
 #include "pipeline/base/strings.h"
 
 namespace fresco {
 namespace {
 
-bool CpuMultipliesBf16() {
-#if defined(__x86_64__)
-  // A processor with AMX tiles has these instructions too.
-  return __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return false;
-#endif
-}
-
 Precision Automatic(const at::Device& device) {
   if (device.is_cuda()) return {at::kBFloat16, "bf16", "auto: bf16, the fastest type of this build on a GPU"};
-  if (CpuMultipliesBf16())
+  if (ProcessorHasAvx512Bf16())
     return {at::kBFloat16, "bf16", "auto: bf16, which this processor multiplies in hardware (AVX512_BF16)"};
   return {at::kFloat, "fp32", "auto: fp32, as this processor has no fast bf16 (AVX512_BF16)"};
 }

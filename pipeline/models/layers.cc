@@ -20,6 +20,8 @@
 #include <string_view>
 #include <vector>
 
+#include "pipeline/base/processor.h"
+
 namespace fresco {
 namespace {
 
@@ -49,6 +51,21 @@ at::Tensor Product(const Linear& linear, const at::Tensor& x) {
   return at::linear(x, linear.weight, Optional(linear.bias));
 }
 
+// Whether a row of a product has the same bits however many rows there are, from kMinTokens on. True of oneDNN's and
+// MKL's AVX-512 kernels; those for AVX2 add up in another order from some numbers of rows on (tests/pipeline/models,
+// batch_test, on either; docs/facts/fp8.md, Batch invariance).
+bool RowsAreIndependent(const at::Tensor& x) {
+  if (!x.is_cpu()) return true;  // nothing is promised there yet
+  return x.scalar_type() == at::kFloat ? ProcessorHasAvx512() : ProcessorHasAvx512Bf16();
+}
+
+at::Tensor ProductOfTokens(const Linear& linear, const at::Tensor& x) {
+  if (x.size(0) == 1 || RowsAreIndependent(x)) return Product(linear, x);
+  std::vector<at::Tensor> samples;
+  for (int64_t i = 0; i < x.size(0); ++i) samples.push_back(Product(linear, x.narrow(0, i, 1)));
+  return at::cat(samples);
+}
+
 }  // namespace
 
 Linear Linear::Pack() const {
@@ -70,8 +87,9 @@ at::Tensor Linear::Tokens(const at::Tensor& x) const {
   const int64_t tokens = x.size(1);
   // at::linear adds the bias inside the product of contiguous tokens and after it otherwise, which rounds bf16 once
   // more; a slice of the tokens is contiguous in a batch of one only.
-  if (tokens >= kMinTokens) return Product(*this, x.contiguous());
-  return Product(*this, at::constant_pad_nd(x, {0, 0, 0, kMinTokens - tokens})).narrow(1, 0, tokens);
+  if (tokens >= kMinTokens) return ProductOfTokens(*this, x.contiguous());
+  const at::Tensor padded = at::constant_pad_nd(x, {0, 0, 0, kMinTokens - tokens});
+  return ProductOfTokens(*this, padded).narrow(1, 0, tokens);
 }
 
 at::Tensor Linear::Rows(const at::Tensor& x) const {

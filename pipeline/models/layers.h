@@ -14,7 +14,8 @@ struct Linear {
   at::Tensor bias;    // [out], or undefined
 
   // x [B, N, in] → [B, N, out]: a product over the tokens of every sample. A sample's result is the same, bit for bit,
-  // in any batch: with fewer than kMinTokens they are padded, because the kernels for few rows differ.
+  // in any batch: with fewer than kMinTokens they are padded, because the kernels for few rows differ; and where the
+  // kernels' results are not known to be independent of the number of rows, each sample is a product of its own.
   at::Tensor Tokens(const at::Tensor& x) const;
 
   // x [B, in] → [B, out]: one row per sample. Computed in chunks of exactly kRows rows, padded with zeros, so that a

@@ -1,0 +1,9 @@
+// What this machine's processor computes in hardware. The same at every call.
+#pragma once
+
+namespace fresco {
+
+bool ProcessorHasAvx512();      // AVX512F
+bool ProcessorHasAvx512Bf16();  // products of bf16; a processor with AMX tiles has these instructions too
+
+}  // namespace fresco
