@@ -9,9 +9,11 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/diffusion/finite.h"
 
 namespace fresco {
 namespace {
@@ -51,6 +53,18 @@ absl::StatusOr<ClipTextModel::Output> EncodeClip(const Tokenizer& tokenizer, con
   watched.Show("hidden", output.hidden);
   watched.Show("pooled", output.pooled);
   return output;
+}
+
+// Names the encoder whose output is none: else it is the transformer that would be blamed.
+absl::Status CheckFinite(const std::vector<std::pair<std::string_view, at::Tensor>>& outputs) {
+  std::vector<at::Tensor> values;
+  for (const auto& [encoder, value] : outputs) values.push_back(value);
+  const std::vector<bool> finite = FiniteFlags(values);
+  for (size_t i = 0; i < finite.size(); ++i) {
+    if (!finite[i])
+      return absl::DataLossError(StrCat(outputs[i].first, ": its output for this prompt is NaN or infinite"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckVocabulary(std::string_view part, const Tokenizer& tokenizer, int64_t rows) {
@@ -125,6 +139,11 @@ absl::StatusOr<PromptEmbedding> TextConditioner::Encode(const PromptKey& key, co
                           EncodeClip(*encoders_.clip_g_tokenizer, encoders_.clip_g, key.clip_g, clip_tokens_,
                                      key.clip_skip, &embedding.clip_g, Watched(observer, "clip_g")));
   FRESCO_ASSIGN_OR_RETURN(const at::Tensor t5, EncodeT5(key, &embedding.t5, observer));
+  FRESCO_RETURN_IF_ERROR(CheckFinite({{"text_encoder", clip_l.hidden},
+                                      {"text_encoder", clip_l.pooled},
+                                      {"text_encoder_2", clip_g.hidden},
+                                      {"text_encoder_2", clip_g.pooled},
+                                      {"text_encoder_3", t5}}));
   const at::Tensor clip = at::cat({clip_l.hidden, clip_g.hidden}, -1);
   embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), t5}, 1);
   embedding.pooled = at::cat({clip_l.pooled, clip_g.pooled}, -1);

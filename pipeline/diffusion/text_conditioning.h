@@ -35,7 +35,8 @@ class TextConditioner {
   static absl::StatusOr<TextConditioner> Create(TextEncoders encoders, int64_t text_dim, int64_t pooled_dim);
 
   // text: CLIP-L and CLIP-G side by side, padded to J, then T5's tokens: [1, clip_tokens() + max_sequence_length, J].
-  // Throws libtorch's exceptions; call it under InferenceMode. Errors: INVALID_ARGUMENT for a text that is not UTF-8.
+  // Throws libtorch's exceptions; call it under InferenceMode. Errors: INVALID_ARGUMENT for a text that is not UTF-8,
+  // DATA_LOSS naming the encoder whose output is NaN or infinite.
   // Observed stages: "clip_l.hidden", "clip_l.pooled", "clip_g.…", "t5.hidden", and ".ids" of each.
   absl::StatusOr<PromptEmbedding> Encode(const PromptKey& key, const Observer& observer = {}) const;
 

@@ -1,14 +1,12 @@
 #include "pipeline/engine/denoiser.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 
 #include <utility>
 
 #include "pipeline/base/strings.h"
+#include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
 
 namespace fresco {
@@ -44,18 +42,6 @@ at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& dev
 at::Tensor GuidedVelocity(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) {
   if (!job.guided()) return velocities.narrow(0, row, 1);
   return Guide(velocities.narrow(0, row, 1), velocities.narrow(0, row + 1, 1), job.spec().guidance_scale);
-}
-
-// For each tensor, whether all of its values are finite; one transfer for all of them. 0 * x is 0 for a finite x, else
-// NaN.
-std::vector<bool> FiniteFlags(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> sums;
-  for (const at::Tensor& tensor : tensors) sums.push_back(at::mul(tensor, 0).sum(at::kFloat));
-  const at::Tensor all = at::stack(sums).to(at::kCPU);
-  const float* const values = all.const_data_ptr<float>();
-  std::vector<bool> finite;
-  for (size_t i = 0; i < sums.size(); ++i) finite.push_back(values[i] == 0);
-  return finite;
 }
 
 }  // namespace

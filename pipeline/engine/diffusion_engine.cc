@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "pipeline/base/status.h"
+#include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/image_conversion.h"
 #include "pipeline/engine/prompts.h"
@@ -168,7 +169,9 @@ absl::Status DiffusionEngine::WarmUp() {
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
   FRESCO_RETURN_IF_ERROR(Validate(spec));
-  return Compute(parts_.transformer.placement().device, "preparing", [&] { return PrepareJob(spec); });
+  auto job = Compute(parts_.transformer.placement().device, "preparing", [&] { return PrepareJob(spec); });
+  if (absl::IsDataLoss(job.status())) ++nonfinite_;
+  return job;
 }
 
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {

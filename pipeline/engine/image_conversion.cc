@@ -3,7 +3,6 @@
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/round.h>
-#include <ATen/ops/sum.h>
 
 #include <cstring>
 
@@ -18,11 +17,6 @@ Image ToImage(const at::Tensor& pixels) {
   image.rgb.resize(rows.nbytes());
   std::memcpy(image.rgb.data(), rows.const_data_ptr(), rows.nbytes());
   return image;
-}
-
-// 0 * x is 0 for a finite x and NaN for any other: one pass and one number to fetch.
-bool AllFinite(const at::Tensor& values) {
-  return at::mul(values, 0).sum(at::kFloat).item<float>() == 0;
 }
 
 }  // namespace fresco

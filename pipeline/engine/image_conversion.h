@@ -11,7 +11,4 @@ namespace fresco {
 // does.
 Image ToImage(const at::Tensor& pixels);
 
-// False where a value is NaN or infinite. Waits for the device.
-bool AllFinite(const at::Tensor& values);
-
 }  // namespace fresco

@@ -62,7 +62,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes);
-  FRESCO_RETURN_IF_ERROR(engine->WarmUp());
+  const absl::Status warm = engine->WarmUp();
+  // A picture of NaN: most often the weights hold it, and then which ones is what its owner wants to know.
+  if (absl::IsDataLoss(warm)) FRESCO_RETURN_IF_ERROR(CheckWeightsFinite(folder));
+  FRESCO_RETURN_IF_ERROR(warm);
   return engine;
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/escaping.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/nonfinite.h"
 #include "pipeline/checkpoint/sha256.h"
 #include "pipeline/checkpoint/weights.h"
 
@@ -69,6 +70,19 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Place
   auto text = TextConditioner::Create(std::move(encoders), config.joint_attention_dim, config.pooled_projection_dim);
   if (!text.ok()) return Annotate(text.status(), folder.path());
   return ModelParts{schedule, *std::move(text), std::move(transformer), std::move(vae)};
+}
+
+absl::Status CheckWeightsFinite(const ModelFolder& folder) {
+  for (const WeightedPart& part : kWeightedParts) {
+    if (!folder.Has(part.name)) continue;
+    FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find(part.name));
+    FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, WeightStore::Open(dir, part.stem));
+    FRESCO_ASSIGN_OR_RETURN(const std::optional<std::string> name, FirstNonFinite(weights));
+    if (!name.has_value()) continue;
+    return absl::InvalidArgumentError(
+        StrCat(weights.PathOf(*name), ": tensor '", *name, "' holds NaN or infinite weights"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads, const std::stop_token& stop) {

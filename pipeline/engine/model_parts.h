@@ -50,4 +50,8 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Place
 // CANCELLED soon after `stop` is asked for.
 absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads, const std::stop_token& stop = {});
 
+// INVALID_ARGUMENT that names the file and the first tensor with a NaN or an infinite weight; OK where there is none.
+// Reads every weight file.
+absl::Status CheckWeightsFinite(const ModelFolder& folder);
+
 }  // namespace fresco

@@ -1,0 +1,81 @@
+#include "pipeline/engine/denoiser.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "pipeline/diffusion/sampling.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kTextTokens = 4;
+constexpr ScheduleConfig kSchedule = {1000, 3.0};
+
+MmditConfig Small() {
+  MmditConfig config;
+  config.num_layers = 2;
+  config.num_heads = 2;
+  config.head_dim = 16;
+  config.joint_attention_dim = 24;
+  config.pooled_projection_dim = 8;
+  config.pos_embed_max_size = 4;
+  config.patch_size = 2;
+  config.in_channels = config.out_channels = 4;
+  config.sample_size = 8;
+  config.dual_attention_layers = {0};
+  config.qk_norm = true;
+  return config;
+}
+
+std::unique_ptr<DiffusionJob> Job(uint64_t id, double text_value = 1) {
+  const auto text = std::make_shared<PromptEmbedding>();
+  text->text = at::full({1, kTextTokens, 24}, text_value);
+  text->pooled = at::ones({1, 8});
+  ImageSpec spec;
+  spec.width = spec.height = 64;
+  spec.steps = 2;
+  DiffusionState state;
+  state.schedule = MakeSchedule(kSchedule, spec.steps);
+  state.positive = text;
+  state.latents = DrawNoise(id, 4, 8, 8);
+  return std::make_unique<DiffusionJob>(id, spec, std::move(state));
+}
+
+class DenoiserTest : public ::testing::TestWithParam<double> {
+ protected:
+  const c10::InferenceMode inference_;
+  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+};
+
+// Not a number, and a text so large that it becomes none on its way.
+INSTANTIATE_TEST_SUITE_P(Texts, DenoiserTest,
+                         ::testing::Values(std::numeric_limits<double>::quiet_NaN(),
+                                           std::numeric_limits<double>::infinity()));
+
+TEST_P(DenoiserTest, AVelocityThatIsNoNumberFailsItsOwnImageAlone) {
+  Denoiser denoiser(transformer_);
+  const auto first = Job(1), bad = Job(2, GetParam()), last = Job(3), alone = Job(3);
+  const at::Tensor before = bad->state().latents;
+  const std::vector<absl::Status> statuses = denoiser.Step({first.get(), bad.get(), last.get()});
+  ASSERT_EQ(statuses.size(), 3u);
+  EXPECT_TRUE(statuses[0].ok()) << statuses[0];
+  EXPECT_EQ(statuses[1].code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(statuses[1].message()), ::testing::HasSubstr("step 1: the transformer's velocity is NaN"));
+  EXPECT_TRUE(statuses[2].ok()) << statuses[2];
+  EXPECT_TRUE(bad->state().failed);
+  EXPECT_EQ(bad->step(), 0);
+  EXPECT_TRUE(at::equal(bad->state().latents, before));
+  EXPECT_TRUE(Denoiser(transformer_).Step({alone.get()}).front().ok());
+  EXPECT_TRUE(at::equal(last->state().latents, alone->state().latents));
+}
+
+}  // namespace
+}  // namespace fresco
