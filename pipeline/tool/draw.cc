@@ -11,6 +11,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/engine/parameters_text.h"
+#include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
 #include "pipeline/tool/json_print.h"
 
@@ -33,18 +34,17 @@ absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
   return engine.Finish(job);
 }
 
-ImageMetadata Provenance(const ModelInfo& info, const ImageSpec& spec) {
-  const Drawer drawer = {info.name, kSampler, "fresco " FRESCO_VERSION};
-  return {{"parameters", ParametersText(spec, drawer, /*prompts=*/true)},
-          {"Software", drawer.software},
-          {"prompt", spec.prompt},
-          {"negative_prompt", spec.negative_prompt},
-          {"seed", std::to_string(spec.seed)},
-          {"steps", std::to_string(spec.steps)},
-          {"guidance_scale", StrCat(spec.guidance_scale)},
-          {"model", info.name},
-          {"precision", info.precision},
-          {"weights", info.weights_digest}};
+ImageMetadata Metadata(const ModelInfo& info, const ImageSpec& spec) {
+  ImageProvenance provenance;
+  provenance.model = info.name;
+  provenance.weights_digest = info.weights_digest;
+  provenance.precision = info.precision;
+  provenance.device = info.device;
+  provenance.software = "fresco " FRESCO_VERSION;
+  provenance.sampler = kSampler;
+  provenance.spec = spec;
+  provenance.batch_size_min = provenance.batch_size_max = 1;
+  return PictureMetadata(provenance, {});
 }
 
 absl::Status WriteFile(const std::string& path, const std::string& bytes) {
@@ -101,7 +101,7 @@ absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const s
   FRESCO_ASSIGN_OR_RETURN(const Image image, Draw(*engine, *job));
   const double seconds = Seconds(Clock::now() - begin);
   EncodeOptions encoding;
-  encoding.metadata = Provenance(engine->info(), job->spec());
+  encoding.metadata = Metadata(engine->info(), job->spec());
   FRESCO_ASSIGN_OR_RETURN(const std::string bytes, EncodeImage(image, encoding));
   FRESCO_RETURN_IF_ERROR(WriteFile(output, bytes));
   Report(engine->info(), job->spec(), output, seconds, model.json);

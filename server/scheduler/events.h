@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "pipeline/engine/engine.h"
+#include "pipeline/engine/picture_metadata.h"
 
 namespace fresco {
 
@@ -37,19 +38,6 @@ struct ProgressEvent {
   int total_steps = 0;
   absl::Duration remaining;
   std::optional<EncodedImage> preview;
-};
-
-// How one image came to be.
-struct ImageProvenance {
-  std::string model;
-  std::string weights_digest;
-  std::string precision;
-  std::string device;
-  std::string software;
-  std::string sampler;
-  ImageSpec spec;
-  int batch_size_min = 0;
-  int batch_size_max = 0;
 };
 
 struct ImageEvent {

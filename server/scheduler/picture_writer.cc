@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
-#include "server/scheduler/picture_metadata.h"
+#include "pipeline/engine/picture_metadata.h"
 
 namespace fresco {
 namespace {

@@ -1,10 +1,25 @@
 // The texts that a finished picture carries, so that it can be drawn again from the file alone.
 #pragma once
 
+#include <string>
+
+#include "pipeline/engine/image_spec.h"
 #include "pipeline/image/codec.h"
-#include "server/scheduler/events.h"
 
 namespace fresco {
+
+// How one image came to be.
+struct ImageProvenance {
+  std::string model;
+  std::string weights_digest;
+  std::string precision;
+  std::string device;
+  std::string software;
+  std::string sampler;
+  ImageSpec spec;
+  int batch_size_min = 0;  // images that shared a step with it, itself among them
+  int batch_size_max = 0;
+};
 
 struct PictureMetadataOptions {
   bool prompts = true;  // whether the prompts are among them

@@ -1,4 +1,4 @@
-#include "server/scheduler/picture_metadata.h"
+#include "pipeline/engine/picture_metadata.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
