@@ -21,6 +21,7 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/model_folder.h"
+#include "pipeline/engine/model_info.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/mmdit.h"
@@ -32,6 +33,7 @@ namespace {
 
 constexpr int kPixelsPerLatent = 8;
 constexpr int kWarmUpSteps = 2;
+constexpr int kPresetSide = 1024;  // pixels: what SD3.5 is made for
 constexpr ScheduleConfig kSchedule = {1000, 3.0};
 
 struct Measurement {
@@ -39,6 +41,23 @@ struct Measurement {
   int64_t weight_bytes = 0;
   int64_t peak_memory_bytes = 0;
 };
+
+// `options` with its sides set.
+absl::StatusOr<BenchOptions> WithSides(const ModelOptions& model, BenchOptions options) {
+  int width = kPresetSide, height = kPresetSide;
+  if (options.preset.empty()) {
+    FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
+    FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(folder));
+    LoadOptions described;
+    described.path = model.model;
+    FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(described, shape, Precision()));
+    width = info.default_width;
+    height = info.default_height;
+  }
+  if (options.width == 0) options.width = width;
+  if (options.height == 0) options.height = height;
+  return options;
+}
 
 absl::StatusOr<MmditConfig> ConfigOf(const BenchOptions& options) {
   return PresetConfig(options.preset, options.layers, (std::max(options.width, options.height) + 15) / 16);
@@ -162,12 +181,15 @@ absl::Status CheckOptions(const ModelOptions& model, const BenchOptions& options
   if (model.model.empty() == options.preset.empty())
     return absl::InvalidArgumentError("either a model or --preset is needed");
   if (options.layers != 0 && options.preset.empty()) return absl::InvalidArgumentError("--layers goes with --preset");
-  if (options.batch < 1 || options.steps < 1 || options.text_tokens < 1 || options.width < 1 || options.height < 1)
+  if (options.batch < 1 || options.steps < 1 || options.text_tokens < 1 || options.width < 0 || options.height < 0)
     return absl::InvalidArgumentError("--batch, --steps, --text-tokens, --width and --height must be at least 1");
-  return options.preset.empty() ? absl::OkStatus() : ConfigOf(options).status();
+  if (options.preset.empty()) return absl::OkStatus();
+  FRESCO_ASSIGN_OR_RETURN(const BenchOptions sized, WithSides(model, options));
+  return ConfigOf(sized).status();
 }
 
-absl::Status Run(const ModelOptions& model, const BenchOptions& options) {
+absl::Status Run(const ModelOptions& model, const BenchOptions& asked) {
+  FRESCO_ASSIGN_OR_RETURN(const BenchOptions options, WithSides(model, asked));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
   FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(model.precision, device));
   FRESCO_ASSIGN_OR_RETURN(const Measurement measured, Measure(model, options, device, precision));

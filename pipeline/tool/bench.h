@@ -10,8 +10,8 @@ namespace fresco {
 struct BenchOptions {
   std::string preset;  // a known shape with random weights, instead of a model
   int layers = 0;      // of the preset; 0: all
-  int width = 1024;    // pixels
-  int height = 1024;
+  int width = 0;       // pixels; 0: the model's default, 1024 with a preset
+  int height = 0;
   int batch = 1;          // images
   float guidance = 4.5f;  // above 1: two samples per image
   int text_tokens = 333;  // 77 of CLIP, 256 of T5

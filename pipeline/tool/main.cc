@@ -151,8 +151,8 @@ class Program {
     command->add_option("--preset", bench_.preset,
                         "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model");
     command->add_option("--layers", bench_.layers, "With --preset: so many layers instead of all");
-    command->add_option("--width", bench_.width, "Pixels")->capture_default_str();
-    command->add_option("--height", bench_.height, "Pixels")->capture_default_str();
+    command->add_option("--width", bench_.width, "Pixels (default: the model's own; 1024 with --preset)");
+    command->add_option("--height", bench_.height, "Pixels (default: the model's own; 1024 with --preset)");
     command->add_option("--batch", bench_.batch, "Images at once")->capture_default_str();
     command->add_option("--guidance", bench_.guidance, "Above 1: two samples for each image")->capture_default_str();
     command->add_option("--text-tokens", bench_.text_tokens, "Of each sample")->capture_default_str();

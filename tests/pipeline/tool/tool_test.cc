@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -117,12 +118,17 @@ TEST_F(ToolTest, DrawWritesAPictureThatSaysHowItWasMade) {
   const DecodedImage picture = DecodeImage(ReadFile(File("fox.png"))).value();
   EXPECT_EQ(picture.image.width, 64);
   EXPECT_EQ(picture.image.height, 48);
-  EXPECT_THAT(picture.metadata,
-              ::testing::IsSupersetOf(ImageMetadata{{"prompt", "a fox"}, {"seed", "5"}, {"steps", "2"}}));
-  const auto parameters = std::find_if(picture.metadata.begin(), picture.metadata.end(),
-                                       [](const auto& text) { return text.first == "parameters"; });
-  ASSERT_NE(parameters, picture.metadata.end());
-  EXPECT_THAT(parameters->second,
+  const std::map<std::string, std::string> texts(picture.metadata.begin(), picture.metadata.end());
+  // As a picture of the server's says it.
+  ASSERT_TRUE(texts.contains("fresco:provenance"));
+  const auto provenance = nlohmann::json::parse(texts.at("fresco:provenance"));
+  EXPECT_EQ(provenance["prompt"], "a fox");
+  EXPECT_EQ(provenance["seed"], 5);
+  EXPECT_EQ(provenance["steps"], 2);
+  EXPECT_EQ(provenance["precision"], "fp32");
+  EXPECT_EQ(provenance["weights_digest"], result.json()["weights_digest"]);
+  ASSERT_TRUE(texts.contains("parameters"));
+  EXPECT_THAT(texts.at("parameters"),
               AllOf(::testing::StartsWith("a fox\nSteps: 2, Sampler: flow-match-euler, CFG scale: "),
                     HasSubstr(", Seed: 5, Size: 64x48, Model: "), HasSubstr(", Version: fresco ")));
 }
