@@ -129,6 +129,9 @@ class Ending {
 // themselves, like Health.Watch.
 constexpr absl::Duration kLastReads = absl::Seconds(5);
 
+// For those who are cut off, to read that they are.
+constexpr absl::Duration kLastWords = absl::Seconds(1);
+
 class Application {
  public:
   explicit Application(const ApplicationOptions& options)
@@ -268,8 +271,9 @@ class Application {
       const SchedulerSnapshot left = scheduler_->Snapshot();
       logger_.Log(LogLevel::kWarning, "grace_period_over",
                   {{"requests_cut_off", int64_t{left.waiting + left.running}}});
+      scheduler_->Stop();  // callers hear from it why, and when to come back
     }
-    StopServers(drained ? kLastReads : absl::ZeroDuration());
+    StopServers(drained ? kLastReads : kLastWords);
     logger_.Log(LogLevel::kInfo, "stopped", {});
     // A step or a load that is under way cannot be interrupted, and nobody waits for it any more.
     if (!drained || registry_.Loading()) std::_Exit(EXIT_SUCCESS);

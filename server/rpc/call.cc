@@ -1,5 +1,7 @@
 #include "server/rpc/call.h"
 
+#include <algorithm>
+
 #include "pipeline/base/status.h"
 #include "server/rpc/excerpt.h"
 #include "server/rpc/status_mapping.h"
@@ -16,8 +18,22 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
 }
 
+namespace {
+
+// The caller's own timer ends the call some time before ours: gRPC rounds a timeout up, by 1 % at most, before it sends
+// it, and ours began when it had arrived, which is late where much goes on.
+absl::Duration EarlierAtCaller(absl::Duration timeout) {
+  return std::max(absl::Milliseconds(250), timeout / 50);
+}
+
+}  // namespace
+
 Call::Call(std::string method, const RpcDependencies& environment, grpc::CallbackServerContext* context)
-    : method_(std::move(method)), environment_(environment), context_(context), received_(environment.clock->Now()) {}
+    : method_(std::move(method)),
+      environment_(environment),
+      context_(context),
+      received_(environment.clock->Now()),
+      peer_(context->peer()) {}
 
 absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   model_ = model;
@@ -34,8 +50,8 @@ absl::Status Call::Submit(const std::string& model, const Validate& validate) {
 }
 
 absl::Status Call::Abandon() {
-  // The caller's own timer ends the call a moment before ours, which began when its timeout had arrived here.
-  const bool late = environment_.clock->Now() >= DeadlineOf(*context_) - absl::Milliseconds(100);
+  const absl::Time deadline = DeadlineOf(*context_);
+  const bool late = environment_.clock->Now() >= deadline - EarlierAtCaller(deadline - received_);
   const absl::Status reason = late ? absl::DeadlineExceededError("the caller's deadline has passed")
                                    : absl::CancelledError("the caller has gone");
   channel_->Close();
@@ -61,8 +77,7 @@ void Call::DescribeRequest(LogFields* fields) const {
 void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& completed) {
   const std::string code = CodeName(status.code());
   environment_.on_call_done(model_, code);
-  LogFields fields = {
-      {"id", id_}, {"method", method_}, {"model", Excerpt(model_)}, {"code", code}, {"peer", context_->peer()}};
+  LogFields fields = {{"id", id_}, {"method", method_}, {"model", Excerpt(model_)}, {"code", code}, {"peer", peer_}};
   if (!status.ok()) fields.emplace_back("message", std::string(status.message()));
   DescribeRequest(&fields);
   if (completed.has_value()) {

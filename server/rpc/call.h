@@ -47,6 +47,7 @@ class Call {
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;
+  const std::string peer_;  // asked for when the call is over, gRPC may have forgotten it
   std::string id_, model_;  // set by Submit
   std::optional<GenerationRequest> request_;
   std::shared_ptr<EventChannel> channel_;

@@ -4,11 +4,14 @@
 #include <utility>
 #include <variant>
 
+#include "fresco/v1/image_generation.pb.h"
 #include "pipeline/base/mutex.h"
+#include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/status_mapping.h"
+#include "server/rpc/wire_bytes.h"
 
 namespace fresco {
 namespace {
@@ -16,15 +19,12 @@ namespace {
 class CreateImageReactor final : public grpc::ServerUnaryReactor {
  public:
   CreateImageReactor(const RpcOptions& options, const RpcDependencies& environment,
-                     grpc::CallbackServerContext* context, v1::CreateImageResponse* response)
-      : options_(options), environment_(environment), call_("CreateImage", environment, context), response_(response) {}
+                     grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
+      : options_(options), environment_(environment), call_("CreateImage", environment, context), bytes_(response) {}
 
-  void Start(const v1::CreateImageRequest& request) {
-    format_ = request.output_format().empty() ? "png" : request.output_format();
+  void Start(const grpc::ByteBuffer& bytes) {
     // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
-    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateCreateImage(request, engine, options_.limits, environment_.random);
-    });
+    const absl::Status status = Submit(bytes);
     EventChannel* channel;
     {
       MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
@@ -65,6 +65,15 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   }
 
  private:
+  absl::Status Submit(const grpc::ByteBuffer& bytes) {
+    v1::CreateImageRequest request;
+    FRESCO_RETURN_IF_ERROR(ParseRequest(bytes, &request));
+    format_ = request.output_format().empty() ? "png" : request.output_format();
+    return call_.Submit(request.model(), [&](const Engine& engine) {
+      return ValidateCreateImage(request, engine, options_.limits, environment_.random);
+    });
+  }
+
   void Drain() {
     if (const std::optional<absl::Status> result = TakeAll(); result.has_value()) FinishWith(*result);
   }
@@ -95,12 +104,12 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   std::optional<absl::Status> Take(RequestEvent event) FRESCO_REQUIRES(mutex_) {
     if (auto* image = std::get_if<ImageEvent>(&event)) AddImage(std::move(*image));
     if (auto* failed = std::get_if<FailedEvent>(&event)) {
-      response_->Clear();
       return failed->status;
     }
     if (auto* completed = std::get_if<CompletedEvent>(&event)) {
-      response_->set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->Now())));
-      response_->set_output_format(format_);
+      response_.set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->Now())));
+      response_.set_output_format(format_);
+      *bytes_ = ToBytes(response_);
       completed_ = std::move(*completed);
       return absl::OkStatus();
     }
@@ -109,11 +118,11 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
 
   void AddImage(ImageEvent event) FRESCO_REQUIRES(mutex_) {
     // Pictures may be finished in any order, and are answered in theirs.
-    while (response_->data_size() <= event.image_index) response_->add_data();
-    v1::CreateImageResponse::Datum* datum = response_->mutable_data(event.image_index);
+    while (response_.data_size() <= event.image_index) response_.add_data();
+    v1::CreateImageResponse::Datum* datum = response_.mutable_data(event.image_index);
     datum->set_b64_json(std::move(event.image.bytes));
     datum->set_seed(event.provenance.spec.seed);
-    response_->set_size(StrCat(event.image.width, "x", event.image.height));
+    response_.set_size(StrCat(event.image.width, "x", event.image.height));
   }
 
   const RpcOptions& options_;
@@ -123,7 +132,8 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   Call call_;           // set up by Start
   std::string format_;  // set by Start
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
-  v1::CreateImageResponse* const response_ FRESCO_PT_GUARDED_BY(mutex_);
+  v1::CreateImageResponse response_ FRESCO_GUARDED_BY(mutex_);
+  grpc::ByteBuffer* const bytes_ FRESCO_PT_GUARDED_BY(mutex_);  // gRPC's: the response, once it is complete
   absl::Status result_ FRESCO_GUARDED_BY(mutex_);
   std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
 };
@@ -131,8 +141,8 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
 }  // namespace
 
 grpc::ServerUnaryReactor* StartCreateImage(const RpcOptions& options, const RpcDependencies& environment,
-                                           grpc::CallbackServerContext* context, const v1::CreateImageRequest* request,
-                                           v1::CreateImageResponse* response) {
+                                           grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                           grpc::ByteBuffer* response) {
   auto* reactor = new CreateImageReactor(options, environment, context, response);
   reactor->Start(*request);
   return reactor;

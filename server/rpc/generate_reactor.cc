@@ -5,28 +5,29 @@
 #include <optional>
 #include <variant>
 
+#include "fresco/v1/image_generation.pb.h"
 #include "pipeline/base/mutex.h"
+#include "pipeline/base/status.h"
 #include "server/rpc/call.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/wire.h"
+#include "server/rpc/wire_bytes.h"
 
 namespace fresco {
 namespace {
 
 // The scheduler's threads say when there is something to write (channel), gRPC's when something has been written.
 // Whoever comes decides under the lock what is next, and does it without.
-class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent> {
+class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   GenerateReactor(const RpcOptions& options, const RpcDependencies& environment, grpc::CallbackServerContext* context)
       : options_(options), environment_(environment), context_(context), call_("Generate", environment, context) {}
 
-  void Start(const v1::GenerateRequest& request) {
+  void Start(const grpc::ByteBuffer& bytes) {
     // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
-    const absl::Status status = call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateGenerate(request, engine, options_.limits, environment_.random);
-    });
+    const absl::Status status = Submit(bytes);
     EventChannel* channel;
     {
       MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
@@ -73,12 +74,23 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
     }
     {
       MutexLock lock(&mutex_);
+      // The last write ends the call for us; whether its caller was still there is known only now.
+      if (result_.ok() && context_->IsCancelled())
+        result_ = absl::CancelledError("the caller left during the last write");
       call_.End(result_, completed_);
     }
     delete this;
   }
 
  private:
+  absl::Status Submit(const grpc::ByteBuffer& bytes) {
+    v1::GenerateRequest request;
+    FRESCO_RETURN_IF_ERROR(ParseRequest(bytes, &request));
+    return call_.Submit(request.model(), [&](const Engine& engine) {
+      return ValidateGenerate(request, engine, options_.limits, environment_.random);
+    });
+  }
+
   enum class Action { kNothing, kWrite, kWriteAndFinish, kFinish, kAbandon };
 
   void OnStall() {
@@ -102,10 +114,12 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
       case Action::kNothing:
         break;
       case Action::kWrite:
-        StartWrite(&message_);
+        bytes_ = ToBytes(message_);
+        StartWrite(&bytes_);
         break;
       case Action::kWriteAndFinish:
-        StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+        bytes_ = ToBytes(message_);
+        StartWriteAndFinish(&bytes_, grpc::WriteOptions(), grpc::Status::OK);
         break;
       case Action::kFinish:
         FinishWith(failure);
@@ -189,15 +203,16 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateEvent>
   absl::Status result_ FRESCO_GUARDED_BY(mutex_);
   std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
 
-  v1::GenerateEvent message_;  // belongs to whoever has set writing_ or finished_, until it is written
+  // These belong to whoever has set writing_ or finished_, until the bytes are written.
+  v1::GenerateEvent message_;
+  grpc::ByteBuffer bytes_;
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::GenerateEvent>* StartGenerate(const RpcOptions& options,
-                                                           const RpcDependencies& environment,
-                                                           grpc::CallbackServerContext* context,
-                                                           const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartGenerate(const RpcOptions& options, const RpcDependencies& environment,
+                                                          grpc::CallbackServerContext* context,
+                                                          const grpc::ByteBuffer* request) {
   auto* reactor = new GenerateReactor(options, environment, context);
   reactor->Start(*request);
   return reactor;

@@ -2,17 +2,16 @@
 #pragma once
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include "fresco/v1/image_generation.pb.h"
 #include "server/rpc/server.h"
 
 namespace fresco {
 
-// Submits the request and streams its events at the client's pace. The reactor owns itself.
-grpc::ServerWriteReactor<v1::GenerateEvent>* StartGenerate(const RpcOptions& options,
-                                                           const RpcDependencies& environment,
-                                                           grpc::CallbackServerContext* context,
-                                                           const v1::GenerateRequest* request);
+// Submits the request, a GenerateRequest, and streams its GenerateEvents at the client's pace. The reactor owns itself.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartGenerate(const RpcOptions& options, const RpcDependencies& environment,
+                                                          grpc::CallbackServerContext* context,
+                                                          const grpc::ByteBuffer* request);
 
 }  // namespace fresco

@@ -16,6 +16,7 @@
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/violations.h"
 #include "server/rpc/wire.h"
+#include "server/rpc/wire_bytes.h"
 
 namespace fresco {
 namespace {
@@ -91,14 +92,14 @@ class DrainReactor final : public grpc::ServerUnaryReactor {
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::GenerateEvent>* ImageGenerationService::Generate(grpc::CallbackServerContext* context,
-                                                                              const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* ImageGenerationService::Generate(grpc::CallbackServerContext* context,
+                                                                             const grpc::ByteBuffer* request) {
   return StartGenerate(options_, environment_, context, request);
 }
 
 grpc::ServerUnaryReactor* ImageGenerationService::CreateImage(grpc::CallbackServerContext* context,
-                                                              const v1::CreateImageRequest* request,
-                                                              v1::CreateImageResponse* response) {
+                                                              const grpc::ByteBuffer* request,
+                                                              grpc::ByteBuffer* response) {
   return StartCreateImage(options_, environment_, context, request, response);
 }
 
@@ -110,15 +111,17 @@ grpc::ServerUnaryReactor* ImageGenerationService::ListModels(grpc::CallbackServe
 }
 
 grpc::ServerUnaryReactor* ImageGenerationService::Cancel(grpc::CallbackServerContext* context,
-                                                         const v1::CancelRequest* request,
-                                                         v1::CancelResponse* /*response*/) {
+                                                         const grpc::ByteBuffer* bytes, grpc::ByteBuffer* response) {
+  *response = ToBytes(v1::CancelResponse());
   const absl::StatusOr<std::string> tenant = AuthenticateCaller(*context);
   if (!tenant.ok()) return Answer(context, tenant.status());
-  if (!IsRequestId(request->request_id())) {
+  v1::CancelRequest request;
+  if (const absl::Status parsed = ParseRequest(*bytes, &request); !parsed.ok()) return Answer(context, parsed);
+  if (!IsRequestId(request.request_id())) {
     return Answer(context,
                   InvalidRequest({{"request_id", "must be the id of a request, as its queued event says it"}}));
   }
-  const absl::Status status = environment_.scheduler->Cancel(*tenant, request->request_id(),
+  const absl::Status status = environment_.scheduler->Cancel(*tenant, request.request_id(),
                                                              absl::CancelledError("cancelled by its caller's Cancel"));
   return Answer(context, status);
 }

@@ -10,19 +10,24 @@
 
 namespace fresco {
 
-class ImageGenerationService final : public v1::ImageGeneration::CallbackService {
+// What holds texts comes as bytes: wire_bytes.h.
+using ImageGenerationByBytes = v1::ImageGeneration::WithRawCallbackMethod_Generate<
+    v1::ImageGeneration::WithRawCallbackMethod_CreateImage<v1::ImageGeneration::WithRawCallbackMethod_Cancel<
+        v1::ImageGeneration::WithCallbackMethod_ListModels<v1::ImageGeneration::Service>>>>;
+
+class ImageGenerationService final : public ImageGenerationByBytes {
  public:
   ImageGenerationService(const RpcOptions& options, const RpcDependencies& environment)
       : options_(options), environment_(environment) {}
 
-  grpc::ServerWriteReactor<v1::GenerateEvent>* Generate(grpc::CallbackServerContext* context,
-                                                        const v1::GenerateRequest* request) override;
-  grpc::ServerUnaryReactor* CreateImage(grpc::CallbackServerContext* context, const v1::CreateImageRequest* request,
-                                        v1::CreateImageResponse* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* CreateImage(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
-  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const v1::CancelRequest* request,
-                                   v1::CancelResponse* response) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response) override;
 
  private:
   const RpcOptions& options_;

@@ -142,14 +142,18 @@ void SetModel(const ModelStatus& status, const RequestLimits& limits, v1::Model*
   out->set_architecture(info.architecture);
   out->set_precision(info.precision);
   out->set_weights_digest(info.weights_digest);
-  out->set_default_width(info.default_width);
-  out->set_default_height(info.default_height);
-  out->set_default_steps(info.default_steps);
+  // As a request that leaves them out gets them: this server's limits hold for the model's own defaults too.
+  const auto largest = [&](int limit) {
+    return std::min(limit, info.max_size) / info.size_multiple * info.size_multiple;
+  };
+  out->set_default_width(std::min(info.default_width, largest(limits.max_width)));
+  out->set_default_height(std::min(info.default_height, largest(limits.max_height)));
+  out->set_default_steps(std::min(info.default_steps, limits.max_steps));
   out->set_default_guidance_scale(info.default_guidance_scale);
   out->set_default_max_sequence_length(info.default_max_sequence_length);
   out->set_size_multiple(info.size_multiple);
-  out->set_max_width(std::min(limits.max_width, info.max_size));
-  out->set_max_height(std::min(limits.max_height, info.max_size));
+  out->set_max_width(largest(limits.max_width));
+  out->set_max_height(largest(limits.max_height));
 }
 
 void SetRequest(const RequestSnapshot& snapshot, absl::Time now, v1::RunningRequest* out) {

@@ -185,14 +185,23 @@ bool Dispatcher::Drain(absl::Time deadline) {
 
 void Dispatcher::Stop() {
   Followups followups;
+  std::vector<RequestPtr> left;
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
-    for (const auto& [key, request] : requests_) request->AskToEnd(ShuttingDown());
+    for (const auto& [key, request] : requests_) {
+      request->AskToEnd(ShuttingDown());
+      left.push_back(request);
+    }
     DropEnding(clock_->Now(), &followups);
     changed_.NotifyAll();
   }
   Follow(followups);
+  // A step may take long: its callers hear now, and the device lets go of their images at its end.
+  for (const RequestPtr& request : left) {
+    request->output()->End(FailedEvent{request->result()}, [] {});
+    request->output()->Deliver();
+  }
 }
 
 void Dispatcher::RunTimer() {

@@ -61,7 +61,8 @@ class Dispatcher {
   bool Drain(absl::Time deadline);
   SchedulerSnapshot Snapshot() const;
 
-  // For the owner of the threads. Stop ends all requests with UNAVAILABLE; the workers and the timer then return.
+  // For the owner of the threads. Stop ends all requests with UNAVAILABLE, for their callers at once; the workers, at
+  // their next step boundaries, and the timer then return.
   int AddWorker(const std::string& device);  // its number, below 64
   void AddLoad(int worker, LoadTask task);
   void Stop();

@@ -102,6 +102,10 @@ bool Scheduler::Drain(absl::Time deadline) {
   return impl_->dispatcher()->Drain(deadline);
 }
 
+void Scheduler::Stop() {
+  impl_->dispatcher()->Stop();
+}
+
 SchedulerSnapshot Scheduler::Snapshot() const {
   return impl_->dispatcher()->Snapshot();
 }

@@ -73,7 +73,7 @@ struct SchedulerSnapshot {
   std::vector<DeviceSnapshot> devices;
 };
 
-// Thread-safe. The destructor ends what is left with UNAVAILABLE and joins.
+// Thread-safe. The destructor stops it and joins.
 class Scheduler {
  public:
   // Loads the engine on the device's own thread; called there once.
@@ -105,6 +105,10 @@ class Scheduler {
 
   // From now on Submit refuses. Returns true when nothing is left, false at `deadline`.
   bool Drain(absl::Time deadline);
+
+  // Ends what is left with UNAVAILABLE and a RetryAfter: callers hear of it before this returns, whatever their images'
+  // devices are doing. Nothing runs after that.
+  void Stop();
 
   SchedulerSnapshot Snapshot() const;
 

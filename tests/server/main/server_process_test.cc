@@ -174,9 +174,12 @@ TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
   while (reader->Read(&event) && !event.has_progress()) continue;
   server->Signal(SIGTERM);
   while (reader->Read(&event)) EXPECT_FALSE(event.has_completed());
-  EXPECT_FALSE(reader->Finish().ok());
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "the server is shutting down");
+  EXPECT_THAT(status.error_details(), HasSubstr("google.rpc.RetryInfo"));
   EXPECT_EQ(server->Wait(), 0);
-  EXPECT_THAT(server->Output(), HasSubstr("requests_cut_off=1"));
+  EXPECT_THAT(server->Output(), AllOf(HasSubstr("requests_cut_off=1"), HasSubstr("code=UNAVAILABLE")));
 }
 
 // The model of the tests by links, but for the transformer's weights, which `change` has edited.

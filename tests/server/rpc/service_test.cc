@@ -419,7 +419,8 @@ TEST_F(ServiceTest, AFailedModelSaysWhyAndTheOthersServe) {
 
 TEST_F(ServiceTest, ListModelsSaysWhatARequestMayAsk) {
   Options options;
-  options.rpc.limits.max_width = 512;
+  options.rpc.limits.max_width = 520;
+  options.rpc.limits.max_steps = 3;
   Start(options);
   grpc::ClientContext context;
   v1::ListModelsResponse models;
@@ -432,9 +433,9 @@ TEST_F(ServiceTest, ListModelsSaysWhatARequestMayAsk) {
   EXPECT_EQ(model.weights_digest(), "sha256:0000");
   EXPECT_THAT(model.devices(), ElementsAre("cpu"));
   EXPECT_EQ(model.default_width(), 16);
-  EXPECT_EQ(model.default_steps(), 4);
+  EXPECT_EQ(model.default_steps(), 3);  // the server's limit; the model's own is 4
   EXPECT_EQ(model.size_multiple(), 16);
-  EXPECT_EQ(model.max_width(), 512);    // the server's limit
+  EXPECT_EQ(model.max_width(), 512);    // the server's limit, as a multiple of 16
   EXPECT_EQ(model.max_height(), 2048);  // the model's
 }
 
@@ -556,14 +557,42 @@ TEST_F(ServiceTest, ACallerOfCreateImageWhoLeavesIsNotDrawnFor) {
   while (script_->live_jobs() > 0) absl::SleepFor(absl::Milliseconds(1));
 }
 
-// protobuf itself refuses to parse a string that is not UTF-8, and gRPC 1.51 answers UNIMPLEMENTED to what it cannot
-// parse, before any of our code sees it.
-TEST_F(ServiceTest, APromptThatIsNotUtf8IsRefused) {
+std::vector<std::string> BadFieldsOf(const grpc::Status& status) {
+  std::vector<std::string> fields;
+  const auto bad = DetailOf<google::rpc::BadRequest>(status);
+  if (!bad.has_value()) return fields;
+  for (const auto& violation : bad->field_violations()) fields.push_back(violation.field());
+  return fields;
+}
+
+// gRPC 1.51 itself would answer UNIMPLEMENTED to what it cannot parse.
+TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamed) {
+  Start();
+  v1::GenerateRequest request = Request("\xff");
+  request.set_negative_prompt("bl\xe9");
+  const grpc::Status generated = Generate(request).status;
+  EXPECT_EQ(generated.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(generated), ElementsAre("prompt", "negative_prompt"));
+  std::string response;
+  const std::string service = "/fresco.v1.ImageGeneration/";
+  const grpc::Status created = CallRaw(service + "CreateImage", "\x12\x01\xff", &response);
+  EXPECT_EQ(created.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(created), ElementsAre("prompt"));
+  const grpc::Status cancelled = CallRaw(service + "Cancel", "\x0a\x01\xff", &response);
+  EXPECT_EQ(cancelled.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(cancelled), ElementsAre("request_id"));
+  EXPECT_TRUE(script_->steps().empty());
+  EXPECT_THAT(AwaitCalls(2), ElementsAre(" INVALID_ARGUMENT", " INVALID_ARGUMENT"));
+}
+
+TEST_F(ServiceTest, BytesThatAreNoMessageAreRefused) {
   Start();
   std::string response;
-  const grpc::Status status = CallRaw("/fresco.v1.ImageGeneration/CreateImage", "\x12\x01\xff", &response);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_TRUE(script_->steps().empty());
+  for (const char* method : {"Generate", "CreateImage", "Cancel"}) {
+    const grpc::Status status = CallRaw(std::string("/fresco.v1.ImageGeneration/") + method, "\x12\x7f", &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
+    EXPECT_THAT(status.error_message(), HasSubstr(std::string("fresco.v1.") + method + "Request")) << method;
+  }
 }
 
 TEST_F(ServiceTest, ReflectionListsTheServices) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "server/scheduler/retry.h"
 #include "server/scheduler/scheduler.h"
 #include "tests/support/scheduler_harness.h"
 
@@ -256,6 +257,29 @@ TEST(SchedulerFailureTest, ADeadlineThatHasPassedIsRefused) {
   EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kDeadlineExceeded);
   request.images.clear();
   EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(SchedulerFailureTest, StopTellsCallersAtOnceThoughADeviceIsInTheMiddleOfAStep) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto running = harness.Submit(harness.Request("running", 4));
+  script->step_gate()->AwaitBlocked();
+  auto waiting = harness.Submit(harness.Request("waiting", 4));
+  harness.scheduler->Stop();
+  for (EventReader* reader : {running.get(), waiting.get()}) {
+    const absl::Status status = reader->Result();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(status.message(), "the server is shutting down");
+    EXPECT_TRUE(RetryAfter(status).has_value());
+  }
+  EXPECT_EQ(script->live_jobs(), 1);  // the device has not come to its step boundary
+  script->step_gate()->Open();
+  harness.Settle();
+  EXPECT_EQ(script->live_jobs(), 0);
+  EXPECT_THAT(StepTexts(*script), ElementsAre("running0"));
 }
 
 }  // namespace
