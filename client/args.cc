@@ -210,8 +210,8 @@ absl::Status CheckServer(std::string_view server) {
   const std::string_view host = server.substr(0, colon);
   const std::string_view port = server.substr(std::min(colon + 1, server.size()));
   const bool brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  const bool named = !host.empty() && host.find_first_of(brackets ? "/ \t" : ":/[] \t") == host.npos;
-  const bool digits = !port.empty() && port.find_first_not_of("0123456789") == port.npos;
+  const bool named = !host.empty() && host.find_first_of(brackets ? "/ \t" : ":/[] \t") == std::string_view::npos;
+  const bool digits = !port.empty() && port.find_first_not_of("0123456789") == std::string_view::npos;
   int number = 0;
   if (named && digits && absl::SimpleAtoi(ToAbsl(port), &number) && number >= 1 && number <= 65535)
     return absl::OkStatus();

@@ -26,7 +26,7 @@ class JobDrawing : public DrawObserver {
   void OnStarted(const std::string&) override {}
 
   void OnProgress(const DrawProgress& progress) override {
-    progress_.Step(progress);
+    progress_.Step(progress, absl::InfinitePast());
     Tell();
   }
 

@@ -67,6 +67,11 @@ void BatchView::Note(const std::string& line) {
   Redraw();
 }
 
+void BatchView::Tick() {
+  MutexLock lock(&mutex_);
+  Redraw();
+}
+
 void BatchView::Finish() {
   if (!options_.quiet && options_.terminal) *out_ << "\r\x1b[K" << std::flush;
 }

@@ -36,6 +36,8 @@ class BatchView {
   void Failed(double fraction, const std::string& line);
   // A line about something else.
   void Note(const std::string& line);
+  // Time has passed.
+  void Tick();
   void Finish();
 
   BatchCounts counts() const;

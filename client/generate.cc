@@ -71,7 +71,9 @@ int GenerateOne(const Args& args, Session* session, const Console& console, Cloc
   RequestView view(console.view, args.generate.request.count, console.err, clock);
   Drawing drawing(args.generate, &view);
   DrawSummary summary;
+  std::unique_ptr<Ticker> ticker = KeepMoving(console.view, &view, clock);
   absl::Status status = session->Draw(args.generate.request, &drawing, &summary);
+  ticker.reset();
   view.Finish();
   if (session->cancelled()) {
     *console.err << "fresco: cancelled" << std::endl;

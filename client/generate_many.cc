@@ -95,7 +95,9 @@ int GenerateMany(const Args& args, Session* session, const Console& console, Clo
   BatchView view(console.view, static_cast<int>(jobs->size()), console.err, clock);
   BatchOptions options{args.generate.parallel, args.generate.retries, nullptr};
   if (args.json) options.on_json = [&console](const std::string& line) { *console.out << line << std::endl; };
+  std::unique_ptr<Ticker> ticker = KeepMoving(console.view, &view, clock);
   const BatchResult result = RunBatch(*jobs, options, session, &journal, &view);
+  ticker.reset();
   view.Finish();
   PrintSummary(*jobs, result, view, console.view.quiet, console.err);
   const BatchCounts counts = view.counts();

@@ -13,9 +13,9 @@ constexpr size_t kMaxSlugBytes = 48;
 
 // Where the extension of a path's last part begins, or its end where there is none.
 size_t ExtensionStart(std::string_view path) {
-  const size_t name = path.rfind('/') == path.npos ? 0 : path.rfind('/') + 1;
+  const size_t name = path.rfind('/') == std::string_view::npos ? 0 : path.rfind('/') + 1;
   const size_t dot = path.rfind('.');
-  return dot == path.npos || dot <= name ? path.size() : dot;
+  return dot == std::string_view::npos || dot <= name ? path.size() : dot;
 }
 
 std::string BeforeExtension(const std::string& path, const std::string& text) {
@@ -51,7 +51,8 @@ std::string Slug(std::string_view prompt) {
   if (slug.size() > kMaxSlugBytes) {
     size_t end = Utf8Prefix(slug, kMaxSlugBytes).size();
     // At a word's end, unless that leaves too little.
-    if (const size_t word = slug.rfind('-', end); word != slug.npos && word > kMaxSlugBytes / 2) end = word;
+    if (const size_t word = slug.rfind('-', end); word != std::string_view::npos && word > kMaxSlugBytes / 2)
+      end = word;
     slug.resize(end);
   }
   return slug.empty() ? "image" : slug;
@@ -62,14 +63,15 @@ std::string OutputPath(std::string_view pattern, const ImageName& image) {
     return Fill(StrCat(pattern, "{prompt}-{seed}.", FileExtension(image.format)), image);
   }
   std::string path = Fill(pattern, image);
-  const bool distinct = pattern.find("{seed}") != pattern.npos || pattern.find("{index}") != pattern.npos;
+  const bool distinct =
+      pattern.find("{seed}") != std::string_view::npos || pattern.find("{index}") != std::string_view::npos;
   return image.count > 1 && !distinct ? BeforeExtension(path, StrCat("-", image.index + 1)) : path;
 }
 
 absl::Status CheckOutputPattern(std::string_view pattern) {
-  for (size_t open = pattern.find('{'); open != pattern.npos; open = pattern.find('{', open + 1)) {
+  for (size_t open = pattern.find('{'); open != std::string_view::npos; open = pattern.find('{', open + 1)) {
     const size_t close = pattern.find('}', open);
-    const std::string_view name = pattern.substr(open, close == pattern.npos ? close : close - open + 1);
+    const std::string_view name = pattern.substr(open, close == std::string_view::npos ? close : close - open + 1);
     if (name != "{seed}" && name != "{index}" && name != "{prompt}") {
       return absl::InvalidArgumentError(StrCat("--output has \"", name, "\": it knows {seed}, {index} and {prompt}"));
     }

@@ -20,18 +20,18 @@ void RequestProgress::Started(const std::string& device, absl::Time now) {
   since_ = now;
 }
 
-void RequestProgress::Step(const DrawProgress& progress) {
+void RequestProgress::Step(const DrawProgress& progress, absl::Time now) {
   queued_ = false;
   ImageState& image = images_[progress.image_index];
   image.step = progress.step;
   image.total_steps = progress.total_steps;
-  image.remaining = progress.remaining;
+  image.end = now + progress.remaining;
 }
 
 void RequestProgress::ImageDone(int image_index) {
   ImageState& image = images_[image_index];
   image.step = image.total_steps;
-  image.remaining = absl::ZeroDuration();
+  image.end = absl::InfinitePast();
   image.done = true;
 }
 
@@ -61,7 +61,7 @@ double RequestProgress::Fraction() const {
 
 absl::Duration RequestProgress::Remaining(absl::Time now) const {
   absl::Duration predicted;
-  for (const auto& [index, image] : images_) predicted = std::max(predicted, image.remaining);
+  for (const auto& [index, image] : images_) predicted = std::max(predicted, image.end - now);
   const double fraction = Fraction();
   if (static_cast<int>(images_.size()) == image_count_ || fraction == 0) return predicted;
   return std::max(predicted, (now - since_) * ((1 - fraction) / fraction));
@@ -96,6 +96,9 @@ std::string RenderProgress(const RequestProgress& progress, int width, absl::Tim
     if (progress.estimated_wait() > absl::ZeroDuration()) text += ", about " + FormatClock(progress.estimated_wait());
   } else if (progress.total_steps() == 0) {
     text = progress.device().empty() ? "connecting" : StrCat("preparing on ", progress.device());
+    // Nothing else moves, and it may take long.
+    if (now - progress.since() >= absl::Seconds(2))
+      text += ", " + FormatClock(absl::Floor(now - progress.since(), absl::Seconds(1)));
   } else {
     const int count = progress.image_count();
     if (count > 1) text = StrCat("image ", std::min(progress.images_done() + 1, count), "/", count, "  ");

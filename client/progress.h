@@ -16,7 +16,7 @@ class RequestProgress {
 
   void Queued(int position, absl::Duration estimated_wait);
   void Started(const std::string& device, absl::Time now);
-  void Step(const DrawProgress& progress);
+  void Step(const DrawProgress& progress, absl::Time now);
   void ImageDone(int image_index);
 
   bool waiting() const { return queued_; }
@@ -25,19 +25,20 @@ class RequestProgress {
   const std::string& device() const { return device_; }
   int image_count() const { return image_count_; }
   int images_done() const;
-  int steps_done() const;   // over all images
-  int total_steps() const;  // over all images; 0 before the first is known
-  double Fraction() const;  // 0 to 1
+  int steps_done() const;                      // over all images
+  int total_steps() const;                     // over all images; 0 before the first is known
+  double Fraction() const;                     // 0 to 1
+  absl::Time since() const { return since_; }  // when drawing started; before that, when waiting did
 
-  // Until the last image: the server's prediction for those it has begun; where it has not begun all, at the pace so
-  // far.
+  // Until the last image: the server's latest prediction for those it has begun, less the time since; where it has not
+  // begun all, at the pace so far.
   absl::Duration Remaining(absl::Time now) const;
 
  private:
   struct ImageState {
     int step = 0;
     int total_steps = 0;
-    absl::Duration remaining;
+    absl::Time end;  // as predicted
     bool done = false;
   };
 

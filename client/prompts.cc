@@ -34,7 +34,7 @@ absl::StatusOr<std::string> FillTemplate(std::string_view text, const Columns& c
       continue;
     }
     const size_t close = text.find('}');
-    if (close == text.npos) return absl::InvalidArgumentError("--template has a { without its }");
+    if (close == std::string_view::npos) return absl::InvalidArgumentError("--template has a { without its }");
     const auto column = columns.find(text.substr(1, close - 1));
     if (column == columns.end()) {
       const std::string known =

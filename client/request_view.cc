@@ -6,10 +6,12 @@ namespace fresco {
 
 RequestView::RequestView(const ViewOptions& options, int image_count, std::ostream* out, Clock* clock)
     : options_(options), out_(out), clock_(clock), progress_(image_count, clock->Now()) {
+  MutexLock lock(&mutex_);
   Redraw();
 }
 
 void RequestView::Queued(int position, absl::Duration estimated_wait) {
+  MutexLock lock(&mutex_);
   progress_.Queued(position, estimated_wait);
   if (!options_.terminal && position != told_position_ && position > 0) {
     PrintLine(StrCat("queued, ", position, " ahead"));
@@ -19,26 +21,35 @@ void RequestView::Queued(int position, absl::Duration estimated_wait) {
 }
 
 void RequestView::Started(const std::string& device) {
+  MutexLock lock(&mutex_);
   progress_.Started(device, clock_->Now());
   if (!options_.terminal) PrintLine(StrCat("started on ", device));
   Redraw();
 }
 
 void RequestView::Step(const DrawProgress& progress) {
-  progress_.Step(progress);
+  MutexLock lock(&mutex_);
+  progress_.Step(progress, clock_->Now());
   if (!progress.preview.empty()) ShowPicture(progress.preview, /*last=*/false);
   if (!options_.terminal) PrintMilestone();
   Redraw();
 }
 
 void RequestView::Saved(const SavedImage& saved, const std::string& encoded) {
+  MutexLock lock(&mutex_);
   progress_.ImageDone(saved.image.index);
   ShowPicture(encoded, /*last=*/true);
   PrintLine(StrCat(saved.file, "  (seed ", saved.image.seed, ")"));
   Redraw();
 }
 
+void RequestView::Tick() {
+  MutexLock lock(&mutex_);
+  Redraw();
+}
+
 void RequestView::Finish() {
+  MutexLock lock(&mutex_);
   if (!options_.quiet && options_.terminal) *out_ << "\r\x1b[K" << std::flush;
 }
 

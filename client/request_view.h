@@ -10,6 +10,7 @@
 #include "client/progress.h"
 #include "client/saved_image.h"
 #include "pipeline/base/clock.h"
+#include "pipeline/base/mutex.h"
 
 namespace fresco {
 
@@ -20,7 +21,7 @@ struct ViewOptions {
   PreviewMode preview = PreviewMode::kOff;  // not kAuto
 };
 
-// Not thread-safe.
+// Thread-safe.
 class RequestView {
  public:
   // `out` and `clock` outlive it.
@@ -31,22 +32,26 @@ class RequestView {
   void Step(const DrawProgress& progress);
   // `encoded`: the picture's file.
   void Saved(const SavedImage& saved, const std::string& encoded);
+  // Time has passed: the moving line says so, that a long step does not look like a dead one.
+  void Tick();
   // Takes the moving line away. Call it last.
   void Finish();
 
  private:
-  void Redraw();
-  void ShowPicture(const std::string& encoded, bool last);
-  void PrintLine(const std::string& line);  // that stays
-  void PrintMilestone();
+  void Redraw() FRESCO_REQUIRES(mutex_);
+  void ShowPicture(const std::string& encoded, bool last) FRESCO_REQUIRES(mutex_);
+  void PrintLine(const std::string& line) FRESCO_REQUIRES(mutex_);  // that stays
+  void PrintMilestone() FRESCO_REQUIRES(mutex_);
 
   const ViewOptions options_;
   std::ostream* const out_;
   Clock* const clock_;
-  RequestProgress progress_;
-  int picture_rows_ = 0;    // of the preview above the moving line
-  int milestone_ = 0;       // quarters of the work that have been told of
-  int told_position_ = -1;  // in the queue
+
+  Mutex mutex_;
+  RequestProgress progress_ FRESCO_GUARDED_BY(mutex_);
+  int picture_rows_ FRESCO_GUARDED_BY(mutex_) = 0;    // of the preview above the moving line
+  int milestone_ FRESCO_GUARDED_BY(mutex_) = 0;       // quarters of the work that have been told of
+  int told_position_ FRESCO_GUARDED_BY(mutex_) = -1;  // in the queue
 };
 
 }  // namespace fresco

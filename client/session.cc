@@ -229,7 +229,7 @@ class Session::Impl {
   absl::Status CallOnce(const std::function<absl::Status(grpc::ClientContext*)>& call) {
     grpc::ClientContext context;
     if (options_.timeout != absl::InfiniteDuration()) {
-      context.set_deadline(absl::ToChronoTime(clock_->Now() + options_.timeout));
+      context.set_deadline(SystemTimeIn(options_.timeout));
     }
     if (!options_.token.empty()) context.AddMetadata("authorization", "Bearer " + options_.token);
     {

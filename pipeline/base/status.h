@@ -20,10 +20,12 @@
 // FRESCO_ASSIGN_OR_RETURN(auto x, F()): x is the value of F()'s StatusOr, or the enclosing function returns its status.
 #define FRESCO_ASSIGN_OR_RETURN(declaration, expression) \
   FRESCO_ASSIGN_OR_RETURN_INNER(FRESCO_STATUS_CONCAT(fresco_status_or_, __LINE__), declaration, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): names and a declaration cannot stand in parentheses
 #define FRESCO_ASSIGN_OR_RETURN_INNER(temporary, declaration, expression) \
   auto temporary = (expression);                                          \
   if (!temporary.ok()) return std::move(temporary).status();              \
   declaration = *std::move(temporary)
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace fresco {
 

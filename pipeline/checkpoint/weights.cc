@@ -49,7 +49,7 @@ std::optional<std::string> VariantOf(std::string_view file, std::string_view ste
     variant = rest.substr(0, rest.size() - kFileEnding.size()).substr(1);
   }
   // A dot or dash would be a shard ("fp16-00001-of-00002") or somebody's own file.
-  if (variant.empty() || variant.find_first_of(".-") != variant.npos) return std::nullopt;
+  if (variant.empty() || variant.find_first_of(".-") != std::string_view::npos) return std::nullopt;
   return std::string(variant);
 }
 
@@ -83,7 +83,8 @@ absl::StatusOr<std::string> FindWeights(const std::string& dir, std::string_view
 
 // A shard's name comes out of a file: it must not lead anywhere else.
 bool IsPlainFileName(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\0') == name.npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
 }
 
 // Tensor name → shard, of an index file.

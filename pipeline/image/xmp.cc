@@ -109,15 +109,15 @@ std::string WriteXmp(const ImageMetadata& metadata, size_t bytes) {
 ImageMetadata ReadXmp(std::string_view packet) {
   ImageMetadata metadata;
   if (!IsUtf8(packet)) return metadata;
-  for (size_t at = packet.find(kOpen); at != packet.npos; at = packet.find(kOpen, at)) {
+  for (size_t at = packet.find(kOpen); at != std::string_view::npos; at = packet.find(kOpen, at)) {
     at += kOpen.size();
     const size_t name_end = packet.find('>', at);
-    if (name_end == packet.npos) break;
+    if (name_end == std::string_view::npos) break;
     const std::string_view name = packet.substr(at, name_end - at);
     at = name_end + 1;
     if (packet.substr(name_end - 1, 1) == "/") continue;
     const size_t close = packet.find(StrCat(kClose, name, ">"), at);
-    if (close == packet.npos) break;
+    if (close == std::string_view::npos) break;
     metadata.emplace_back(UnescapeKey(name), UnescapeText(packet.substr(at, close - at)));
     at = close;
   }

@@ -134,7 +134,7 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const json& object) {
 
 absl::Status AddMerge(std::string_view line, size_t number, Merges* merges) {
   const size_t space = line.find(' ');
-  if (space == line.npos || line.find(' ', space + 1) != line.npos) {
+  if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
     return absl::InvalidArgumentError(StrCat("merge ", number, " is not two tokens with one space between them"));
   }
   merges->emplace_back(line.substr(0, space), line.substr(space + 1));

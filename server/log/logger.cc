@@ -94,7 +94,7 @@ Logger::~Logger() = default;
 
 void Logger::Log(LogLevel level, std::string_view event, const LogFields& fields) const {
   if (level < config_.level) return;
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", clock_->Now(), absl::UTCTimeZone());
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", clock_->WallTime(), absl::UTCTimeZone());
   const std::string line =
       config_.format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
   impl_->logger.log(kLevels[static_cast<size_t>(level)], "{}", line);

@@ -280,7 +280,7 @@ class Application {
   }
 
   void StopServers(absl::Duration grace) {
-    if (rpc_server_ != nullptr) rpc_server_->Shutdown(clock_.Now() + grace);
+    if (rpc_server_ != nullptr) rpc_server_->Shutdown(grace);
     metrics_server_.reset();
   }
 

@@ -12,10 +12,11 @@ absl::StatusOr<std::string> AuthenticateCaller(const grpc::CallbackServerContext
   return std::string();
 }
 
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock) {
   const std::chrono::system_clock::time_point deadline = context.deadline();
   // gRPC's "none" is the largest time that the clock can say.
-  return deadline == std::chrono::system_clock::time_point::max() ? absl::InfiniteFuture() : absl::FromChrono(deadline);
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return clock.Now() + TimeUntil(deadline);
 }
 
 namespace {
@@ -42,7 +43,7 @@ absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   model_ = engine->info().name;
   FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(*engine));
   request.tenant = tenant;
-  request.deadline = DeadlineOf(*context_);
+  request.deadline = DeadlineOf(*context_, *environment_.clock);
   id_ = request.id;
   request_ = request;
   FRESCO_ASSIGN_OR_RETURN(channel_, environment_.scheduler->Submit(std::move(request)));
@@ -50,7 +51,7 @@ absl::Status Call::Submit(const std::string& model, const Validate& validate) {
 }
 
 absl::Status Call::Abandon() {
-  const absl::Time deadline = DeadlineOf(*context_);
+  const absl::Time deadline = DeadlineOf(*context_, *environment_.clock);
   const bool late = environment_.clock->Now() >= deadline - EarlierAtCaller(deadline - received_);
   const absl::Status reason = late ? absl::DeadlineExceededError("the caller's deadline has passed")
                                    : absl::CancelledError("the caller has gone");

@@ -17,8 +17,8 @@ namespace fresco {
 // are the same tenant, "". UNAUTHENTICATED for a token that is not known.
 absl::StatusOr<std::string> AuthenticateCaller(const grpc::CallbackServerContext& context);
 
-// When the caller wants its answer at the latest.
-absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
+// When the caller wants its answer at the latest, by `clock`.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock);
 
 // Thread-safe once Submit has returned.
 class Call {

@@ -107,7 +107,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
       return failed->status;
     }
     if (auto* completed = std::get_if<CompletedEvent>(&event)) {
-      response_.set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->Now())));
+      response_.set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->WallTime())));
       response_.set_output_format(format_);
       *bytes_ = ToBytes(response_);
       completed_ = std::move(*completed);

@@ -65,9 +65,9 @@ class RpcServer::Impl {
     health->SetServingStatus("", any_ready && !environment_.models->Loading());
   }
 
-  void Shutdown(absl::Time deadline) {
+  void Shutdown(absl::Duration grace) {
     if (server_ == nullptr) return;
-    server_->Shutdown(absl::ToChronoTime(deadline));
+    server_->Shutdown(SystemTimeIn(grace));
     server_->Wait();
   }
 
@@ -95,7 +95,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcOptions& op
 
 RpcServer::RpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RpcServer::~RpcServer() {
-  impl_->Shutdown(absl::UnixEpoch());
+  impl_->Shutdown(absl::ZeroDuration());
 }
 int RpcServer::port() const {
   return impl_->port();
@@ -103,8 +103,8 @@ int RpcServer::port() const {
 void RpcServer::RefreshHealth() {
   impl_->RefreshHealth();
 }
-void RpcServer::Shutdown(absl::Time deadline) {
-  impl_->Shutdown(deadline);
+void RpcServer::Shutdown(absl::Duration grace) {
+  impl_->Shutdown(grace);
 }
 
 }  // namespace fresco

@@ -43,7 +43,7 @@ class RpcServer {
   // Listens at once. UNAVAILABLE if the address cannot be had.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcOptions& options,
                                                           const RpcDependencies& dependencies);
-  // Shutdown(now), unless it has happened.
+  // Shutdown(0), unless it has happened.
   ~RpcServer();
 
   int port() const;
@@ -52,8 +52,8 @@ class RpcServer {
   // loading and one is ready, nothing while draining. Call it after each change of the registry. Thread-safe.
   void RefreshHealth();
 
-  // Takes no new calls; those that are left at `deadline` are cancelled. Returns when all have ended.
-  void Shutdown(absl::Time deadline);
+  // Takes no new calls; those that are left after `grace` are cancelled. Returns when all have ended.
+  void Shutdown(absl::Duration grace);
 
  private:
   class Impl;

@@ -58,7 +58,9 @@ int RequestsLeft(const Scheduler& scheduler) {
 class DrainReactor final : public grpc::ServerUnaryReactor {
  public:
   DrainReactor(const RpcDependencies& environment, grpc::CallbackServerContext* context, v1::DrainResponse* response)
-      : environment_(environment), answer_by_(DeadlineOf(*context) - 2 * kInterval), response_(response) {}
+      : environment_(environment),
+        answer_by_(DeadlineOf(*context, *environment.clock) - 2 * kInterval),
+        response_(response) {}
 
   void Look() {
     if (IsTime()) Finish(grpc::Status::OK);
@@ -78,7 +80,7 @@ class DrainReactor final : public grpc::ServerUnaryReactor {
     if (left == 0 || gone_ || environment_.clock->Now() >= answer_by_) return true;
     // The old alarm is the one whose callback this may be.
     const auto old = std::exchange(alarm_, std::make_unique<grpc::Alarm>());
-    alarm_->Set(absl::ToChronoTime(environment_.clock->Now() + kInterval), [this](bool /*ok*/) { Look(); });
+    alarm_->Set(SystemTimeIn(kInterval), [this](bool /*ok*/) { Look(); });
     return false;
   }
 
@@ -132,7 +134,7 @@ grpc::ServerUnaryReactor* OperationsService::GetStatus(grpc::CallbackServerConte
   const absl::Time now = environment_.clock->Now();
   const SchedulerSnapshot snapshot = environment_.scheduler->Snapshot();
   response->set_version(options_.version);
-  response->mutable_started_at()->set_seconds(absl::ToUnixSeconds(started_));
+  response->mutable_started_at()->set_seconds(absl::ToUnixSeconds(started_at_));
   SetDuration(now - started_, response->mutable_uptime());
   response->set_draining(snapshot.draining || environment_.models->draining());
   for (const DeviceSnapshot& device : snapshot.devices) SetDevice(device, environment_, response->add_devices());

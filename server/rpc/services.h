@@ -41,7 +41,8 @@ class OperationsService final : public v1::Operations::CallbackService {
       : options_(options),
         environment_(environment),
         on_drain_(std::move(on_drain)),
-        started_(environment.clock->Now()) {}
+        started_(environment.clock->Now()),
+        started_at_(environment.clock->WallTime()) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;
@@ -53,6 +54,7 @@ class OperationsService final : public v1::Operations::CallbackService {
   const RpcDependencies& environment_;
   const std::function<void()> on_drain_;
   const absl::Time started_;
+  const absl::Time started_at_;  // by the wall's clock
 };
 
 }  // namespace fresco

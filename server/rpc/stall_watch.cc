@@ -43,7 +43,7 @@ void StallWatch::Arm(absl::Time due) {
   // An alarm of its own each time: setting one again from its own callback would destroy the callback while it runs.
   alarm_ = std::make_unique<grpc::Alarm>();
   // The alarm keeps its callback even after it has been called, so the reference is moved out, or it would be a cycle.
-  alarm_->Set(absl::ToChronoTime(due),
+  alarm_->Set(SystemTimeIn(due - clock_->Now()),
               [self = shared_from_this()](bool /*ok*/) mutable { std::exchange(self, nullptr)->Fire(); });
 }
 

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -19,9 +20,11 @@
 #include "client/prompts.h"
 #include "client/rpc_status.h"
 #include "client/tables.h"
+#include "client/ticker.h"
 #include "fresco/v1/image_generation.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "pipeline/base/strings.h"
+#include "tests/support/fake_clock.h"
 
 namespace fresco {
 namespace {
@@ -267,12 +270,14 @@ TEST(ProgressTest, CountsOverAllImages) {
   const absl::Time start = absl::UnixEpoch();
   RequestProgress progress(2, start);
   progress.Started("cpu", start);
-  progress.Step(Step(0, 5, 10, 5));
+  progress.Step(Step(0, 5, 10, 5), start + absl::Seconds(5));
   EXPECT_EQ(progress.Fraction(), 0.25);
   // A quarter took five seconds; nothing is known of the second image.
   EXPECT_EQ(progress.Remaining(start + absl::Seconds(5)), absl::Seconds(15));
-  progress.Step(Step(1, 1, 10, 9));
+  progress.Step(Step(1, 1, 10, 9), start + absl::Seconds(6));
   EXPECT_EQ(progress.Remaining(start + absl::Seconds(6)), absl::Seconds(9));
+  // A step may take long, and time passes in it.
+  EXPECT_EQ(progress.Remaining(start + absl::Seconds(10)), absl::Seconds(5));
   progress.ImageDone(0);
   progress.ImageDone(1);
   EXPECT_EQ(progress.Fraction(), 1);
@@ -287,11 +292,25 @@ TEST(ProgressTest, SaysWhatHappens) {
   progress.Queued(0, absl::ZeroDuration());
   EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("next in the queue"));
   progress.Started("cuda:0", now);
-  EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("preparing on cuda:0"));
-  progress.Step(Step(0, 2, 4, 2));
-  progress.Step(Step(1, 1, 4, 3));
+  EXPECT_EQ(RenderProgress(progress, 80, now), "preparing on cuda:0");
+  EXPECT_EQ(RenderProgress(progress, 80, now + absl::Milliseconds(12'700)), "preparing on cuda:0, 0:12");
+  progress.Step(Step(0, 2, 4, 2), now);
+  progress.Step(Step(1, 1, 4, 3), now);
   EXPECT_THAT(RenderProgress(progress, 80, now), HasSubstr("image 1/2  step 3/8  0:03 left"));
+  EXPECT_THAT(RenderProgress(progress, 80, now + absl::Seconds(2)), HasSubstr("image 1/2  step 3/8  0:01 left"));
   EXPECT_LE(RenderProgress(progress, 10, now).size(), 10U);
+}
+
+TEST(TickerTest, TicksAsTimePassesAndNoMoreAfterwards) {
+  FakeClock clock;
+  std::atomic<int> ticks = 0;
+  {
+    const Ticker ticker(absl::Seconds(1), &clock, [&] { ++ticks; });
+    while (ticks < 2) clock.Advance(absl::Milliseconds(100));
+  }
+  const int counted = ticks;
+  clock.Advance(absl::Seconds(10));
+  EXPECT_EQ(ticks, counted);
 }
 
 TEST(ProgressTest, BarsFillByEighths) {

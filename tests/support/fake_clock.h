@@ -15,6 +15,7 @@ class FakeClock final : public Clock {
   explicit FakeClock(absl::Time now = absl::FromUnixSeconds(1'800'000'000)) : now_(now) {}
 
   absl::Time Now() const override;
+  absl::Time WallTime() const override { return Now(); }
   void WaitUntil(CondVar* condition, Mutex* mutex, absl::Time deadline) FRESCO_REQUIRES(mutex) override;
 
   // Moves time on and returns when all whose deadline has come have woken up. The caller holds no mutex that they wait

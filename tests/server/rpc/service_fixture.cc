@@ -52,7 +52,7 @@ std::string Drawn::order() const {
 ServiceTest::~ServiceTest() {
   script_->prepare_gate()->Open();
   script_->step_gate()->Open();
-  if (server_ != nullptr) server_->Shutdown(absl::UnixEpoch());
+  if (server_ != nullptr) server_->Shutdown(absl::ZeroDuration());
   scheduler_.reset();  // its threads tell the server what has loaded
   MutexLock lock(&mutex_);
 }

@@ -15,6 +15,7 @@ class CountingClock final : public Clock {
     ++looks_;
     return absl::Now();
   }
+  absl::Time WallTime() const override { return absl::Now(); }
   void WaitUntil(CondVar* /*condition*/, Mutex* /*mutex*/, absl::Time /*deadline*/) override {}
   int looks() const { return looks_; }
 
