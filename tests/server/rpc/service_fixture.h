@@ -1,11 +1,13 @@
 // A whole server in this process, on a port of its own, with engines that draw nothing but a colour.
 #pragma once
 
+#include <google/rpc/status.pb.h>
 #include <grpcpp/grpcpp.h>
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,46 @@ struct Drawn {
 
 // The rest of a call.
 Drawn ReadAll(grpc::ClientReader<v1::GenerateEvent>* reader);
+
+inline v1::GenerateRequest Request(const std::string& prompt) {
+  v1::GenerateRequest request;
+  request.set_prompt(prompt);
+  return request;
+}
+
+// The first detail of this type.
+template <typename Detail>
+std::optional<Detail> DetailOf(const grpc::Status& status) {
+  google::rpc::Status all;
+  EXPECT_TRUE(all.ParseFromString(status.error_details()));
+  EXPECT_EQ(all.code(), static_cast<int>(status.error_code()));
+  Detail detail;
+  for (const google::protobuf::Any& any : all.details()) {
+    if (any.UnpackTo(&detail)) return detail;
+  }
+  return std::nullopt;
+}
+
+// A call that goes on while the test does something else.
+class OpenCall {
+ public:
+  OpenCall(v1::ImageGeneration::Stub* stub, const v1::GenerateRequest& request,
+           absl::Duration timeout = absl::InfiniteDuration()) {
+    if (timeout != absl::InfiniteDuration()) context_.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    reader_ = stub->Generate(&context_, request);
+  }
+  v1::GenerateEvent Next() {
+    v1::GenerateEvent event;
+    EXPECT_TRUE(reader_->Read(&event));
+    return event;
+  }
+  Drawn Rest() { return ReadAll(reader_.get()); }
+  void Hangup() { context_.TryCancel(); }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader_;
+};
 
 class ServiceTest : public ::testing::Test {
  protected:

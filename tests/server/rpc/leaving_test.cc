@@ -1,0 +1,119 @@
+// Calls that end before they are done.
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "pipeline/image/codec.h"
+#include "tests/server/rpc/service_fixture.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST_F(ServiceTest, CancelEndsARequestByItsId) {
+  Start();
+  script_->step_gate()->Close();
+  OpenCall call(stub_.get(), Request("a"));
+  const std::string id = call.Next().queued().request_id();
+  script_->step_gate()->AwaitBlocked();
+  v1::CancelRequest cancel;
+  cancel.set_request_id(id);
+  v1::CancelResponse response;
+  grpc::ClientContext first, second, third;
+  EXPECT_TRUE(stub_->Cancel(&first, cancel, &response).ok());
+  script_->step_gate()->Open();
+  EXPECT_EQ(call.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(stub_->Cancel(&second, cancel, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  cancel.set_request_id("no such id");
+  EXPECT_EQ(stub_->Cancel(&third, cancel, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServiceTest, ACallerWhoLeavesIsNotDrawnFor) {
+  Start();
+  script_->step_gate()->Close();
+  OpenCall call(stub_.get(), Request("a"));
+  script_->step_gate()->AwaitBlocked();
+  call.Hangup();
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  script_->step_gate()->Open();
+  // The same device draws the next one, so the job that was left is gone by now or never will be.
+  EXPECT_TRUE(Generate(Request("b")).status.ok());
+  while (script_->live_jobs() > 0) absl::SleepFor(absl::Milliseconds(1));
+  size_t steps_of_a = 0;
+  for (const FakeStep& step : script_->steps()) {
+    for (const FakeStep::Entry& image : step.images) steps_of_a += image.prompt == "a";
+  }
+  EXPECT_EQ(steps_of_a, 1u);
+  EXPECT_EQ(call.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
+// An id is free once its request is drawn, though its caller has not read the picture.
+TEST_F(ServiceTest, ACallerWhoLeavesTakesNobodyElsesRequestOfTheSameIdAlong) {
+  Options options;
+  // More than gRPC's windows hold.
+  options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  Start(options);
+  v1::GenerateRequest request = Request("a");
+  request.set_request_id("x");
+  OpenCall first(stub_.get(), request);
+  EXPECT_TRUE(first.Next().has_queued());
+  v1::GetStatusResponse status;
+  do {
+    grpc::ClientContext context;
+    ASSERT_TRUE(operations_->GetStatus(&context, {}, &status).ok());
+  } while (status.requests_size() > 0);
+  script_->step_gate()->Close();
+  OpenCall second(stub_.get(), request);
+  script_->step_gate()->AwaitBlocked();
+  first.Hangup();
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  script_->step_gate()->Open();
+  const Drawn drawn = second.Rest();
+  EXPECT_TRUE(drawn.status.ok()) << drawn.status.error_message();
+  EXPECT_EQ(drawn.images().size(), 1u);
+}
+
+TEST_F(ServiceTest, ACallerOfCreateImageWhoLeavesIsNotDrawnFor) {
+  Start();
+  script_->step_gate()->Close();
+  v1::CreateImageRequest request;
+  request.set_prompt("a");
+  grpc::ClientContext context;
+  std::thread hangup([&] {
+    script_->step_gate()->AwaitBlocked();
+    context.TryCancel();
+  });
+  v1::CreateImageResponse response;
+  EXPECT_EQ(stub_->CreateImage(&context, request, &response).error_code(), grpc::StatusCode::CANCELLED);
+  hangup.join();
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  script_->step_gate()->Open();
+  while (script_->live_jobs() > 0) absl::SleepFor(absl::Milliseconds(1));
+}
+
+TEST_F(ServiceTest, ADeadlineEndsTheCall) {
+  Start();
+  script_->step_gate()->Close();
+  OpenCall call(stub_.get(), Request("a"), absl::Milliseconds(300));
+  EXPECT_EQ(call.Rest().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  // Whose timer is first, the caller's or the server's, is the machine's matter.
+  EXPECT_THAT(AwaitCalls(1), ElementsAre(::testing::AnyOf("fake DEADLINE_EXCEEDED", "fake CANCELLED")));
+  script_->step_gate()->Open();
+  while (script_->live_jobs() > 0) absl::SleepFor(absl::Milliseconds(1));
+}
+
+TEST_F(ServiceTest, AReaderThatStallsLosesItsCallAndNobodyElseDoes) {
+  Options options;
+  options.rpc.slow_reader_limit = absl::Milliseconds(200);
+  // More than gRPC's windows hold.
+  options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  Start(options);
+  OpenCall stalled(stub_.get(), Request("a"));
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  EXPECT_THAT(AwaitLog(1).back(), HasSubstr("read nothing for too long"));
+  EXPECT_FALSE(stalled.Rest().status.ok());
+}
+
+}  // namespace
+}  // namespace fresco

@@ -1,0 +1,167 @@
+// What is refused, and how that is said.
+#include <google/rpc/error_details.pb.h>
+
+#include <set>
+
+#include "gmock/gmock.h"
+#include "tests/server/rpc/service_fixture.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+TEST_F(ServiceTest, BadFieldsAreAllNamedInTheStatusDetails) {
+  Start();
+  v1::GenerateRequest request = Request("a cat");
+  request.set_width(17);
+  request.set_steps(-1);
+  request.set_image_count(1000);
+  const Drawn drawn = Generate(request);
+  EXPECT_EQ(drawn.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto bad = DetailOf<google::rpc::BadRequest>(drawn.status);
+  ASSERT_TRUE(bad.has_value());
+  std::set<std::string> fields;
+  for (const auto& violation : bad->field_violations()) {
+    fields.insert(violation.field());
+    EXPECT_THAT(drawn.status.error_message(), HasSubstr(violation.description()));
+  }
+  EXPECT_THAT(fields, UnorderedElementsAre("width", "steps", "image_count"));
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake INVALID_ARGUMENT"));
+}
+
+std::vector<std::string> BadFieldsOf(const grpc::Status& status) {
+  std::vector<std::string> fields;
+  const auto bad = DetailOf<google::rpc::BadRequest>(status);
+  if (!bad.has_value()) return fields;
+  for (const auto& violation : bad->field_violations()) fields.push_back(violation.field());
+  return fields;
+}
+
+// gRPC 1.51 itself would answer UNIMPLEMENTED to what it cannot parse.
+TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamed) {
+  Start();
+  v1::GenerateRequest request = Request("\xff");
+  request.set_negative_prompt("bl\xe9");
+  const grpc::Status generated = Generate(request).status;
+  EXPECT_EQ(generated.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(generated), ElementsAre("prompt", "negative_prompt"));
+  std::string response;
+  const std::string service = "/fresco.v1.ImageGeneration/";
+  const grpc::Status created = CallRaw(service + "CreateImage", "\x12\x01\xff", &response);
+  EXPECT_EQ(created.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(created), ElementsAre("prompt"));
+  const grpc::Status cancelled = CallRaw(service + "Cancel", "\x0a\x01\xff", &response);
+  EXPECT_EQ(cancelled.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(cancelled), ElementsAre("request_id"));
+  EXPECT_TRUE(script_->steps().empty());
+  EXPECT_THAT(AwaitCalls(2), ElementsAre(" INVALID_ARGUMENT", " INVALID_ARGUMENT"));
+}
+
+TEST_F(ServiceTest, BytesThatAreNoMessageAreRefused) {
+  Start();
+  std::string response;
+  for (const char* method : {"Generate", "CreateImage", "Cancel"}) {
+    const grpc::Status status = CallRaw(std::string("/fresco.v1.ImageGeneration/") + method, "\x12\x7f", &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
+    EXPECT_THAT(status.error_message(), HasSubstr(std::string("fresco.v1.") + method + "Request")) << method;
+  }
+}
+
+TEST_F(ServiceTest, CreateImagesErrorsNameItsOwnFields) {
+  Start();
+  v1::CreateImageRequest request;
+  request.set_size("33x33");
+  grpc::ClientContext context;
+  v1::CreateImageResponse response;
+  const grpc::Status status = stub_->CreateImage(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto bad = DetailOf<google::rpc::BadRequest>(status);
+  ASSERT_TRUE(bad.has_value());
+  EXPECT_EQ(bad->field_violations(0).field(), "size");
+}
+
+TEST_F(ServiceTest, AnUnknownModelIsNotFoundAmongThoseThatExist) {
+  Options options;
+  options.models = {"one", "two"};
+  Start(options);
+  v1::GenerateRequest request = Request("a cat");
+  request.set_model("three");
+  const Drawn drawn = Generate(request);
+  EXPECT_EQ(drawn.status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(drawn.status.error_message(), "there is no model 'three'; this server has one, two");
+}
+
+// A status travels in headers, of which clients take 8 KiB.
+TEST_F(ServiceTest, WhatACallerSendsIsSaidBackInShort) {
+  Start();
+  v1::GenerateRequest request = Request("a cat");
+  request.set_model(std::string(1 << 20, 'm'));
+  const grpc::Status unknown = Generate(request).status;
+  EXPECT_EQ(unknown.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(unknown.error_message(),
+              ::testing::AllOf(HasSubstr("mmm…'; this server has fake"), ::testing::SizeIs(::testing::Lt(200))));
+  v1::CreateImageRequest create;
+  create.set_size(std::string(1 << 20, '\x01'));
+  create.set_output_format(std::string(1 << 20, '%'));
+  grpc::ClientContext context;
+  v1::CreateImageResponse response;
+  EXPECT_EQ(stub_->CreateImage(&context, create, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServiceTest, ALongErrorIsCutInsteadOfLost) {
+  Start();
+  std::string euros;
+  for (int i = 0; i < 5000; ++i) euros += "€";
+  script_->Fail("bad", FakeScript::Stage::kPrepare, absl::InternalError(euros));
+  const grpc::Status status = Generate(Request("bad")).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_THAT(status.error_message(), HasSubstr("€€€…"));
+}
+
+TEST_F(ServiceTest, AFullQueueRefusesAndSaysWhenToComeBack) {
+  Options options;
+  options.scheduler.max_queue = 1;
+  options.scheduler.max_batch = 1;
+  Start(options);
+  script_->step_gate()->Close();
+  OpenCall running(stub_.get(), Request("a"));
+  script_->step_gate()->AwaitBlocked();
+  OpenCall waiting(stub_.get(), Request("b"));
+  EXPECT_TRUE(waiting.Next().has_queued());
+  const Drawn refused = Generate(Request("c"));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto retry = DetailOf<google::rpc::RetryInfo>(refused.status);
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_TRUE(retry->retry_delay().seconds() > 0 || retry->retry_delay().nanos() > 0);
+  script_->step_gate()->Open();
+  EXPECT_TRUE(running.Rest().status.ok());
+  EXPECT_TRUE(waiting.Rest().status.ok());
+}
+
+TEST_F(ServiceTest, TheSameIdTwiceAtOnceIsRefused) {
+  Start();
+  script_->step_gate()->Close();
+  v1::GenerateRequest request = Request("a");
+  request.set_request_id("twin");
+  OpenCall call(stub_.get(), request);
+  call.Next();
+  EXPECT_EQ(Generate(request).status.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  script_->step_gate()->Open();
+  EXPECT_TRUE(call.Rest().status.ok());
+  EXPECT_TRUE(Generate(request).status.ok());
+}
+
+TEST_F(ServiceTest, AResultThatIsNotFiniteIsAnErrorAndNoPicture) {
+  Start();
+  script_->Fail("bad", FakeScript::Stage::kStep, absl::DataLossError("the velocity is NaN"), 2);
+  const Drawn drawn = Generate(Request("bad"));
+  EXPECT_EQ(drawn.status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_THAT(drawn.status.error_message(), HasSubstr("NaN"));
+  EXPECT_TRUE(drawn.images().empty());
+}
+
+}  // namespace
+}  // namespace fresco
