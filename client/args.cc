@@ -188,7 +188,8 @@ void AddOutput(CLI::App* app, GenerateArgs* args) {
                           {"blocks", PreviewMode::kBlocks},
                           {"off", PreviewMode::kOff}},
                          "auto, kitty, iterm, blocks or off",
-                         "How the terminal shows the picture as it takes shape: auto, kitty, iterm, blocks or off");
+                         "How the terminal shows the picture as it takes shape: auto, kitty, iterm, blocks or off. "
+                         "Unasked only where it shows real pictures (kitty's or iTerm2's protocol)");
   app->add_option("--preview-every", args->request.preview_every, "A preview every N steps; 0: none")
       ->check(CLI::Range(0, 10000));
 }
@@ -235,6 +236,8 @@ absl::Status SettleFormat(bool given, GenerateArgs* args) {
   return absl::OkStatus();
 }
 
+constexpr int kPreviewEvery = 4;  // steps, where nothing else is asked for
+
 // What options mean together.
 absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   const bool batch = !args->prompts_file.empty();
@@ -248,8 +251,9 @@ absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   FRESCO_RETURN_IF_ERROR(SettleFormat(app.count("--format") > 0, args));
   if (!batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kInteractive;
   if (batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kBatch;
-  const bool wants_preview = app.count("--preview") > 0 && args->preview != PreviewMode::kOff;
-  if (!batch && wants_preview && app.count("--preview-every") == 0) args->request.preview_every = 4;
+  if (batch || app.count("--preview-every") > 0 || args->preview == PreviewMode::kOff) return absl::OkStatus();
+  if (app.count("--preview") > 0) args->request.preview_every = kPreviewEvery;
+  args->preview_every_where_shown = app.count("--preview") == 0 ? kPreviewEvery : 0;
   return absl::OkStatus();
 }
 

@@ -21,6 +21,7 @@ struct GenerateArgs {
   int parallel = 4;
   int retries = 5;
   PreviewMode preview = PreviewMode::kAuto;
+  int preview_every_where_shown = 0;  // steps; nothing was said about previews: where the terminal shows real pictures
 };
 
 struct Args {

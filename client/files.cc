@@ -32,6 +32,16 @@ absl::Status WriteAll(int file, std::string_view bytes, const std::string& path)
   return absl::OkStatus();
 }
 
+// The process's umask, which can be read only by setting it: once, not by several threads at a time.
+mode_t FileMask() {
+  static const mode_t mask = [] {
+    const mode_t old = umask(0);
+    umask(old);
+    return old;
+  }();
+  return mask;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -54,9 +64,7 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
   if (file < 0) return SystemError("write", path);
   absl::Status status = WriteAll(file, bytes, path);
   // mkostemp's files are the owner's alone; a picture is as readable as any file.
-  const mode_t mask = umask(0);
-  umask(mask);
-  if (status.ok() && fchmod(file, 0666 & ~mask) != 0) status = SystemError("write", path);
+  if (status.ok() && fchmod(file, 0666 & ~FileMask()) != 0) status = SystemError("write", path);
   if (close(file) != 0 && status.ok()) status = SystemError("write", path);
   if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) status = SystemError("write", path);
   if (!status.ok()) unlink(temporary.c_str());

@@ -76,6 +76,7 @@ int GenerateOne(const Args& args, Session* session, const Console& console, Cloc
   ticker.reset();
   view.Finish();
   if (session->cancelled()) {
+    if (args.json) *console.out << ErrorJson(absl::CancelledError("cancelled")) << std::endl;
     *console.err << "fresco: cancelled" << std::endl;
     return kExitInterrupted;
   }

@@ -78,6 +78,7 @@ int ExitCode(const BatchResult& result) {
 int GenerateMany(const Args& args, Session* session, const Console& console, Clock* clock) {
   const absl::StatusOr<std::vector<BatchJob>> jobs = ReadJobs(args.generate);
   if (!jobs.ok()) {
+    if (args.json) *console.out << ErrorJson(jobs.status()) << std::endl;
     *console.err << "fresco: " << jobs.status().message() << std::endl;
     return kExitUsage;
   }

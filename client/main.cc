@@ -20,7 +20,9 @@
 namespace fresco {
 namespace {
 
-ViewOptions DescribeTerminal(const Args& args) {
+// Also asks for previews where nothing was said about them and the terminal shows real pictures.
+ViewOptions DescribeTerminal(Args* asked) {
+  Args& args = *asked;
   ViewOptions view;
   view.quiet = args.quiet;
   const auto environment = [](const char* name) {
@@ -31,7 +33,9 @@ ViewOptions DescribeTerminal(const Args& args) {
   winsize size = {};
   if (view.terminal && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) view.columns = size.ws_col;
   view.preview = args.generate.preview == PreviewMode::kAuto ? DetectPreviewMode(environment) : args.generate.preview;
-  // Pictures are shown to who has asked for previews.
+  const bool pictures = view.preview == PreviewMode::kKitty || view.preview == PreviewMode::kIterm;
+  if (view.terminal && !view.quiet && pictures && args.generate.preview_every_where_shown > 0)
+    args.generate.request.preview_every = args.generate.preview_every_where_shown;
   if (args.generate.request.preview_every == 0) view.preview = PreviewMode::kOff;
   return view;
 }
@@ -63,8 +67,8 @@ int RunCancel(const Args& args, Session* session, const Console& console) {
   return kExitDone;
 }
 
-int Run(const Args& args, Session* session, Clock* clock) {
-  const Console console{&std::cout, &std::cerr, DescribeTerminal(args)};
+int Run(const Args& args, const ViewOptions& view, Session* session, Clock* clock) {
+  const Console console{&std::cout, &std::cerr, view};
   switch (args.command) {
     case Command::kGenerate: {
       const auto generate = args.generate.prompts_file.empty() ? &GenerateOne : &GenerateMany;
@@ -83,13 +87,14 @@ int Run(const Args& args, Session* session, Clock* clock) {
 int Main(int argc, char** argv) {
   const std::variant<Args, int> parsed = ParseArgs(argc, argv);
   if (const int* exit_code = std::get_if<int>(&parsed)) return *exit_code;
-  const Args& args = std::get<Args>(parsed);
+  Args args = std::get<Args>(parsed);
   std::signal(SIGPIPE, SIG_IGN);
   SystemClock clock;
   BlockInterrupts();
   Session session(args.connection, &clock);
   InterruptWatcher interrupts([&session] { session.CancelAll(); });
-  const int exit_code = Run(args, &session, &clock);
+  const ViewOptions view = DescribeTerminal(&args);
+  const int exit_code = Run(args, view, &session, &clock);
   return session.cancelled() ? kExitInterrupted : exit_code;
 }
 

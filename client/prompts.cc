@@ -164,11 +164,13 @@ absl::Status FinishJob(BatchJob* job) {
 absl::Status CheckDistinct(const std::vector<BatchJob>& jobs) {
   std::map<std::string, int> lines;
   for (const BatchJob& job : jobs) {
-    // Seeds that the server draws differ.
-    const ImageName name{job.request.prompt, job.request.seed.value_or(static_cast<uint64_t>(job.line)), 0, 1,
-                         job.request.format};
-    const auto [other, inserted] = lines.emplace(OutputPath(job.output, name), job.line);
-    if (!inserted) {
+    for (int index = 0; index < job.request.count; ++index) {
+      // Seeds that the server draws differ.
+      const uint64_t seed =
+          job.request.seed.value_or(static_cast<uint64_t>(job.line) << 32) + static_cast<uint64_t>(index);
+      const ImageName name{job.request.prompt, seed, index, job.request.count, job.request.format};
+      const auto [other, inserted] = lines.emplace(OutputPath(job.output, name), job.line);
+      if (inserted || other->second == job.line) continue;
       return LineError(job.line, StrCat("its output \"", other->first, "\" is that of line ", other->second,
                                         " too: put {seed} or {prompt} into --output, or let it be a folder"));
     }

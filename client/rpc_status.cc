@@ -72,7 +72,8 @@ bool IsUnreachable(const absl::Status& status) {
 }
 
 bool IsTransient(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+  // A full queue says when to come back; a full disk, or a picture too large for the device, stays what it is.
+  return absl::IsUnavailable(status) || (absl::IsResourceExhausted(status) && RetryAfter(status).has_value());
 }
 
 std::string Explain(const absl::Status& status) {

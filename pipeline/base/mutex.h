@@ -64,15 +64,22 @@ class CondVar {
   // Returns false if `timeout` passed without a notification.
   bool WaitFor(Mutex* mutex, std::chrono::nanoseconds timeout) FRESCO_REQUIRES(mutex) {
     std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    // wait_until on the system clock: gcc 12's tsan does not intercept pthread_cond_clockwait, which the steady clock
-    // uses.
+#if defined(__SANITIZE_THREAD__)
+    // gcc 12's tsan does not intercept pthread_cond_clockwait, which the steady clock uses.
     const bool notified =
         condition_.wait_until(lock, std::chrono::system_clock::now() + timeout) == std::cv_status::no_timeout;
+#else
+    const bool notified = condition_.wait_for(lock, timeout) == std::cv_status::no_timeout;
+#endif
     lock.release();
     return notified;
   }
-  void NotifyOne() { condition_.notify_one(); }
-  void NotifyAll() { condition_.notify_all(); }
+  void NotifyOne() {
+    condition_.notify_one();
+  }
+  void NotifyAll() {
+    condition_.notify_all();
+  }
 
  private:
   std::condition_variable condition_;

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {
@@ -92,7 +93,7 @@ absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
 
 std::string PrintableName(std::string_view name) {
   constexpr size_t kLongest = 200;
-  std::string printable = absl::Utf8SafeCHexEscape(ToAbsl(name.substr(0, kLongest)));
+  std::string printable = absl::Utf8SafeCHexEscape(ToAbsl(Utf8Prefix(name, kLongest)));
   if (name.size() > kLongest) printable += "…";
   return printable;
 }

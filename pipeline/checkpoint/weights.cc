@@ -43,7 +43,7 @@ std::optional<std::string> VariantOf(std::string_view file, std::string_view ste
   if (rest == kFileEnding || rest == kIndexEnding) return "";
   if (rest.starts_with(kOldIndex) && rest.ends_with(".json")) {
     variant = rest.substr(kOldIndex.size(), rest.size() - kOldIndex.size() - 5);
-  } else if (rest.ends_with(kIndexEnding)) {
+  } else if (rest.ends_with(kIndexEnding) && rest.front() == '.') {
     variant = rest.substr(0, rest.size() - kIndexEnding.size()).substr(1);
   } else if (rest.ends_with(kFileEnding) && rest.front() == '.') {
     variant = rest.substr(0, rest.size() - kFileEnding.size()).substr(1);

@@ -3,20 +3,22 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cmath>
-#include <filesystem>
 #include <set>
 #include <system_error>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/text_file.h"
 
 namespace fresco {
 namespace {
 
+constexpr size_t kMaxBytes = 64 << 10;
+
 constexpr int kMaxSteps = 1000;
 constexpr int kMaxSide = 16384;
 constexpr int kMaxTextTokens = 512;
-constexpr float kMaxGuidance = 1000;
+constexpr float kMaxGuidance = 30;  // as of a request
 
 absl::Status ErrorAt(const std::string& path, const YAML::Mark& mark, std::string_view what) {
   return absl::InvalidArgumentError(StrCat(path, ":", mark.line + 1, ": ", what));
@@ -77,12 +79,11 @@ class Reader {
 }  // namespace
 
 absl::StatusOr<ModelDefaults> ReadModelDefaults(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return ModelDefaults();
+  const absl::StatusOr<std::string> text = ReadTextFile(path, kMaxBytes);
+  if (absl::IsNotFound(text.status())) return ModelDefaults();
+  if (!text.ok()) return text.status();
   try {
-    return Reader(path).Read(YAML::LoadFile(path));
-  } catch (const YAML::BadFile&) {
-    return absl::PermissionDeniedError(StrCat(path, ": cannot be read"));
+    return Reader(path).Read(YAML::Load(*text));
   } catch (const YAML::Exception& bad) {
     return ErrorAt(path, bad.mark, bad.msg);
   }

@@ -60,7 +60,8 @@ absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& path, const std
 }
 
 bool ModelFolder::Has(std::string_view part) const {
-  return std::find(parts_.begin(), parts_.end(), part) != parts_.end();
+  // Only the third text encoder may be absent: an index that forgets another part does not make a model without it.
+  return !part.ends_with("_3") || std::find(parts_.begin(), parts_.end(), part) != parts_.end();
 }
 
 absl::StatusOr<std::string> ModelFolder::Find(std::string_view part) const {

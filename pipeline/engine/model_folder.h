@@ -16,7 +16,8 @@ class ModelFolder {
   // or an index that is not there, INVALID_ARGUMENT for an index of another kind of pipeline.
   static absl::StatusOr<ModelFolder> Open(const std::string& path, const std::string& base);
 
-  // False where the index says that the model has no such part (null), as for text_encoder_3.
+  // False where the index says that the model has no such part (null) or does not name it, which only text_encoder_3
+  // and tokenizer_3 can be: all others are parts of every model.
   bool Has(std::string_view part) const;
 
   // The part's folder: "transformer" → "/models/a/transformer", or the base's. NOT_FOUND where neither has it.

@@ -19,7 +19,9 @@ void WarnIfCut(const std::string& field, std::string_view encoder, const TokenCo
 // `second` and `third`: whether the encoders have texts of their own.
 void WarnAboutSide(const std::string& field, bool second, bool third, const PromptEmbedding& embedding,
                    std::vector<Warning>* warnings) {
-  WarnIfCut(field, "CLIP", embedding.clip_l, warnings);
+  // The two tokenizers differ in what they pad with, and so in how they cut a text of many "!".
+  const bool only_g = !second && !embedding.clip_l.truncated();
+  WarnIfCut(field, "CLIP", only_g ? embedding.clip_g : embedding.clip_l, warnings);
   if (second) WarnIfCut(field + "_2", "CLIP", embedding.clip_g, warnings);
   WarnIfCut(third ? field + "_3" : field, "T5", embedding.t5, warnings);
 }

@@ -63,10 +63,11 @@ FRESCO_HOST_DEVICE float Guided(float uncond, float cond, float guidance) {
   return Rounded<Type>(uncond + Rounded<Type>(Multiply(guidance, difference)));
 }
 
-// The next latent from the guided velocity.
+// The next latent from the guided velocity. diffusers' difference of sigmas is a tensor without dimensions, which takes
+// the velocity's type before it is multiplied.
 template <typename Type>
 FRESCO_HOST_DEVICE float EulerStep(float latent, float velocity, float sigma_delta) {
-  return Rounded<Type>(latent + Rounded<Type>(Multiply(sigma_delta, velocity)));
+  return Rounded<Type>(latent + Rounded<Type>(Multiply(Rounded<Type>(sigma_delta), velocity)));
 }
 
 }  // namespace fresco::kernels

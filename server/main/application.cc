@@ -125,11 +125,10 @@ class Ending {
   bool nothing_to_serve_ FRESCO_GUARDED_BY(mutex_) = false;
 };
 
-// For callers to read their last events once all work is done; what is open then are streams that never end by
-// themselves, like Health.Watch.
+// For callers to read their last events once all work is done, at the least.
 constexpr absl::Duration kLastReads = absl::Seconds(5);
 
-// For those who are cut off, to read that they are.
+// For those who are cut off, to read that they are; and for streams that never end by themselves, like Health.Watch.
 constexpr absl::Duration kLastWords = absl::Seconds(1);
 
 class Application {
@@ -227,8 +226,7 @@ class Application {
   }
 
   void DescribeLoaded(const ModelInfo& info, const LoadOptions& load, absl::Duration took) {
-    if (load.precision == "auto")
-      registry_.AddNote(load.device, StrCat(load.name, ": precision auto became ", info.precision));
+    for (const std::string& note : info.notes) registry_.AddNote(load.device, StrCat(load.name, ": ", note));
     logger_.Log(LogLevel::kInfo, "model_ready",
                 {{"model", info.name},
                  {"device", info.device},
@@ -261,19 +259,22 @@ class Application {
   }
 
   void ShutDown(int signal) {
-    logger_.Log(LogLevel::kInfo, "stopping",
-                {{"signal", int64_t{signal}}, {"grace_period_s", absl::ToDoubleSeconds(options_.config.grace_period)}});
     registry_.SetDraining();
     rpc_server_->RefreshHealth();
+    scheduler_->Drain(absl::InfinitePast());  // the line below means it: nothing new is taken
+    logger_.Log(LogLevel::kInfo, "stopping",
+                {{"signal", int64_t{signal}}, {"grace_period_s", absl::ToDoubleSeconds(options_.config.grace_period)}});
     const absl::Time deadline = clock_.Now() + options_.config.grace_period;
     const bool drained = scheduler_->Drain(deadline);
+    // What is drawn has to be read too.
+    if (drained) rpc_server_->AwaitCalls(&clock_, std::max(deadline, clock_.Now() + kLastReads));
     if (!drained) {
       const SchedulerSnapshot left = scheduler_->Snapshot();
       logger_.Log(LogLevel::kWarning, "grace_period_over",
                   {{"requests_cut_off", int64_t{left.waiting + left.running}}});
       scheduler_->Stop();  // callers hear from it why, and when to come back
     }
-    StopServers(drained ? kLastReads : kLastWords);
+    StopServers(kLastWords);
     logger_.Log(LogLevel::kInfo, "stopped", {});
     // A step or a load that is under way cannot be interrupted, and nobody waits for it any more.
     if (!drained || registry_.Loading()) std::_Exit(EXIT_SUCCESS);

@@ -4,6 +4,7 @@
 
 #include "pipeline/base/status.h"
 #include "server/rpc/excerpt.h"
+#include "server/rpc/open_calls.h"
 #include "server/rpc/status_mapping.h"
 
 namespace fresco {
@@ -21,6 +22,9 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context, const Clock& c
 
 namespace {
 
+// Bytes of an error's message that a line holds; it may say back what a caller has sent.
+constexpr size_t kMaxLogged = 1000;
+
 // The caller's own timer ends the call some time before ours: gRPC rounds a timeout up, by 1 % at most, before it sends
 // it, and ours began when it had arrived, which is late where much goes on.
 absl::Duration EarlierAtCaller(absl::Duration timeout) {
@@ -34,10 +38,12 @@ Call::Call(std::string method, const RpcDependencies& environment, grpc::Callbac
       environment_(environment),
       context_(context),
       received_(environment.clock->Now()),
-      peer_(context->peer()) {}
+      peer_(context->peer()) {
+  environment_.open_calls->Enter();
+}
 
 absl::Status Call::Submit(const std::string& model, const Validate& validate) {
-  model_ = model;
+  model_ = environment_.models->NameOf(model);
   FRESCO_ASSIGN_OR_RETURN(const std::string tenant, AuthenticateCaller(*context_));
   FRESCO_ASSIGN_OR_RETURN(const Engine* engine, environment_.models->Find(model));
   model_ = engine->info().name;
@@ -45,7 +51,8 @@ absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   request.tenant = tenant;
   request.deadline = DeadlineOf(*context_, *environment_.clock);
   id_ = request.id;
-  request_ = request;
+  first_ = request.images.front();
+  image_count_ = static_cast<int64_t>(request.images.size());
   FRESCO_ASSIGN_OR_RETURN(channel_, environment_.scheduler->Submit(std::move(request)));
   return absl::OkStatus();
 }
@@ -62,9 +69,9 @@ absl::Status Call::Abandon() {
 }
 
 void Call::DescribeRequest(LogFields* fields) const {
-  if (!request_.has_value()) return;
-  const ImageSpec& spec = request_->images.front();
-  fields->insert(fields->end(), {{"images", static_cast<int64_t>(request_->images.size())},
+  if (!first_.has_value()) return;
+  const ImageSpec& spec = *first_;
+  fields->insert(fields->end(), {{"images", image_count_},
                                  {"width", int64_t{spec.width}},
                                  {"height", int64_t{spec.height}},
                                  {"steps", int64_t{spec.steps}},
@@ -79,7 +86,9 @@ void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& 
   const std::string code = CodeName(status.code());
   environment_.on_call_done(model_, code);
   LogFields fields = {{"id", id_}, {"method", method_}, {"model", Excerpt(model_)}, {"code", code}, {"peer", peer_}};
-  if (!status.ok()) fields.emplace_back("message", std::string(status.message()));
+  if (!status.ok())
+    fields.emplace_back("message",
+                        Excerpt(std::string_view(status.message().data(), status.message().size()), kMaxLogged));
   DescribeRequest(&fields);
   if (completed.has_value()) {
     const RequestTimings& timings = completed->timings;
@@ -94,6 +103,7 @@ void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& 
   fields.emplace_back("total_s", absl::ToDoubleSeconds(environment_.clock->Now() - received_));
   const bool ours = status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kDataLoss;
   environment_.logger->Log(ours ? LogLevel::kError : LogLevel::kInfo, "request", fields);
+  environment_.open_calls->Leave();
 }
 
 }  // namespace fresco

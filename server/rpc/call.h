@@ -31,6 +31,9 @@ class Call {
   using Validate = std::function<absl::StatusOr<GenerationRequest>(const Engine& engine)>;
   absl::Status Submit(const std::string& model, const Validate& validate);
 
+  // The id that the caller has given, for the log of a call that is refused.
+  void SetId(const std::string& id) { id_ = id; }
+
   EventChannel* channel() const { return channel_.get(); }  // null before Submit has succeeded
   const std::string& id() const { return id_; }
 
@@ -47,9 +50,10 @@ class Call {
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;
-  const std::string peer_;  // asked for when the call is over, gRPC may have forgotten it
-  std::string id_, model_;  // set by Submit
-  std::optional<GenerationRequest> request_;
+  const std::string peer_;          // asked for when the call is over, gRPC may have forgotten it
+  std::string id_, model_;          // set by Submit
+  std::optional<ImageSpec> first_;  // image, of a valid request
+  int64_t image_count_ = 0;
   std::shared_ptr<EventChannel> channel_;
 };
 

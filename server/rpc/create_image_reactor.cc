@@ -1,8 +1,11 @@
 #include "server/rpc/create_image_reactor.h"
 
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "fresco/v1/image_generation.pb.h"
 #include "pipeline/base/mutex.h"
@@ -10,7 +13,9 @@
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
 #include "server/rpc/request_validation.h"
+#include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
+#include "server/rpc/violations.h"
 #include "server/rpc/wire_bytes.h"
 
 namespace fresco {
@@ -20,7 +25,11 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
  public:
   CreateImageReactor(const RpcOptions& options, const RpcDependencies& environment,
                      grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
-      : options_(options), environment_(environment), call_("CreateImage", environment, context), bytes_(response) {}
+      : options_(options),
+        environment_(environment),
+        context_(context),
+        call_("CreateImage", environment, context),
+        bytes_(response) {}
 
   void Start(const grpc::ByteBuffer& bytes) {
     // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
@@ -29,6 +38,8 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
       channel = call_.channel();
+      if (channel != nullptr)
+        watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
     }
     if (channel == nullptr) {
       FinishWith(status);
@@ -52,6 +63,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);
       channel = call_.channel();
+      if (watch_ != nullptr) watch_->Stop();
     }
     if (channel != nullptr) {
       channel->SetReadyCallback({});  // waits for Drain, so without the lock
@@ -59,18 +71,27 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     }
     {
       MutexLock lock(&mutex_);
+      // Whether the caller was still there for the answer is known only now.
+      if (result_.ok() && context_->IsCancelled())
+        result_ = absl::CancelledError(stalled_ ? "the caller has read nothing for too long"
+                                                : "the caller left before it had its pictures");
       call_.End(result_, completed_);
     }
     delete this;
   }
 
  private:
+  void OnStall() {
+    stalled_ = true;
+    context_->TryCancel();
+  }
+
   absl::Status Submit(const grpc::ByteBuffer& bytes) {
     v1::CreateImageRequest request;
-    FRESCO_RETURN_IF_ERROR(ParseRequest(bytes, &request));
+    FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
     format_ = request.output_format().empty() ? "png" : request.output_format();
     return call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateCreateImage(request, engine, options_.limits, environment_.random);
+      return WithEarlier(bad_texts, ValidateCreateImage(request, engine, options_.limits, environment_.random));
     });
   }
 
@@ -96,6 +117,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);
       result_ = status;
+      if (watch_ != nullptr) watch_->WriteStarted();
     }
     Finish(ToGrpcStatus(status));
   }
@@ -110,6 +132,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
       response_.set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->WallTime())));
       response_.set_output_format(format_);
       *bytes_ = ToBytes(response_);
+      response_.Clear();  // once is enough
       completed_ = std::move(*completed);
       return absl::OkStatus();
     }
@@ -128,9 +151,13 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   const RpcOptions& options_;
   const RpcDependencies& environment_;
 
+  grpc::CallbackServerContext* const context_;
+  std::atomic<bool> stalled_ = false;
+
   Mutex mutex_;
-  Call call_;           // set up by Start
-  std::string format_;  // set by Start
+  Call call_;                          // set up by Start
+  std::string format_;                 // set by Start
+  std::shared_ptr<StallWatch> watch_;  // set by Start
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   v1::CreateImageResponse response_ FRESCO_GUARDED_BY(mutex_);
   grpc::ByteBuffer* const bytes_ FRESCO_PT_GUARDED_BY(mutex_);  // gRPC's: the response, once it is complete

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <variant>
+#include <vector>
 
 #include "fresco/v1/image_generation.pb.h"
 #include "pipeline/base/mutex.h"
@@ -12,6 +13,7 @@
 #include "server/rpc/request_validation.h"
 #include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
+#include "server/rpc/violations.h"
 #include "server/rpc/wire.h"
 #include "server/rpc/wire_bytes.h"
 
@@ -48,6 +50,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
       watch_->WriteDone();
       writing_ = false;
       gone_ = gone_ || !ok;
+      if (ok) call_.channel()->KeepsReading();
     }
     Pump();
   }
@@ -85,9 +88,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
  private:
   absl::Status Submit(const grpc::ByteBuffer& bytes) {
     v1::GenerateRequest request;
-    FRESCO_RETURN_IF_ERROR(ParseRequest(bytes, &request));
+    FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
+    if (IsRequestId(request.request_id())) call_.SetId(request.request_id());
     return call_.Submit(request.model(), [&](const Engine& engine) {
-      return ValidateGenerate(request, engine, options_.limits, environment_.random);
+      return WithEarlier(bad_texts, ValidateGenerate(request, engine, options_.limits, environment_.random));
     });
   }
 

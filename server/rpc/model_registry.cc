@@ -65,8 +65,12 @@ ModelStatus ModelRegistry::Describe(const std::string& model) const {
   return status;
 }
 
+std::string ModelRegistry::NameOf(const std::string& model) const {
+  return model.empty() && !models_.empty() ? models_.front() : model;
+}
+
 absl::StatusOr<const Engine*> ModelRegistry::Find(const std::string& model) const {
-  const std::string& name = model.empty() && !models_.empty() ? models_.front() : model;
+  const std::string name = NameOf(model);
   if (std::find(models_.begin(), models_.end(), name) == models_.end()) {
     return absl::NotFoundError(
         StrCat("there is no model '", Excerpt(name), "'; this server has ", absl::StrJoin(models_, ", ")));

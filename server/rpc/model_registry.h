@@ -39,6 +39,9 @@ class ModelRegistry {
   // What a person should know about a device: what `auto` became there, and why.
   void AddNote(const std::string& device, const std::string& note);
 
+  // Which model a request means by this: empty is the first; a name that there is not stays as it is.
+  std::string NameOf(const std::string& model) const;
+
   // An engine of a model; empty: the first model. NOT_FOUND naming the models that exist; UNAVAILABLE with a RetryAfter
   // while it loads; FAILED_PRECONDITION with the reason if it failed.
   absl::StatusOr<const Engine*> Find(const std::string& model) const;

@@ -9,6 +9,7 @@
 
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
+#include "server/rpc/open_calls.h"
 #include "server/rpc/services.h"
 
 namespace fresco {
@@ -32,7 +33,7 @@ class RpcServer::Impl {
  public:
   Impl(const RpcOptions& options, const RpcDependencies& dependencies)
       : options_(options),
-        environment_(dependencies),
+        environment_(WithOpenCalls(dependencies, &open_calls_)),
         image_generation_(options_, environment_),
         operations_(options_, environment_, [this] { RefreshHealth(); }) {}
 
@@ -71,10 +72,18 @@ class RpcServer::Impl {
     server_->Wait();
   }
 
+  void AwaitCalls(Clock* clock, absl::Time deadline) { open_calls_.AwaitNone(clock, deadline); }
+
   int port() const { return port_; }
 
  private:
+  static RpcDependencies WithOpenCalls(RpcDependencies dependencies, OpenCalls* open_calls) {
+    dependencies.open_calls = open_calls;
+    return dependencies;
+  }
+
   const RpcOptions options_;
+  OpenCalls open_calls_;
   const RpcDependencies environment_;
   ImageGenerationService image_generation_;
   OperationsService operations_;
@@ -102,6 +111,9 @@ int RpcServer::port() const {
 }
 void RpcServer::RefreshHealth() {
   impl_->RefreshHealth();
+}
+void RpcServer::AwaitCalls(Clock* clock, absl::Time deadline) {
+  impl_->AwaitCalls(clock, deadline);
 }
 void RpcServer::Shutdown(absl::Duration grace) {
   impl_->Shutdown(grace);

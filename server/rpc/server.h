@@ -17,6 +17,8 @@
 
 namespace fresco {
 
+class OpenCalls;
+
 struct RpcOptions {
   std::string address = "127.0.0.1:0";  // port 0: any free one
   std::string version;                  // for GetStatus
@@ -36,6 +38,7 @@ struct RpcDependencies {
   std::function<uint64_t()> random;  // 64 bits for seeds and request ids
   // A call has ended: the model that it asked for, and gRPC's name of its code.
   std::function<void(const std::string& model, const std::string& code)> on_call_done;
+  OpenCalls* open_calls = nullptr;  // the server's own
 };
 
 class RpcServer {
@@ -51,6 +54,10 @@ class RpcServer {
   // Sets every health status to what the registry says now: each model SERVING once it is ready, "" once none is
   // loading and one is ready, nothing while draining. Call it after each change of the registry. Thread-safe.
   void RefreshHealth();
+
+  // Returns when no call that draws is open any more, so that all callers have read what they were drawn, or at
+  // `deadline`.
+  void AwaitCalls(Clock* clock, absl::Time deadline);
 
   // Takes no new calls; those that are left after `grace` are cancelled. Returns when all have ended.
   void Shutdown(absl::Duration grace);

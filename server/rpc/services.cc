@@ -118,7 +118,9 @@ grpc::ServerUnaryReactor* ImageGenerationService::Cancel(grpc::CallbackServerCon
   const absl::StatusOr<std::string> tenant = AuthenticateCaller(*context);
   if (!tenant.ok()) return Answer(context, tenant.status());
   v1::CancelRequest request;
-  if (const absl::Status parsed = ParseRequest(*bytes, &request); !parsed.ok()) return Answer(context, parsed);
+  const auto bad_texts = ParseRequest(*bytes, &request);
+  if (!bad_texts.ok()) return Answer(context, bad_texts.status());
+  if (!bad_texts->empty()) return Answer(context, InvalidRequest(*bad_texts));
   if (!IsRequestId(request.request_id())) {
     return Answer(context,
                   InvalidRequest({{"request_id", "must be the id of a request, as its queued event says it"}}));

@@ -4,12 +4,13 @@
 #include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "pipeline/base/strings.h"
 #include "pipeline/base/utf8.h"
-#include "server/rpc/violations.h"
 
 namespace fresco {
 namespace {
@@ -19,43 +20,55 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
-std::string Joined(const grpc::ByteBuffer& bytes) {
+// Nothing if the call has no message.
+std::optional<std::string> Joined(const grpc::ByteBuffer& bytes) {
   std::vector<grpc::Slice> slices;
+  if (!bytes.Valid() || !bytes.Dump(&slices).ok()) return std::nullopt;
   std::string joined;
-  if (!bytes.Dump(&slices).ok()) return joined;
   joined.reserve(bytes.Length());
   for (const grpc::Slice& slice : slices) joined.append(slice.begin(), slice.end());
   return joined;
 }
 
-// The texts of a message, and of those in it, that are not UTF-8, by their paths.
-void FindBadTexts(const Descriptor& type, const UnknownFieldSet& fields, const std::string& path,
+// A field may stand in a message any number of times, and is named once.
+void AddOnce(const std::string& field, std::vector<FieldViolation>* violations) {
+  const auto same = [&](const FieldViolation& violation) { return violation.field == field; };
+  if (std::none_of(violations->begin(), violations->end(), same)) violations->push_back({field, "must be UTF-8"});
+}
+
+// Empties the texts of a message, and of those in it, that are not UTF-8, and notes their paths.
+void TakeBadTexts(const Descriptor& type, const std::string& path, UnknownFieldSet* fields,
                   std::vector<FieldViolation>* violations) {
-  for (int i = 0; i < fields.field_count(); ++i) {
-    const UnknownField& value = fields.field(i);
-    const FieldDescriptor* field = type.FindFieldByNumber(value.number());
-    if (field == nullptr || value.type() != UnknownField::TYPE_LENGTH_DELIMITED) continue;
-    const std::string& bytes = value.length_delimited();
-    if (field->type() == FieldDescriptor::TYPE_STRING && !IsUtf8(bytes))
-      violations->push_back({path + field->name(), "must be UTF-8"});
+  for (int i = 0; i < fields->field_count(); ++i) {
+    UnknownField* value = fields->mutable_field(i);
+    const FieldDescriptor* field = type.FindFieldByNumber(value->number());
+    if (field == nullptr || value->type() != UnknownField::TYPE_LENGTH_DELIMITED) continue;
+    const std::string& bytes = value->length_delimited();
+    if (field->type() == FieldDescriptor::TYPE_STRING && !IsUtf8(bytes)) {
+      AddOnce(path + field->name(), violations);
+      value->set_length_delimited("");
+    }
     UnknownFieldSet inner;
-    if (field->type() == FieldDescriptor::TYPE_MESSAGE && inner.ParseFromString(bytes))
-      FindBadTexts(*field->message_type(), inner, StrCat(path, field->name(), "."), violations);
+    if (field->type() == FieldDescriptor::TYPE_MESSAGE && inner.ParseFromString(bytes)) {
+      TakeBadTexts(*field->message_type(), StrCat(path, field->name(), "."), &inner, violations);
+      inner.SerializeToString(value->mutable_length_delimited());
+    }
   }
 }
 
 }  // namespace
 
-absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Message* request) {
-  const std::string joined = Joined(bytes);
+absl::StatusOr<std::vector<FieldViolation>> ParseRequest(const grpc::ByteBuffer& bytes,
+                                                         google::protobuf::Message* request) {
   const Descriptor& type = *request->GetDescriptor();
-  std::vector<FieldViolation> violations;
+  std::optional<std::string> joined = Joined(bytes);
+  std::vector<FieldViolation> bad_texts;
   // First without the texts' being looked at: protobuf's own parser says on standard error what it refuses.
   UnknownFieldSet fields;
-  const bool sound = fields.ParseFromString(joined);
-  if (sound) FindBadTexts(type, fields, "", &violations);
-  if (!violations.empty()) return InvalidRequest(violations);
-  if (sound && request->ParseFromString(joined)) return absl::OkStatus();
+  const bool sound = joined.has_value() && fields.ParseFromString(*joined);
+  if (sound) TakeBadTexts(type, "", &fields, &bad_texts);
+  if (!bad_texts.empty()) fields.SerializeToString(&*joined);
+  if (sound && request->ParseFromString(*joined)) return bad_texts;
   return absl::InvalidArgumentError(StrCat("the request is no message of the type ", type.full_name()));
 }
 

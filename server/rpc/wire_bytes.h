@@ -5,12 +5,17 @@
 #include <google/protobuf/message.h>
 #include <grpcpp/support/byte_buffer.h>
 
-#include "absl/status/status.h"
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/rpc/violations.h"
 
 namespace fresco {
 
-// INVALID_ARGUMENT: a google.rpc.BadRequest names every text that is not UTF-8; or the bytes are no message at all.
-absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Message* request);
+// The texts that are not UTF-8, each field once; in `request` they are empty. INVALID_ARGUMENT if the bytes are no
+// message of its type.
+absl::StatusOr<std::vector<FieldViolation>> ParseRequest(const grpc::ByteBuffer& bytes,
+                                                         google::protobuf::Message* request);
 
 grpc::ByteBuffer ToBytes(const google::protobuf::Message& message);
 

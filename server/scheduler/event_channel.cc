@@ -52,6 +52,11 @@ void EventChannel::SetReadyCallback(std::function<void()> ready) {
   Call(now);
 }
 
+void EventChannel::KeepsReading() {
+  MutexLock lock(&mutex_);
+  full_since_.reset();
+}
+
 void EventChannel::Close() {
   std::deque<RequestEvent> unread;  // destroyed outside the lock
   MutexLock lock(&mutex_);

@@ -26,6 +26,8 @@ class EventChannel {
   // at once if some are there already. An empty function takes it away; when SetReadyCallback returns, no earlier
   // callback is running.
   void SetReadyCallback(std::function<void()> ready);
+  // Reader. It goes on reading what Next gave it, so that the channel is not full for want of a reader.
+  void KeepsReading();
   // Reader. Nobody will read on; Put drops everything from now on and closed() is true.
   void Close();
 

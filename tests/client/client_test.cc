@@ -137,6 +137,22 @@ TEST(PromptsTest, LinesTakeSeedsInTurn) {
   EXPECT_EQ(jobs[2].output, "out/0004-fox.png");
 }
 
+TEST(PromptsTest, ImagesOfOneLineDoNotReplaceThoseOfTheNext) {
+  PromptsOptions options;
+  options.flags.seed = 1;
+  options.flags.count = 2;
+  options.output = "{seed}.png";
+  EXPECT_THAT(Message(ParsePrompts("a\nb\n", options).status()),
+              HasSubstr("line 2: its output \"2.png\" is that of line 1"));
+  options.output = "{prompt}-{seed}.png";
+  EXPECT_TRUE(ParsePrompts("a\nb\n", options).ok());
+}
+
+TEST(RpcStatusTest, OnlyWhatSaysWhenToComeBackIsTriedAgain) {
+  EXPECT_FALSE(IsTransient(absl::ResourceExhaustedError("no space left on device")));
+  EXPECT_TRUE(IsTransient(absl::UnavailableError("gone")));
+}
+
 TEST(PromptsTest, TemplatesKnowDoubledBraces) {
   PromptsOptions options;
   options.csv = true;

@@ -94,7 +94,7 @@ class Checkpoint:
         return {"fp32": self.torch.float32, "bf16": self.torch.bfloat16}[name]
 
     def has(self, part):
-        return self.index.get(part, [None, None])[1] is not None
+        return (self.index.get(part) or [None, None])[1] is not None
 
     def load(self, part, dtype):
         """The part, or None where model_index.json says null."""

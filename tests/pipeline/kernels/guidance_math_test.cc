@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -23,7 +24,9 @@ void ExpectEagerBits(at::ScalarType type) {
   const at::Tensor uncond = Random(1, type), cond = Random(2, type), latent = Random(3, type);
   const float guidance = 4.5f, sigma_delta = -0.0317f;
   const at::Tensor velocity = uncond + (cond - uncond) * guidance;
-  const at::Tensor expected = (latent.to(at::kFloat) + velocity * sigma_delta).to(type);
+  // As diffusers: the difference of two sigmas of the velocity's type has no dimensions.
+  const at::Tensor difference = at::scalar_tensor(sigma_delta, at::TensorOptions().dtype(type));
+  const at::Tensor expected = (latent.to(at::kFloat) + velocity * difference).to(type);
 
   const at::Tensor actual = latent.clone();
   using Storage = typename Type::Storage;

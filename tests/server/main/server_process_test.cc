@@ -126,7 +126,7 @@ TEST_F(ServerProcessTest, DrawsAndFinishesRunningWorkOnSigterm) {
   server->Signal(SIGTERM);
   server->AwaitOutput("stopping");
   grpc::ClientContext late;
-  EXPECT_FALSE(stub->Generate(&late, Request(1))->Finish().ok());
+  EXPECT_EQ(stub->Generate(&late, Request(1))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   std::string png;
   bool completed = false;
   while (reader->Read(&event)) {

@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "pipeline/image/codec.h"
 #include "tests/server/rpc/service_fixture.h"
 
@@ -113,6 +114,62 @@ TEST_F(ServiceTest, AReaderThatStallsLosesItsCallAndNobodyElseDoes) {
   EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
   EXPECT_THAT(AwaitLog(1).back(), HasSubstr("read nothing for too long"));
   EXPECT_FALSE(stalled.Rest().status.ok());
+}
+
+TEST_F(ServiceTest, WhileOneReaderStallsOthersAreServed) {
+  Options options;
+  options.rpc.slow_reader_limit = absl::Seconds(60);
+  options.scheduler.encoder = [](const Image&, const EncodeOptions& encode) {
+    return std::string(encode.quality == 1 ? 24 << 20 : 100, 'x');
+  };
+  Start(options);
+  v1::GenerateRequest large = Request("a");
+  large.set_quality(1);
+  OpenCall stalled(stub_.get(), large);
+  // On a connection of its own: on one, the callers share its window.
+  const auto other = v1::ImageGeneration::NewStub(
+      grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(), [] {
+        grpc::ChannelArguments arguments;
+        arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+        return arguments;
+      }()));
+  for (int i = 0; i < 3; ++i) {
+    grpc::ClientContext context;
+    EXPECT_TRUE(ReadAll(other->Generate(&context, Request("b")).get()).status.ok());
+  }
+  stalled.Hangup();
+  EXPECT_FALSE(stalled.Rest().status.ok());
+}
+
+TEST_F(ServiceTest, AnAnswerThatNobodyTakesIsGivenUp) {
+  Options options;
+  options.rpc.slow_reader_limit = absl::Milliseconds(200);
+  options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  Start(options);
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, "/fresco.v1.ImageGeneration/CreateImage", &queue);
+  const auto wait = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+  };
+  call->StartCall(nullptr);
+  wait();
+  const grpc::Slice request(
+      "\x12\x01"
+      "a");
+  call->WriteLast(grpc::ByteBuffer(&request, 1), grpc::WriteOptions(), nullptr);
+  wait();
+  // Nothing is read.
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake CANCELLED"));
+  EXPECT_THAT(AwaitLog(1).back(), HasSubstr("read nothing for too long"));
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  wait();
+  EXPECT_FALSE(status.ok());
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ TEST_F(ServiceTest, WhileAModelLoadsCallersAreToldToComeBack) {
   const Drawn refused = Generate(Request("a"));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused.status).has_value());
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake UNAVAILABLE"));  // the model's, though the request did not name it
   grpc::ClientContext context;
   v1::ListModelsResponse models;
   ASSERT_TRUE(stub_->ListModels(&context, {}, &models).ok());

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "tests/server/rpc/service_fixture.h"
 
 namespace fresco {
@@ -57,7 +58,23 @@ TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamed) {
   EXPECT_EQ(cancelled.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(BadFieldsOf(cancelled), ElementsAre("request_id"));
   EXPECT_TRUE(script_->steps().empty());
-  EXPECT_THAT(AwaitCalls(2), ElementsAre(" INVALID_ARGUMENT", " INVALID_ARGUMENT"));
+  EXPECT_THAT(AwaitCalls(2), ElementsAre("fake INVALID_ARGUMENT", "fake INVALID_ARGUMENT"));
+}
+
+TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamedOnceAndBesideWhatElseIsWrong) {
+  Start();
+  std::string request;
+  for (int i = 0; i < 100'000; ++i) request += "\x12\x01\xff";  // prompt, over and over
+  std::string response;
+  const grpc::Status repeated = CallRaw("/fresco.v1.ImageGeneration/CreateImage", request, &response);
+  EXPECT_EQ(repeated.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(BadFieldsOf(repeated), ElementsAre("prompt"));
+  v1::GenerateRequest bad = Request("\xff");
+  bad.set_request_id("mine");
+  bad.set_width(17);
+  bad.set_steps(-1);
+  EXPECT_THAT(BadFieldsOf(Generate(bad).status), ElementsAre("prompt", "width", "steps"));
+  EXPECT_THAT(AwaitLog(2).back(), HasSubstr("mine"));
 }
 
 TEST_F(ServiceTest, BytesThatAreNoMessageAreRefused) {
@@ -68,6 +85,28 @@ TEST_F(ServiceTest, BytesThatAreNoMessageAreRefused) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
     EXPECT_THAT(status.error_message(), HasSubstr(std::string("fresco.v1.") + method + "Request")) << method;
   }
+}
+
+TEST_F(ServiceTest, ACallWithoutAMessageDrawsNothing) {
+  Start();
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, "/fresco.v1.ImageGeneration/Generate", &queue);
+  const auto wait = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+  };
+  call->StartCall(nullptr);
+  wait();
+  call->WritesDone(nullptr);
+  wait();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  wait();
+  EXPECT_FALSE(status.ok());
+  EXPECT_TRUE(script_->steps().empty());
 }
 
 TEST_F(ServiceTest, CreateImagesErrorsNameItsOwnFields) {
