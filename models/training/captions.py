@@ -32,8 +32,8 @@ def with_article(phrase):
 
 
 def noun_phrase(scene, name, article=True):
-    """"a small fox", "two foxes", "grapes"."""
-    words = [scene.size] if scene.size else []
+    """"a small fox", "two foxes", "a mirrored fox", "grapes"."""
+    words = [scene.size] if scene.size else ["mirrored"] if scene.mirrored else []
     if scene.count == 2:
         return " ".join(["two", *words, plural(name)])
     phrase = " ".join([*words, name])

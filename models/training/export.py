@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import glyphs
 
-DEFAULTS = "steps: 20\nguidance_scale: 4.0\nwidth: 128\nheight: 128\nmax_sequence_length: 16\n"
+DEFAULTS = "steps: 20\nguidance_scale: 3.0\nwidth: 128\nheight: 128\nmax_sequence_length: 16\n"
 
 
 def write(model, init, vae_folder, tokenizers, data, target):

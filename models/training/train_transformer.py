@@ -19,6 +19,7 @@ import export
 import latents
 import vocabulary
 from optim import Average, MuonAdamW, save_atomically
+from precision import autocast
 
 
 def arguments():
@@ -89,7 +90,7 @@ def loss_of(model, clean, ids):
     sigma = noise_levels(len(clean), clean.device)
     noise = torch.randn_like(clean)
     s = sigma.view(-1, 1, 1, 1)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with autocast(clean.device):
         velocity = model((1 - s) * clean + s * noise, sigma, ids)
     return (velocity.float() - (noise - clean)).square().mean()
 

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKL
 import glyphs
 import scenes
 from optim import Average, MuonAdamW, save_atomically
+from precision import autocast
 
 CROP = 64
 
@@ -179,7 +180,7 @@ def main():
         for group in optimizer.param_groups:
             group["lr"] = args.lr * warm * min(1, (1 - progress) / (1 - args.hold))
         images = images.to(args.device, memory_format=torch.channels_last)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+        with autocast(args.device):
             moments = encode(images)
             posterior = DiagonalGaussianDistribution(moments.float())
             out = decode(posterior.sample())
