@@ -64,7 +64,7 @@ def main():
     parser.add_argument("database")
     parser.add_argument("only", nargs="?", default="")
     parser.add_argument("-j", type=int, default=os.cpu_count())
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # REGEX may stand behind -j
 
     root = os.getcwd()
     jobs = []
