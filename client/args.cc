@@ -75,7 +75,7 @@ Examples:
 'fresco status' shows the ids of requests that are waiting or running.
 )";
 
-std::string CheckSyntax(absl::Status status) {
+std::string CheckSyntax(const absl::Status& status) {
   return status.ok() ? "" : std::string(status.message());
 }
 

@@ -147,7 +147,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     SetEvent(event, call_.id(), &message_);
     return Action::kWrite;
   }
-  Action Take(StartedEvent event) FRESCO_REQUIRES(mutex_) {
+  Action Take(const StartedEvent& event) FRESCO_REQUIRES(mutex_) {
     SetEvent(event, &message_);
     return Action::kWrite;
   }
@@ -165,7 +165,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     completed_ = std::move(event);
     return Action::kWriteAndFinish;
   }
-  Action Take(FailedEvent event) FRESCO_REQUIRES(mutex_) {
+  Action Take(const FailedEvent& event) FRESCO_REQUIRES(mutex_) {
     result_ = event.status;
     return Action::kFinish;
   }

@@ -210,7 +210,7 @@ void Dispatcher::RunTimer() {
     {
       MutexLock lock(&mutex_);
       DropEnding(clock_->Now(), &followups);
-      if (followups.released.empty()) {
+      if (followups.released.empty() && !positions_stale_) {
         if (stopping_) return;
         clock_->WaitUntil(&changed_, &mutex_, EarliestDeadline());
         continue;

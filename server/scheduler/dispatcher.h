@@ -80,7 +80,8 @@ class Dispatcher {
   // Lets go of a request; the last to do so ends it.
   void Release(const RequestPtr& request);
 
-  // Ends requests whose deadline passes while they wait, though every device may be busy. Returns after Stop.
+  // Ends requests whose deadline passes while they wait, though every device may be busy, and tells those that wait
+  // their new places when a device has changed the queue: its thread has better things to do. Returns after Stop.
   void RunTimer();
 
  private:
@@ -128,6 +129,7 @@ class Dispatcher {
   void Start(Entry* entry, int worker, int image_index, absl::Time now) FRESCO_REQUIRES(mutex_);
   void PublishLoad(int worker, const std::vector<RunningImage>& running) FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
+  void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
   std::vector<absl::Duration> EstimateEntries() const FRESCO_REQUIRES(mutex_);
   uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
@@ -150,6 +152,7 @@ class Dispatcher {
   int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which nothing has started
   int running_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which something has
   int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;  // requests whose last event is not out
+  bool positions_stale_ FRESCO_GUARDED_BY(mutex_) = false;  // the timer is to update them
   bool draining_ FRESCO_GUARDED_BY(mutex_) = false;
   bool stopping_ FRESCO_GUARDED_BY(mutex_) = false;
 };

@@ -34,6 +34,7 @@ void Dispatcher::AddLoad(int worker, LoadTask task) {
 void Dispatcher::AddEngine(int worker, const std::string& model, const Engine* engine) {
   MutexLock lock(&mutex_);
   workers_.at(worker).engines.push_back({model, engine});
+  LeavePositionsToTimer();  // who shares a device with whom has changed
 }
 
 void Dispatcher::SetBatchSize(int worker, int images) {
@@ -65,7 +66,7 @@ Work Dispatcher::NextWork(int worker, const std::vector<RunningImage>& running) 
       if (!idle || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
-    UpdatePositions(&followups);
+    if (!work.starts.empty() || !followups.released.empty()) LeavePositionsToTimer();
   }
   Follow(followups);
   return work;
@@ -138,7 +139,13 @@ void Dispatcher::PublishLoad(int worker, const std::vector<RunningImage>& runnin
   }
 }
 
+void Dispatcher::LeavePositionsToTimer() {
+  positions_stale_ = true;
+  changed_.NotifyAll();
+}
+
 void Dispatcher::UpdatePositions(Followups* followups) {
+  positions_stale_ = false;
   std::map<uint64_t, int> ahead;  // requests that wait, by the devices they can run on
   std::vector<size_t> moved;
   for (size_t i = 0; i < queue_.size(); ++i) {

@@ -25,7 +25,9 @@ void RequestOutput::AddForImage(int image_index, RequestEvent event) {
 
 void RequestOutput::Hold(ProgressEvent event) {
   MutexLock lock(&mutex_);
-  if (!ended_) held_[event.image_index].push_back({std::move(event), false});
+  if (ended_) return;
+  const int image_index = event.image_index;
+  held_[image_index].push_back({std::move(event), false});
 }
 
 void RequestOutput::Fill(int image_index, int step, std::optional<EncodedImage> preview) {

@@ -41,7 +41,7 @@ void DeviceWorker::Run() {
       for (LoadTask& task : work.loads) task.loaded(absl::CancelledError("the scheduler is shutting down"));
       break;
     }
-    for (LoadTask& task : work.loads) Load(std::move(task));
+    for (const LoadTask& task : work.loads) Load(task);
     for (const StartOrder& order : work.starts) Start(order);
     DropEnding();  // who left while others were prepared leaves before the step
     Advance();
@@ -50,7 +50,7 @@ void DeviceWorker::Run() {
   DropEnding();
 }
 
-void DeviceWorker::Load(LoadTask task) {
+void DeviceWorker::Load(const LoadTask& task) {
   const absl::StatusOr<const Engine*> engine = LoadEngineFor(task);
   task.loaded(engine);
 }

@@ -46,7 +46,7 @@ class DeviceWorker {
     absl::Duration denoise;
   };
 
-  void Load(LoadTask task);
+  void Load(const LoadTask& task);
   absl::StatusOr<const Engine*> LoadEngineFor(const LoadTask& task);
   void DropEnding();
   void Start(const StartOrder& order);

@@ -1,9 +1,9 @@
 // The program as its user meets it: a process, its words, its files and its exit code, against a scripted server.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <future>

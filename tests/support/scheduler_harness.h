@@ -115,7 +115,7 @@ class SchedulerHarness {
   using Encoder = std::function<absl::StatusOr<std::string>(const Image&, const EncodeOptions&)>;
 
   // `encoder`: behind the gates; pictures are PictureText unless it is given.
-  explicit SchedulerHarness(SchedulerOptions options = {}, Encoder encoder = FakeEncode) {
+  explicit SchedulerHarness(SchedulerOptions options = {}, const Encoder& encoder = FakeEncode) {
     options.encoder = [this, encoder](const Image& image, const EncodeOptions& encode) {
       (encode.format == ImageFormat::kJpeg ? preview_gate : image_gate).Pass();
       return encoder(image, encode);

@@ -14,8 +14,6 @@
 namespace fresco {
 namespace {
 
-using ::testing::StartsWith;
-
 absl::Status Thrown(void (*thrower)()) {
   return CatchTorch("doing", [&] {
     thrower();

@@ -188,7 +188,8 @@ TEST_F(HostileTest, BadCharsmapsAreRefused) {
 TEST_F(HostileTest, ACyclicTrieEnds) {
   std::vector<uint32_t> units(256);
   units[0] = 1 << 10;
-  units['a' ^ 1] = 'a' | (('a' ^ 1) ^ 1) << 10;  // after 'a' comes the root again
+  const int child = 'a' ^ 1;               // the root's offset is 1
+  units[child] = 'a' | (child ^ 1) << 10;  // after 'a' comes the root again
   Write("spiece.model", WithCharsmap(Trie(units, "x")));
   const auto tokenizer = LoadT5Tokenizer(folder_);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();

@@ -175,7 +175,7 @@ TEST_F(ServiceTest, ManyCallersAtOnceAllGetTheirOwnPictures) {
     callers.emplace_back([this, caller] {
       for (int round = 0; round < 4; ++round) {
         v1::GenerateRequest request = Request("p");
-        request.set_seed(static_cast<uint64_t>(caller * 10 + round));
+        request.set_seed(caller * 10 + round);
         request.set_preview_every(1);
         const Drawn drawn = Generate(request);
         ASSERT_TRUE(drawn.status.ok()) << drawn.status.error_message();

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <set>
@@ -96,6 +97,34 @@ TEST(SchedulerLoadTest, AStalledReaderEndsItsOwnCallOnly) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("read nothing for 30s"));
   EXPECT_EQ(script->live_jobs(), 0);
+}
+
+TEST(SchedulerLoadTest, TheDeviceDoesNotWaitForThoseWhoAreToldTheirNewPlace) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto first = harness.Submit(harness.Request("first", 1));
+  script->step_gate()->AwaitBlocked();
+  auto second = harness.Submit(harness.Request("second", 1));
+  const auto third = harness.scheduler->Submit(harness.Request("third", 1));
+  ASSERT_TRUE(third.ok());
+  EXPECT_EQ(std::get<QueuedEvent>(*(*third)->Next()).position, 1);
+  Gate slow;
+  slow.Close();
+  (*third)->SetReadyCallback([&] { slow.Pass(); });
+  script->step_gate()->Allow(1);
+  slow.AwaitBlocked();
+  script->step_gate()->AwaitArrivals(2);  // second's step, while third is being told that it is next
+  slow.Open();
+  script->step_gate()->Open();
+  const std::vector<RequestEvent> events = EventReader(*third).Rest();
+  EXPECT_EQ(std::get<QueuedEvent>(events.front()).position, 0);
+  EXPECT_THAT(EventsOf<QueuedEvent>(events), SizeIs(1));
+  EXPECT_TRUE(std::holds_alternative<StartedEvent>(events[1]));
+  EXPECT_TRUE(first->Result().ok());
+  EXPECT_TRUE(second->Result().ok());
 }
 
 TEST(SchedulerLoadTest, DrainRefusesFinishesAndTells) {
@@ -203,6 +232,15 @@ TEST(SchedulerLoadTest, TwoModelsOnOneDeviceTakeTurns) {
   EXPECT_THAT(StepTexts(*script), ElementsAre("h0", "a0", "b0", "a1", "b1", "a2", "b2"));
 }
 
+// Queued*, Started, whatever else but neither of them again.
+bool PlacesComeBeforeTheStart(const std::vector<RequestEvent>& events) {
+  const auto waits = [](const RequestEvent& event) { return std::holds_alternative<QueuedEvent>(event); };
+  const auto start = std::find_if_not(events.begin(), events.end(), waits);
+  const auto starts = EventsOf<StartedEvent>(events).size();
+  return std::none_of(start, events.end(), waits) && start != events.begin() && starts <= 1 &&
+         (starts == 0 || std::holds_alternative<StartedEvent>(*start));
+}
+
 TEST(SchedulerLoadTest, ManyThreads) {
   constexpr int kThreads = 8;
   constexpr int kRequests = 40;
@@ -240,7 +278,7 @@ TEST(SchedulerLoadTest, ManyThreads) {
       if (what == 1) {
         (*channel)->Close();
       } else {
-        EventReader(*channel).Rest();
+        EXPECT_TRUE(PlacesComeBeforeTheStart(EventReader(*channel).Rest())) << id;
       }
       ++ended;
       (void)harness.scheduler->Snapshot();

@@ -14,13 +14,10 @@
 namespace fresco {
 namespace {
 
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Le;
 using ::testing::SizeIs;
-using ::testing::UnorderedElementsAre;
 
 const absl::Duration kSecond = absl::Seconds(1);
 
