@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -18,6 +20,8 @@
 
 namespace fresco {
 namespace {
+
+constexpr int kPreviewEvery = 4;  // steps, where nothing else is asked for
 
 constexpr char kExamples[] = R"(
 Examples:
@@ -33,15 +37,16 @@ Exit codes: 0 done, 2 wrong usage, 3 refused by the server or failed, 4 no serve
 
 constexpr char kGenerateExamples[] = R"(
 Where pictures go:
-  -o fox.png           that file (with --count 3: fox-1.png, fox-2.png, fox-3.png)
+  -o fox.png                 that file (with --count 3: fox-1.png, fox-2.png, fox-3.png)
   -o "{prompt}-{seed}.jpg"   names made of the prompt's words, the seed, and {index}, which counts from 1
-  -o out/              a folder; names are made up
-  (nothing)            PROMPT-SEED.png here, never over a file that is there
+  -o out/                    a folder; names are made up
+  (nothing)                  PROMPT-SEED.png here, never over a file that is there
 The extension decides the format; where it is none of a picture, --format does.
 
 Many prompts:
   fresco generate --prompts-file prompts.txt --seed 1 -o out/
-      One prompt a line. Line n is drawn from seed 1 + n - 1. Run it again after an interruption and it goes on where it stopped.
+      One prompt a line. The first is drawn from seed 1, the second from 2, and so on. Run it again after an interruption
+      and it goes on where it stopped.
   fresco generate --prompts-file animals.csv --template "a {colour} {animal}, oil painting" -o out/
       animals.csv:  colour,animal,seed,output
                     red,fox,1,fox.png
@@ -89,26 +94,58 @@ void TakeEnvironment(ConnectionOptions* connection) {
   take("FRESCO_TOKEN", &connection->token);
 }
 
+// CLI11's own numbers wrap where they are negative and are cut where they are too large.
+bool ParseNumber(const std::string& text, int* value) {
+  return absl::SimpleAtoi(text, value);
+}
+bool ParseNumber(const std::string& text, uint64_t* value) {
+  return absl::SimpleAtoi(text, value);
+}
+bool ParseNumber(const std::string& text, double* value) {
+  return absl::SimpleAtod(text, value);
+}
+
+// A check that an option's value is a number from `low` to `high`.
+template <typename Number>
+CLI::Validator From(Number low, Number high) {
+  const auto check = [=](const std::string& text) {
+    Number value{};
+    if (ParseNumber(text, &value) && value >= low && value <= high) return std::string();
+    const char* const kind = std::is_integral_v<Number> ? "a whole number" : "a number";
+    return StrCat("\"", text, "\" is not ", kind, " from ", low, " to ", high);
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator IsText() {
+  return CLI::Validator([](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; }, "");
+}
+
 void AddConnection(CLI::App* app, Args* args, double* wait, double* timeout) {
   ConnectionOptions* connection = &args->connection;
-  app->add_option("--server", connection->server, "Where the server listens, HOST:PORT (or set FRESCO_SERVER)")
+  app->add_option("--server", connection->server, "Where the server listens (or set FRESCO_SERVER)")
+      ->type_name("HOST:PORT")
       ->capture_default_str();
   app->add_option("--token", connection->token,
                   "The caller's token, where the server asks for one (or set FRESCO_TOKEN)");
-  app->add_option("--wait", *wait, "Seconds to wait for a server that is not up yet, or is loading")
-      ->check(CLI::Range(0.0, 1e6));
-  app->add_option("--timeout", *timeout, "Seconds that a call may take")->check(CLI::Range(1e-3, 1e6));
+  app->add_option("--wait", *wait, "How long to wait for a server that is not up yet, or is loading")
+      ->type_name("SECONDS")
+      ->check(From(0.0, 1e6))
+      ->capture_default_str();
+  app->add_option("--timeout", *timeout, "How long a call may take [no limit]")
+      ->type_name("SECONDS")
+      ->check(From(1e-3, 1e6));
   app->add_flag("--json", args->json, "Print JSON on standard output");
 }
 
 // An option that takes one of a few words; `listed` is how a person is told of them. (CLI11's own transformers show the
 // enumeration's numbers, and take them.)
 template <typename Enum>
-void AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::map<std::string, Enum>& choices,
-               const std::string& listed, const std::string& description) {
-  app->add_option_function<std::string>(
-         name, [=](const std::string& word) { *value = choices.at(absl::AsciiStrToLower(word)); }, description)
-      ->type_name("WORD")
+CLI::Option* AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::map<std::string, Enum>& choices,
+                       const std::string& listed, const std::string& description) {
+  return app
+      ->add_option_function<std::string>(
+          name, [=](const std::string& word) { *value = choices.at(absl::AsciiStrToLower(word)); }, description)
       ->check(CLI::Validator(
           [=](const std::string& word) {
             return choices.contains(absl::AsciiStrToLower(word)) ? "" : "\"" + word + "\" is not " + listed;
@@ -116,71 +153,60 @@ void AddChoice(CLI::App* app, const std::string& name, Enum* value, const std::m
           ""));
 }
 
-// CLI11 itself wraps what is negative and cuts what is too large.
-std::optional<uint64_t> ParseSeed(const std::string& text) {
-  uint64_t seed = 0;
-  return absl::SimpleAtoi(text, &seed) ? std::make_optional(seed) : std::nullopt;
-}
-
-void AddPicture(CLI::App* app, DrawRequest* request) {
-  const auto is_text = [](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; };
-  app->add_option("-m,--model", request->model,
-                  "The model's name (see 'fresco models'); the server's first if not given")
-      ->check(CLI::Validator(is_text, ""));
-  app->add_option("-p,--prompt", request->prompt, "What to draw")->check(CLI::Validator(is_text, ""));
-  app->add_option("-n,--negative", request->negative_prompt, "What to stay away from")
-      ->check(CLI::Validator(is_text, ""));
+void AddTexts(CLI::App* app, DrawRequest* request) {
+  app->add_option("-m,--model", request->model, "The model's name (see 'fresco models') [the server's first]")
+      ->type_name("NAME")
+      ->check(IsText());
+  app->add_option("-p,--prompt", request->prompt, "What to draw")->check(IsText());
+  app->add_option("-n,--negative", request->negative_prompt, "What to stay away from")->check(IsText());
   // Not as an optional, which would take an empty text for none.
   const auto add_own_prompt = [&](const char* name, std::optional<std::string>* prompt, const char* description) {
     app->add_option_function<std::string>(
            name, [prompt](const std::string& text) { *prompt = text; }, description)
-        ->check(CLI::Validator(is_text, ""));
+        ->type_name("TEXT")
+        ->check(IsText());
   };
-  add_own_prompt("--prompt-2", &request->prompt_2, "A prompt of its own for CLIP-G; the prompt if not given");
-  add_own_prompt("--prompt-3", &request->prompt_3, "A prompt of its own for T5; the prompt if not given");
-  app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one");
+  add_own_prompt("--prompt-2", &request->prompt_2, "A prompt of its own for CLIP-G [the prompt]");
+  add_own_prompt("--prompt-3", &request->prompt_3, "A prompt of its own for T5 [the prompt]");
+  app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one")
+      ->type_name("N")
+      ->capture_default_str();
   app->add_option("--max-sequence-length", request->max_sequence_length,
-                  "T5 tokens of the prompt; longer ones are cut; the model's default if not given");
-  app->add_option("-W,--width", request->width, "Pixels; the model's default if not given");
-  app->add_option("-H,--height", request->height, "Pixels; the model's default if not given");
-  app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer");
+                  "T5 tokens of the prompt; longer ones are cut [the model's default]")
+      ->type_name("N");
+}
+
+void AddPicture(CLI::App* app, DrawRequest* request) {
+  app->add_option("-W,--width", request->width, "[the model's default]")->type_name("PIXELS");
+  app->add_option("-H,--height", request->height, "[the model's default]")->type_name("PIXELS");
+  app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer [the model's default]")
+      ->type_name("N");
   app->add_option("-g,--guidance", request->guidance,
-                  "How closely to follow the prompt, 0 to 30; 1 or less is twice as fast");
-  app->add_option_function<std::string>(
-         "--seed", [request](const std::string& text) { request->seed = ParseSeed(text); },
-         "Equal seeds give equal pictures; drawn by the server if not given")
-      ->type_name("UINT")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            return ParseSeed(text) ? "" : "\"" + text + "\" is not a whole number from 0 to 18446744073709551615";
-          },
-          ""));
+                  "How closely to follow the prompt, 0 to 30; 1 or less is twice as fast [the model's default]")
+      ->type_name("SCALE");
+  const auto take_seed = [request](const std::string& text) { ParseNumber(text, &request->seed.emplace()); };
+  app->add_option_function<std::string>("--seed", take_seed, "Equal seeds give equal pictures [drawn by the server]")
+      ->type_name("N")
+      ->check(From<uint64_t>(0, std::numeric_limits<uint64_t>::max()));
   app->add_option("-c,--count", request->count, "How many pictures; picture k is drawn from seed + k")
-      ->check(CLI::Range(1, 1 << 20));
+      ->type_name("N")
+      ->check(From(1, 1 << 20))
+      ->capture_default_str();
   AddChoice<DrawPriority>(app, "--priority", &request->priority,
                           {{"interactive", DrawPriority::kInteractive},
                            {"standard", DrawPriority::kStandard},
                            {"batch", DrawPriority::kBatch}},
                           "interactive, standard or batch",
-                          "Who is served first when not all can be at once: interactive, standard or batch");
+                          "Who is served first when not all can be at once: interactive, standard or batch\n"
+                          "[interactive; batch with --prompts-file]")
+      ->type_name("PRIORITY");
   app->add_option("--request-id", request->request_id,
-                  "A name for this request, for 'fresco cancel' and the server's log")
-      ->check(CLI::Validator(is_text, ""));
+                  "A name for this request, for 'fresco cancel' and the server's log [made by the server]")
+      ->type_name("ID")
+      ->check(IsText());
 }
 
-void AddOutput(CLI::App* app, GenerateArgs* args) {
-  app->add_option("-o,--output", args->output,
-                  "A file, a folder (ending in /), or a pattern with {seed}, {index}, {prompt}")
-      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(CheckOutputPattern(text)); }, ""));
-  AddChoice<ImageFormat>(app, "--format", &args->request.format,
-                         {{"png", ImageFormat::kPng},
-                          {"jpeg", ImageFormat::kJpeg},
-                          {"jpg", ImageFormat::kJpeg},
-                          {"webp", ImageFormat::kWebp}},
-                         "png, jpeg or webp", "png, jpeg or webp; as the extension of --output says if not given");
-  app->add_option("--quality", args->request.quality, "Of JPEG and WebP, 1 to 100")->check(CLI::Range(1, 100));
-  app->add_option("--contact-sheet", args->contact_sheet, "Also put all pictures small onto one: a .png, .jpg or .webp")
-      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(FormatOfPath(text).status()); }, ""));
+void AddPreview(CLI::App* app, GenerateArgs* args) {
   AddChoice<PreviewMode>(app, "--preview", &args->preview,
                          {{"auto", PreviewMode::kAuto},
                           {"kitty", PreviewMode::kKitty},
@@ -188,19 +214,50 @@ void AddOutput(CLI::App* app, GenerateArgs* args) {
                           {"blocks", PreviewMode::kBlocks},
                           {"off", PreviewMode::kOff}},
                          "auto, kitty, iterm, blocks or off",
-                         "How the terminal shows the picture as it takes shape: auto, kitty, iterm, blocks or off. "
-                         "Unasked only where it shows real pictures (kitty's or iTerm2's protocol)");
-  app->add_option("--preview-every", args->request.preview_every, "A preview every N steps; 0: none")
-      ->check(CLI::Range(0, 10000));
+                         "How the terminal shows the picture as it takes shape: auto, kitty, iterm, blocks or off.\n"
+                         "Unasked only where it shows real pictures (kitty's or iTerm2's protocol)")
+      ->type_name("KIND")
+      ->default_str("auto");
+  app->add_option(
+         "--preview-every", args->request.preview_every,
+         StrCat("A preview every N steps; 0: none [", kPreviewEvery, " where the terminal shows them, else 0]"))
+      ->type_name("N")
+      ->check(From(0, 10000));
+}
+
+void AddOutput(CLI::App* app, GenerateArgs* args) {
+  app->add_option("-o,--output", args->output,
+                  "A file, a folder (ending in /), or a pattern with {seed}, {index}, {prompt} [PROMPT-SEED.png here]")
+      ->type_name("PATH")
+      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(CheckOutputPattern(text)); }, ""));
+  AddChoice<ImageFormat>(app, "--format", &args->request.format,
+                         {{"png", ImageFormat::kPng},
+                          {"jpeg", ImageFormat::kJpeg},
+                          {"jpg", ImageFormat::kJpeg},
+                          {"webp", ImageFormat::kWebp}},
+                         "png, jpeg or webp", "png, jpeg or webp [as the extension of --output says, else png]")
+      ->type_name("FORMAT");
+  app->add_option("--quality", args->request.quality, "Of JPEG and WebP, 1 to 100")
+      ->type_name("N")
+      ->default_str("90")  // the API's; 0 leaves it to the server
+      ->check(From(1, 100));
+  app->add_option("--contact-sheet", args->contact_sheet, "Also put all pictures small onto one: a .png, .jpg or .webp")
+      ->type_name("FILE")
+      ->check(CLI::Validator([](const std::string& text) { return CheckSyntax(FormatOfPath(text).status()); }, ""));
 }
 
 void AddBatch(CLI::App* app, GenerateArgs* args) {
   app->add_option("--prompts-file", args->prompts_file, "Draw every line of a text file, or every row of a .csv")
-      ->check(CLI::ExistingFile);
-  app->add_option("--template", args->prompt_template, "A prompt with {column} in it for a CSV file");
-  app->add_option("--parallel", args->parallel, "Requests at a time")->check(CLI::Range(1, 256))->capture_default_str();
+      ->type_name("FILE")
+      ->check(CLI::Validator(CLI::ExistingFile).description(""));
+  app->add_option("--template", args->prompt_template, "A prompt with {column} in it for a CSV file [{prompt}]");
+  app->add_option("--parallel", args->parallel, "Requests at a time, 1 to 256")
+      ->type_name("N")
+      ->check(From(1, 256))
+      ->capture_default_str();
   app->add_option("--retries", args->retries, "How often to try again when the server is busy")
-      ->check(CLI::Range(0, 1000))
+      ->type_name("N")
+      ->check(From(0, 1000))
       ->capture_default_str();
 }
 
@@ -224,11 +281,16 @@ std::string_view FormatName(ImageFormat format) {
 }
 
 // The format that --format and the name of --output ask for.
-absl::Status SettleFormat(bool given, GenerateArgs* args) {
+absl::Status SettleFormat(GenerateArgs* args) {
   if (NamesItself(args->output)) return absl::OkStatus();
   const absl::StatusOr<ImageFormat> format = FormatOfPath(args->output);
-  if (!format.ok()) return given ? absl::OkStatus() : Annotate(format.status(), "--format is not given, and --output");
-  if (given && *format != args->request.format) {
+  if (!format.ok() && args->format_given) return absl::OkStatus();
+  if (!format.ok()) {
+    return absl::InvalidArgumentError(
+        StrCat("--output: ", ToStd(format.status().message()),
+               ", the formats that can be written, nor in / as a folder does; with --format any name will do"));
+  }
+  if (args->format_given && *format != args->request.format) {
     return absl::InvalidArgumentError(
         StrCat("--output \"", args->output, "\" is not what --format ", FormatName(args->request.format), " writes"));
   }
@@ -236,19 +298,18 @@ absl::Status SettleFormat(bool given, GenerateArgs* args) {
   return absl::OkStatus();
 }
 
-constexpr int kPreviewEvery = 4;  // steps, where nothing else is asked for
-
 // What options mean together.
 absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   const bool batch = !args->prompts_file.empty();
   if (batch == (app.count("--prompt") > 0))
-    return absl::InvalidArgumentError("either --prompt or --prompts-file is required");
+    return absl::InvalidArgumentError("exactly one of --prompt and --prompts-file is needed");
   for (const char* option : {"--template", "--parallel", "--retries"}) {
     if (!batch && app.count(option) > 0) return absl::InvalidArgumentError(StrCat(option, " goes with --prompts-file"));
   }
   if (batch && app.count("--request-id") > 0) return absl::InvalidArgumentError("--request-id goes with --prompt");
   if (IsDirectory(args->output) && args->output.back() != '/') args->output += '/';
-  FRESCO_RETURN_IF_ERROR(SettleFormat(app.count("--format") > 0, args));
+  args->format_given = app.count("--format") > 0;
+  FRESCO_RETURN_IF_ERROR(SettleFormat(args));
   if (!batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kInteractive;
   if (batch && app.count("--priority") == 0) args->request.priority = DrawPriority::kBatch;
   if (batch || app.count("--preview-every") > 0 || args->preview == PreviewMode::kOff) return absl::OkStatus();
@@ -282,11 +343,13 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   double wait = 0, timeout = 0;
   CLI::App app("Draws pictures with a Fresco server.", "fresco");
   app.footer(kExamples);
-  app.set_version_flag("--version", FRESCO_VERSION);
+  app.set_version_flag("--version", "fresco " FRESCO_VERSION);
   app.require_subcommand(1);
   CLI::App* generate = app.add_subcommand("generate", "Draw pictures from a prompt, or from a file of many");
   generate->footer(kGenerateExamples);
+  AddTexts(generate, &args.generate.request);
   AddPicture(generate, &args.generate.request);
+  AddPreview(generate, &args.generate);
   AddOutput(generate, &args.generate);
   AddBatch(generate, &args.generate);
   generate->add_flag("-q,--quiet", args.quiet, "No progress, only errors");

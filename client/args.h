@@ -14,6 +14,7 @@ enum class Command { kGenerate, kModels, kStatus, kCancel };
 
 struct GenerateArgs {
   DrawRequest request;
+  bool format_given = false;
   std::string output;        // a pattern of naming.h
   std::string prompts_file;  // empty: request.prompt alone
   std::string prompt_template;

@@ -21,6 +21,7 @@ absl::StatusOr<std::vector<BatchJob>> ReadJobs(const GenerateArgs& args) {
   PromptsOptions options;
   options.flags = args.request;
   options.output = args.output;
+  options.format_given = args.format_given;
   options.prompt_template = args.prompt_template;
   options.csv = !args.prompt_template.empty() || args.prompts_file.ends_with(".csv");
   absl::StatusOr<std::vector<BatchJob>> jobs = ParsePrompts(text, options);

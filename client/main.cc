@@ -20,24 +20,27 @@
 namespace fresco {
 namespace {
 
-// Also asks for previews where nothing was said about them and the terminal shows real pictures.
-ViewOptions DescribeTerminal(Args* asked) {
-  Args& args = *asked;
+std::string Environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+ViewOptions DescribeTerminal(bool quiet) {
   ViewOptions view;
-  view.quiet = args.quiet;
-  const auto environment = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value == nullptr ? "" : value);
-  };
-  view.terminal = isatty(STDERR_FILENO) != 0 && environment("TERM") != "dumb";
+  view.quiet = quiet;
+  view.terminal = isatty(STDERR_FILENO) != 0 && Environment("TERM") != "dumb";
   winsize size = {};
   if (view.terminal && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) view.columns = size.ws_col;
-  view.preview = args.generate.preview == PreviewMode::kAuto ? DetectPreviewMode(environment) : args.generate.preview;
-  const bool pictures = view.preview == PreviewMode::kKitty || view.preview == PreviewMode::kIterm;
-  if (view.terminal && !view.quiet && pictures && args.generate.preview_every_where_shown > 0)
-    args.generate.request.preview_every = args.generate.preview_every_where_shown;
-  if (args.generate.request.preview_every == 0) view.preview = PreviewMode::kOff;
   return view;
+}
+
+// How previews are shown. Also asks for them where nothing was said about them and the terminal shows real pictures.
+PreviewMode SettlePreviews(const ViewOptions& view, GenerateArgs* args) {
+  const PreviewMode mode = args->preview == PreviewMode::kAuto ? DetectPreviewMode(Environment) : args->preview;
+  const bool pictures = mode == PreviewMode::kKitty || mode == PreviewMode::kIterm;
+  if (view.terminal && !view.quiet && pictures && args->preview_every_where_shown > 0)
+    args->request.preview_every = args->preview_every_where_shown;
+  return args->request.preview_every == 0 ? PreviewMode::kOff : mode;
 }
 
 template <typename Response>
@@ -93,7 +96,8 @@ int Main(int argc, char** argv) {
   BlockInterrupts();
   Session session(args.connection, &clock);
   InterruptWatcher interrupts([&session] { session.CancelAll(); });
-  const ViewOptions view = DescribeTerminal(&args);
+  ViewOptions view = DescribeTerminal(args.quiet);
+  view.preview = SettlePreviews(view, &args.generate);
   const int exit_code = Run(args, view, &session, &clock);
   return session.cancelled() ? kExitInterrupted : exit_code;
 }

@@ -73,7 +73,8 @@ absl::Status CheckOutputPattern(std::string_view pattern) {
     const size_t close = pattern.find('}', open);
     const std::string_view name = pattern.substr(open, close == std::string_view::npos ? close : close - open + 1);
     if (name != "{seed}" && name != "{index}" && name != "{prompt}") {
-      return absl::InvalidArgumentError(StrCat("--output has \"", name, "\": it knows {seed}, {index} and {prompt}"));
+      return absl::InvalidArgumentError(
+          StrCat("unknown placeholder \"", name, "\": there are {seed}, {index} and {prompt}"));
     }
   }
   return absl::OkStatus();

@@ -152,13 +152,13 @@ std::string DefaultName(const BatchJob& job) {
   return StrCat(absl::StrFormat("%04d-", job.line), Slug(job.request.prompt), ".", FileExtension(job.request.format));
 }
 
-absl::Status FinishJob(BatchJob* job) {
+absl::Status FinishJob(bool format_given, BatchJob* job) {
   if (NamesItself(job->output)) job->output += DefaultName(*job);
-  if (absl::Status status = CheckOutputPattern(job->output); !status.ok()) {
-    return LineError(job->line, ToStd(status.message()));
-  }
-  if (absl::StatusOr<ImageFormat> format = FormatOfPath(job->output); format.ok()) job->request.format = *format;
-  return absl::OkStatus();
+  const absl::StatusOr<ImageFormat> format = FormatOfPath(job->output);
+  if (format.ok()) job->request.format = *format;
+  absl::Status status = CheckOutputPattern(job->output);
+  if (status.ok() && !format_given) status = format.status();
+  return status.ok() ? status : LineError(job->line, StrCat("output: ", ToStd(status.message())));
 }
 
 absl::Status CheckDistinct(const std::vector<BatchJob>& jobs) {
@@ -189,7 +189,7 @@ absl::StatusOr<std::vector<BatchJob>> ParsePrompts(std::string_view text, const 
     jobs = JobsOfLines(text, options);
   }
   if (jobs.empty()) return absl::InvalidArgumentError("it has no prompts");
-  for (BatchJob& job : jobs) FRESCO_RETURN_IF_ERROR(FinishJob(&job));
+  for (BatchJob& job : jobs) FRESCO_RETURN_IF_ERROR(FinishJob(options.format_given, &job));
   FRESCO_RETURN_IF_ERROR(CheckDistinct(jobs));
   return jobs;
 }

@@ -19,7 +19,8 @@ struct BatchJob {
 struct PromptsOptions {
   DrawRequest flags;   // what the file does not say; its seed belongs to the first prompt, the next have the next
   std::string output;  // a pattern; empty or ending in '/': a folder, whose files are named after line and prompt
-  bool csv = false;    // else one prompt a line
+  bool format_given = false;    // the flags' format may be written under any name
+  bool csv = false;             // else one prompt a line
   std::string prompt_template;  // CSV: "a {colour} {animal}"; empty: the column "prompt"
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_join.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "pipeline/base/strings.h"
@@ -25,10 +26,15 @@ std::optional<Message> Payload(const absl::Status& status, const char* url) {
   return message;
 }
 
-// Whether a message is but a field and what is wrong with it.
-bool SaysIt(std::string_view message, std::string_view field, std::string_view description) {
-  return message == description || message == StrCat(field, " ", description) ||
-         message == StrCat(field, ": ", description);
+using Violations = std::vector<std::pair<std::string, std::string>>;
+
+// Whether a message is but the fields and what is wrong with them.
+bool SaysIt(std::string_view message, const Violations& violations) {
+  const auto joined = [&violations](const char* separator) {
+    return absl::StrJoin(violations, "; ", absl::PairFormatter(separator));
+  };
+  const bool alone = violations.size() == 1 && message == violations[0].second;
+  return alone || message == joined(" ") || message == joined(": ");
 }
 
 }  // namespace
@@ -79,9 +85,7 @@ bool IsTransient(const absl::Status& status) {
 std::string Explain(const absl::Status& status) {
   std::string text = status.message().empty() ? absl::StatusCodeToString(status.code()) : std::string(status.message());
   const auto violations = FieldViolations(status);
-  // Of one field the message may have said it all.
-  const bool said = violations.size() == 1 && SaysIt(text, violations[0].first, violations[0].second);
-  if (!said) {
+  if (!SaysIt(text, violations)) {
     for (const auto& [field, description] : violations) text += StrCat("\n  ", field, ": ", description);
   }
   if (const std::optional<absl::Duration> delay = RetryAfter(status); delay && IsTransient(status)) {

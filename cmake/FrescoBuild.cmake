@@ -40,9 +40,9 @@ elseif(FRESCO_SANITIZER)
   message(FATAL_ERROR "FRESCO_SANITIZER is '${FRESCO_SANITIZER}': it takes address, thread, or nothing")
 endif()
 
-# The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own, which only the
-# targets that name it in DEPS get: including a header of a rung that is not a dependency does not compile, and a
-# dependency on a higher rung does not configure.
+# The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own. Only those targets
+# get it that name the library in DEPS, or a library that has it in its own DEPS: including a header of a rung that is no
+# dependency does not compile, and a dependency on a higher rung does not configure, so nothing from above is passed on.
 set(FRESCO_RUNGS base kernels checkpoint models diffusion engine scheduling rpc apps)
 
 function(_fresco_rung_index rung out)

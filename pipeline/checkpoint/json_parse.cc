@@ -5,9 +5,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {
@@ -89,13 +88,6 @@ absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
   TreeBuilder builder(max_depth);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return std::move(builder).Take();
-}
-
-std::string PrintableName(std::string_view name) {
-  constexpr size_t kLongest = 200;
-  std::string printable = absl::Utf8SafeCHexEscape(ToAbsl(Utf8Prefix(name, kLongest)));
-  if (name.size() > kLongest) printable += "…";
-  return printable;
 }
 
 }  // namespace fresco

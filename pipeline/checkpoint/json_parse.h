@@ -12,7 +12,4 @@ namespace fresco {
 // an object with two equal keys (of which libraries take one or the other, so that a file could mean two things).
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, int max_depth);
 
-// `name` fit for a log: control bytes escaped, cut off at 200 bytes.
-std::string PrintableName(std::string_view name);
-
 }  // namespace fresco

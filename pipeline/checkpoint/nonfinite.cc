@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "pipeline/base/status.h"
+#include "absl/status/statusor.h"
 
 namespace fresco {
 namespace {
@@ -40,10 +40,10 @@ bool HasNonFinite(const TensorView& tensor) {
   }
 }
 
-absl::StatusOr<std::optional<std::string>> FirstNonFinite(const WeightStore& weights) {
+std::optional<std::string> FirstNonFinite(const WeightStore& weights) {
   for (const std::string& name : weights.Names()) {
-    FRESCO_ASSIGN_OR_RETURN(const TensorView tensor, weights.Find(name));
-    if (HasNonFinite(tensor)) return name;
+    const absl::StatusOr<TensorView> tensor = weights.Find(name);
+    if (tensor.ok() && HasNonFinite(*tensor)) return name;
   }
   return std::nullopt;
 }

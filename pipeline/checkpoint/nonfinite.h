@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 
-#include "absl/status/statusor.h"
 #include "pipeline/checkpoint/safetensors.h"
 #include "pipeline/checkpoint/weights.h"
 
@@ -13,7 +12,7 @@ namespace fresco {
 // Whether a value of the tensor is NaN or infinite. False for integers and booleans.
 bool HasNonFinite(const TensorView& tensor);
 
-// The first tensor, by name, that has one; nothing: there is none. Reads everything. Errors as WeightStore::Find.
-absl::StatusOr<std::optional<std::string>> FirstNonFinite(const WeightStore& weights);
+// The first tensor, by name, that has one; nothing: there is none. Reads everything but types that are not known.
+std::optional<std::string> FirstNonFinite(const WeightStore& weights);
 
 }  // namespace fresco

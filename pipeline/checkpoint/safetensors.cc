@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
@@ -54,6 +55,13 @@ std::optional<uint64_t> Product(const std::vector<int64_t>& shape, uint64_t elem
   return product;
 }
 
+// Of a shape that CheckExtent has passed.
+int64_t ElementsOf(const std::vector<int64_t>& shape) {
+  int64_t product = 1;
+  for (int64_t extent : shape) product *= extent;
+  return product;
+}
+
 // {"dtype": …, "shape": […], "data_offsets": [begin, end]}, of which each part is of the right kind.
 absl::StatusOr<Entry> ParseEntry(const Json& json) {
   if (!json.is_object()) return absl::InvalidArgumentError("its entry is not an object");
@@ -85,12 +93,16 @@ absl::Status CheckExtent(const Entry& entry, uint64_t data_bytes) {
                                              " bytes of data (is the file truncated?)"));
   }
   const std::optional<DType> dtype = ParseDType(entry.dtype_name);
-  if (!dtype) return absl::OkStatus();  // refused when somebody asks for it: nobody may
-  const std::optional<uint64_t> bytes = Product(entry.shape, DTypeBytes(*dtype));
+  const std::optional<uint64_t> bytes = Product(entry.shape, dtype ? DTypeBytes(*dtype) : 1);
   if (!bytes) return absl::InvalidArgumentError(StrCat("shape ", ShapeString(entry.shape), " overflows"));
-  if (*bytes != entry.end - entry.begin) {
+  if (!dtype) {  // refused when somebody asks for it: nobody may
+    if (*bytes / 8 <= entry.bytes()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        StrCat("shape ", ShapeString(entry.shape), " has more elements than its ", entry.bytes(), " bytes have bits"));
+  }
+  if (*bytes != entry.bytes()) {
     return absl::InvalidArgumentError(StrCat("shape ", ShapeString(entry.shape), " of ", entry.dtype_name, " takes ",
-                                             *bytes, " bytes, but it has ", entry.end - entry.begin));
+                                             *bytes, " bytes, but it has ", entry.bytes()));
   }
   return absl::OkStatus();
 }
@@ -172,9 +184,11 @@ class SafetensorsFile::Mapping {
 };
 
 int64_t TensorView::numel() const {
-  int64_t product = 1;
-  for (int64_t extent : shape) product *= extent;
-  return product;
+  return ElementsOf(shape);
+}
+
+int64_t SafetensorsFile::Entry::numel() const {
+  return ElementsOf(shape);
 }
 
 bool TensorView::AlignedToElement() const {
@@ -236,11 +250,8 @@ absl::StatusOr<TensorView> SafetensorsFile::Find(std::string_view name) const {
     return absl::UnimplementedError(StrCat(path_, ": tensor \"", PrintableName(name), "\": element type \"",
                                            PrintableName(entry.dtype_name), "\" is not known"));
   }
-  return TensorView{.dtype = *dtype,
-                    .shape = entry.shape,
-                    .data = data_ + entry.begin,
-                    .bytes = entry.end - entry.begin,
-                    .mapping = mapping_};
+  return TensorView{
+      .dtype = *dtype, .shape = entry.shape, .data = data_ + entry.begin, .bytes = entry.bytes(), .mapping = mapping_};
 }
 
 }  // namespace fresco

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,16 +43,22 @@ class SafetensorsFile {
     std::vector<int64_t> shape;
     uint64_t begin = 0;  // byte offsets into the data section
     uint64_t end = 0;
+
+    int64_t numel() const;
+    uint64_t bytes() const { return end - begin; }
   };
 
   // NOT_FOUND or PERMISSION_DENIED for a file that cannot be opened; INVALID_ARGUMENT, naming the file and where there
   // is one the tensor, for whatever is not a sound safetensors file: truncated, header over 16 MiB or not JSON,
-  // duplicate keys, shapes whose product overflows or does not match the byte range, ranges out of the file,
-  // overlapping or with gaps.
+  // duplicate keys, shapes whose product overflows or does not match the byte range (for a type that
+  // is not known: has more elements than bits), ranges out of the file, overlapping or with gaps.
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
 
   // NOT_FOUND for a name that is not there, UNIMPLEMENTED for an element type outside DType; both name file and tensor.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
+
+  // The data of one of entries(), of whatever type; they live as long as this file.
+  std::span<const std::byte> Data(const Entry& entry) const { return {data_ + entry.begin, entry.bytes()}; }
 
   bool Contains(std::string_view name) const { return entries_.find(name) != entries_.end(); }
   const std::string& path() const { return path_; }

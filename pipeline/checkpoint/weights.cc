@@ -6,12 +6,15 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
@@ -81,10 +84,11 @@ absl::StatusOr<std::string> FindWeights(const std::string& dir, std::string_view
   return (fs::path(dir) / candidates.front().file).string();
 }
 
-// A shard's name comes out of a file: it must not lead anywhere else.
+// A shard's name comes out of a file: it must not lead anywhere else, and errors quote the path that it makes.
 bool IsPlainFileName(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos;
+  constexpr size_t kLongest = 255;  // NAME_MAX
+  return !name.empty() && name.size() <= kLongest && name != "." && name != ".." &&
+         std::none_of(name.begin(), name.end(), [](unsigned char c) { return c == '/' || absl::ascii_iscntrl(c); });
 }
 
 // Tensor name → shard, of an index file.
@@ -108,21 +112,23 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
 }
 
 // Of nothing in particular once `stop` is asked for.
-Sha256::Digest HashData(const TensorView& tensor, const std::stop_token& stop) {
+Sha256::Digest HashData(std::span<const std::byte> data, const std::stop_token& stop) {
   Sha256 hash;
-  for (std::span rest(tensor.data, tensor.bytes); !rest.empty() && !stop.stop_requested();) {
-    const size_t chunk = std::min(rest.size(), kHashedAtOnce);
-    hash.Add(rest.first(chunk));
-    rest = rest.subspan(chunk);
+  while (!data.empty() && !stop.stop_requested()) {
+    const size_t chunk = std::min(data.size(), kHashedAtOnce);
+    hash.Add(data.first(chunk));
+    data = data.subspan(chunk);
   }
   return hash.Finish();
 }
 
 // HashData of each, with the largest spread first so that no thread is left with one at the end.
-std::vector<Sha256::Digest> HashAll(const std::vector<TensorView>& tensors, int threads, const std::stop_token& stop) {
+std::vector<Sha256::Digest> HashAll(const std::vector<std::span<const std::byte>>& tensors, int threads,
+                                    const std::stop_token& stop) {
   std::vector<size_t> order(tensors.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tensors[a].bytes > tensors[b].bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return tensors[a].size() > tensors[b].size(); });
   std::vector<Sha256::Digest> digests(tensors.size());
   std::atomic<size_t> next = 0;
   auto work = [&] {
@@ -179,6 +185,11 @@ absl::StatusOr<TensorView> WeightStore::Find(std::string_view name) const {
   return owner->second->Find(name);
 }
 
+const SafetensorsFile::Entry* WeightStore::FindEntry(std::string_view name) const {
+  const auto owner = owners_.find(name);
+  return owner == owners_.end() ? nullptr : &owner->second->entries().find(name)->second;
+}
+
 std::vector<std::string> WeightStore::Names() const {
   std::vector<std::string> names;
   names.reserve(owners_.size());
@@ -189,8 +200,7 @@ std::vector<std::string> WeightStore::Names() const {
 int64_t WeightStore::total_bytes() const {
   int64_t total = 0;
   for (const auto& [name, file] : owners_) {
-    const SafetensorsFile::Entry& entry = file->entries().find(name)->second;
-    total += static_cast<int64_t>(entry.end - entry.begin);
+    total += static_cast<int64_t>(file->entries().find(name)->second.bytes());
   }
   return total;
 }
@@ -201,24 +211,21 @@ const std::string& WeightStore::PathOf(std::string_view name) const {
 }
 
 absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_token& stop) const {
-  std::vector<TensorView> tensors;
-  for (const auto& [name, file] : owners_) {
-    FRESCO_ASSIGN_OR_RETURN(TensorView tensor, file->Find(name));
-    tensors.push_back(std::move(tensor));
-  }
+  std::vector<std::span<const std::byte>> tensors;
+  for (const auto& [name, file] : owners_) tensors.push_back(file->Data(file->entries().find(name)->second));
   const std::vector<Sha256::Digest> data = HashAll(tensors, threads, stop);
   if (stop.stop_requested()) return absl::CancelledError(StrCat(path_, ": hashing was stopped"));
   Sha256 all;
   size_t i = 0;
   for (const auto& [name, file] : owners_) {
+    const SafetensorsFile::Entry& entry = file->entries().find(name)->second;
     all.Add(name);
     all.Add(std::string_view("\0", 1));
-    all.Add(DTypeName(tensors[i].dtype));
+    all.Add(entry.dtype_name);
     all.Add(std::string_view("\0", 1));
-    all.Add(absl::StrJoin(tensors[i].shape, ","));
+    all.Add(absl::StrJoin(entry.shape, ","));
     all.Add(std::string_view("\0", 1));
-    all.Add(std::as_bytes(std::span(data[i])));
-    ++i;
+    all.Add(std::as_bytes(std::span(data[i++])));
   }
   const Sha256::Digest digest = all.Finish();
   return StrCat("sha256:",

@@ -34,6 +34,8 @@ class WeightStore {
 
   // As SafetensorsFile::Find.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
+  // What the file says of a tensor, whose type need not be known; null where there is none.
+  const SafetensorsFile::Entry* FindEntry(std::string_view name) const;
   bool Contains(std::string_view name) const { return owners_.find(name) != owners_.end(); }
 
   std::vector<std::string> Names() const;            // sorted by bytes
@@ -44,7 +46,8 @@ class WeightStore {
 
   // "sha256:" and 64 hexadecimal digits over names, types, shapes and data, the same however the tensors are spread
   // over files: SHA-256 of the concatenation, over all tensors in byte order of their names, of
-  //   name '\0' dtype name '\0' shape as decimal numbers joined by ',' '\0' and the 32 bytes of SHA-256 of the data.
+  //   name '\0' dtype name (as the file has it) '\0' shape as decimal numbers joined by ',' '\0' and the 32 bytes of
+  //   SHA-256 of the data.
   // Reads everything (about 2 GB/s per thread); tensors are hashed by `threads` threads of its own. Call it when and
   // where it does not delay anything. CANCELLED soon after `stop` is asked for.
   absl::StatusOr<std::string> Digest(int threads = 1, const std::stop_token& stop = {}) const;

@@ -1,5 +1,6 @@
 // The arithmetic between two forwards: noise, guidance, and the Euler step, with the roundings that diffusers makes in
-// each type (docs/facts/sd35.md, "Sampling").
+// each type (docs/facts/sd35.md, "Sampling"). Latents and velocities are [B, C, h, w], of one shape and device; a
+// sigma is a noise level in 0..1. Throws libtorch's exceptions.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -14,9 +14,10 @@ struct ScheduleConfig {
   double shift = 1.0;          // pulls the steps towards high noise; 3.0 for every Stable Diffusion 3 model
 };
 
-// Reads `scheduler/scheduler_config.json`. UNIMPLEMENTED, naming file and key, for a schedule that is not plain flow
-// matching (Karras, exponential or beta sigmas, dynamic shifting, …): drawing with another schedule than the model's
-// would be silent damage.
+// Reads `scheduler/scheduler_config.json` at `path`. NOT_FOUND where it is missing, INVALID_ARGUMENT for a value of the
+// wrong type or out of range (train_timesteps 1 to 1e6, shift above 0 to 1000). UNIMPLEMENTED, naming file and key, for
+// a schedule that is not plain flow matching (Karras, exponential or beta sigmas, dynamic shifting, …): drawing with
+// another schedule than the model's would be silent damage.
 absl::StatusOr<ScheduleConfig> ReadScheduleConfig(const std::string& path);
 
 struct Schedule {

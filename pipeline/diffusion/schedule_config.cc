@@ -1,6 +1,7 @@
 #include <string>
 #include <string_view>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/checkpoint/json_config.h"
 #include "pipeline/diffusion/schedule.h"
@@ -20,7 +21,8 @@ absl::Status Unsupported(const JsonConfig& config, std::string_view key, std::st
 absl::Status CheckPlain(const JsonConfig& config) {
   FRESCO_ASSIGN_OR_RETURN(const std::string name, config.String("_class_name", "FlowMatchEulerDiscreteScheduler"));
   if (name != "FlowMatchEulerDiscreteScheduler")
-    return Unsupported(config, "_class_name", "only FlowMatchEulerDiscreteScheduler is supported, not " + name);
+    return Unsupported(config, "_class_name",
+                       "only FlowMatchEulerDiscreteScheduler is supported, not " + PrintableName(name));
   for (const std::string_view key : kSwitches) {
     FRESCO_ASSIGN_OR_RETURN(const bool on, config.Bool(key, false));
     if (on) return Unsupported(config, key, "true is not supported");

@@ -6,6 +6,7 @@
 #include <set>
 #include <system_error>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/text_file.h"
@@ -39,15 +40,15 @@ class Reader {
  private:
   absl::Status ReadEntry(const YAML::Node& key_node, const YAML::Node& value) {
     const std::string key = key_node.IsScalar() ? key_node.Scalar() : "";
-    if (!seen_.insert(key).second) return ErrorAt(path_, key_node.Mark(), StrCat(key, ": given twice"));
+    if (!seen_.insert(key).second) return ErrorAt(path_, key_node.Mark(), StrCat(PrintableName(key), ": given twice"));
     if (key == "steps") return ReadInt(key, value, kMaxSteps, &defaults_.steps);
     if (key == "width") return ReadInt(key, value, kMaxSide, &defaults_.width);
     if (key == "height") return ReadInt(key, value, kMaxSide, &defaults_.height);
     if (key == "max_sequence_length") return ReadInt(key, value, kMaxTextTokens, &defaults_.max_sequence_length);
     if (key == "guidance_scale") return ReadGuidance(key, value);
-    return ErrorAt(
-        path_, key_node.Mark(),
-        StrCat("unknown key '", key, "'; the keys are steps, guidance_scale, width, height, max_sequence_length"));
+    return ErrorAt(path_, key_node.Mark(),
+                   StrCat("unknown key '", PrintableName(key),
+                          "'; the keys are steps, guidance_scale, width, height, max_sequence_length"));
   }
 
   absl::Status ReadInt(const std::string& key, const YAML::Node& value, int max, std::optional<int>* out) {
@@ -68,7 +69,7 @@ class Reader {
   }
 
   static std::string Shown(const YAML::Node& value) {
-    return value.IsScalar() ? StrCat("'", value.Scalar(), "'") : "a list, a map or nothing";
+    return value.IsScalar() ? StrCat("'", PrintableName(value.Scalar()), "'") : "a list, a map or nothing";
   }
 
   const std::string& path_;
@@ -85,7 +86,7 @@ absl::StatusOr<ModelDefaults> ReadModelDefaults(const std::string& path) {
   try {
     return Reader(path).Read(YAML::Load(*text));
   } catch (const YAML::Exception& bad) {
-    return ErrorAt(path, bad.mark, bad.msg);
+    return ErrorAt(path, bad.mark, PrintableName(bad.msg));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "absl/strings/match.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_config.h"
@@ -47,7 +48,7 @@ absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& path, const std
   FRESCO_ASSIGN_OR_RETURN(const JsonConfig index, OpenIndex(path, base));
   FRESCO_ASSIGN_OR_RETURN(const std::string pipeline, index.String("_class_name", std::nullopt));
   if (!absl::StartsWith(pipeline, "StableDiffusion3"))
-    return index.Error("_class_name", StrCat("'", pipeline, "' is not a Stable Diffusion 3 pipeline"));
+    return index.Error("_class_name", StrCat("'", PrintableName(pipeline), "' is not a Stable Diffusion 3 pipeline"));
   ModelFolder folder;
   folder.path_ = path;
   folder.base_ = base;

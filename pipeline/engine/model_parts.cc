@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/nonfinite.h"
@@ -77,10 +78,10 @@ absl::Status CheckWeightsFinite(const ModelFolder& folder) {
     if (!folder.Has(part.name)) continue;
     FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find(part.name));
     FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, WeightStore::Open(dir, part.stem));
-    FRESCO_ASSIGN_OR_RETURN(const std::optional<std::string> name, FirstNonFinite(weights));
+    const std::optional<std::string> name = FirstNonFinite(weights);
     if (!name.has_value()) continue;
     return absl::InvalidArgumentError(
-        StrCat(weights.PathOf(*name), ": tensor '", *name, "' holds NaN or infinite weights"));
+        StrCat(weights.PathOf(*name), ": tensor '", PrintableName(*name), "' holds NaN or infinite weights"));
   }
   return absl::OkStatus();
 }

@@ -30,6 +30,8 @@ struct AutoencoderConfig {
   int64_t downscale() const { return int64_t{1} << (block_out_channels.size() - 1); }  // pixels a latent's side
 };
 
+// Reads `dir`/config.json. NOT_FOUND where it is missing; INVALID_ARGUMENT, naming file and key, for what is not such a
+// configuration or asks for other blocks or another activation than the real ones.
 absl::StatusOr<AutoencoderConfig> ReadAutoencoderConfig(const std::string& dir);
 
 struct AutoencoderWeights;
@@ -42,6 +44,7 @@ class Autoencoder {
     at::Tensor logvar;  // likewise, clamped to [-30, 20]
   };
 
+  // From a component folder; errors as ClipTextModel::Load.
   static absl::StatusOr<Autoencoder> Load(const std::string& dir, const Placement& placement);
 
   // Between the autoencoder's latents z and those the transformer works on: (z - shift_factor) * scaling_factor and

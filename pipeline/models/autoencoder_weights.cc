@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_config.h"
@@ -13,7 +14,7 @@ namespace {
 // What this implementation takes for granted.
 absl::Status CheckSupported(const AutoencoderConfig& config, const JsonConfig& json) {
   FRESCO_ASSIGN_OR_RETURN(const std::string activation, json.String("act_fn", "silu"));
-  if (activation != "silu") return json.Error("act_fn", StrCat("\"", activation, "\" is not silu"));
+  if (activation != "silu") return json.Error("act_fn", StrCat("\"", PrintableName(activation), "\" is not silu"));
   for (const auto& [key, block] :
        {std::pair("down_block_types", "DownEncoderBlock2D"), std::pair("up_block_types", "UpDecoderBlock2D")}) {
     const std::vector<std::string> all(config.block_out_channels.size(), block);

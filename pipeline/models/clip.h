@@ -30,6 +30,8 @@ struct ClipConfig {
   ClipActivation activation = ClipActivation::kQuickGelu;
 };
 
+// Reads `dir`/config.json. NOT_FOUND where it is missing; INVALID_ARGUMENT, naming file and key, for what is not such a
+// configuration or asks for another activation.
 absl::StatusOr<ClipConfig> ReadClipConfig(const std::string& dir);
 
 struct ClipWeights;
@@ -43,8 +45,9 @@ class ClipTextModel {
     at::Tensor pooled;  // [B, P]: the final LayerNorm's state at the end-of-text token, projected
   };
 
-  // From a component folder (config.json and weights). Errors name file and tensor, with the expected and the actual
-  // shape.
+  // From a component folder. Errors as ReadClipConfig's and WeightStore::Open's; INVALID_ARGUMENT, naming file and
+  // tensor, for one that is missing or has another shape, UNIMPLEMENTED for a type that is not computed with.
+  // Throws libtorch's exceptions.
   static absl::StatusOr<ClipTextModel> Load(const std::string& dir, const Placement& placement);
 
   // ids: [B, T] int64 on any device, values in [0, vocab_size), T <= max_positions. 0 <= clip_skip < num_layers.

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_config.h"
@@ -23,7 +24,7 @@ absl::StatusOr<ClipConfig> ReadClipConfig(const std::string& dir) {
   FRESCO_ASSIGN_OR_RETURN(config.layer_norm_eps, json.Double("layer_norm_eps", 1e-5));
   FRESCO_ASSIGN_OR_RETURN(const std::string activation, json.String("hidden_act", "quick_gelu"));
   if (activation != "quick_gelu" && activation != "gelu") {
-    return json.Error("hidden_act", StrCat("\"", activation, "\" is neither quick_gelu nor gelu"));
+    return json.Error("hidden_act", StrCat("\"", PrintableName(activation), "\" is neither quick_gelu nor gelu"));
   }
   config.activation = activation == "gelu" ? ClipActivation::kGelu : ClipActivation::kQuickGelu;
   if (config.hidden_size % config.num_heads != 0) {

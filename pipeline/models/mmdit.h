@@ -23,6 +23,7 @@ class WeightReader;
 // size.
 class Mmdit {
  public:
+  // From a component folder; errors as ClipTextModel::Load.
   static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement);
 
   // Random weights of a shape, made on the device: for measuring speed without a checkpoint. May throw libtorch's

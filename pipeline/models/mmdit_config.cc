@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_config.h"
@@ -50,7 +51,7 @@ absl::StatusOr<MmditConfig> ReadMmditConfig(const std::string& dir) {
   std::sort(config.dual_attention_layers.begin(), config.dual_attention_layers.end());
   FRESCO_ASSIGN_OR_RETURN(const std::string qk_norm, json.String("qk_norm", ""));
   if (!qk_norm.empty() && qk_norm != "rms_norm") {
-    return json.Error("qk_norm", StrCat("\"", qk_norm, "\" is neither null nor rms_norm"));
+    return json.Error("qk_norm", StrCat("\"", PrintableName(qk_norm), "\" is neither null nor rms_norm"));
   }
   config.qk_norm = !qk_norm.empty();
   FRESCO_RETURN_IF_ERROR(CheckConsistent(config, json));

@@ -28,6 +28,8 @@ struct MmditConfig {
   bool dual_attention(int64_t layer) const;
 };
 
+// Reads `dir`/config.json. NOT_FOUND where it is missing; INVALID_ARGUMENT, naming file and key, for what is not such a
+// configuration or names another qk_norm than rms_norm.
 absl::StatusOr<MmditConfig> ReadMmditConfig(const std::string& dir);
 
 }  // namespace fresco

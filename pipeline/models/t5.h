@@ -26,6 +26,8 @@ struct T5Config {
   double layer_norm_eps = 1e-6;
 };
 
+// Reads `dir`/config.json. NOT_FOUND where it is missing; INVALID_ARGUMENT, naming file and key, for what is not such a
+// configuration or asks for another feed-forward than gated GELU.
 absl::StatusOr<T5Config> ReadT5Config(const std::string& dir);
 
 struct T5Weights;
@@ -33,8 +35,8 @@ struct T5Weights;
 // Immutable and thread-safe once loaded (see ClipTextModel).
 class T5Encoder {
  public:
-  // From a component folder. In fp16 the feed-forward's down-projections stay in fp32, and with them the residual, as
-  // in transformers: their results leave fp16's range.
+  // From a component folder; errors as ClipTextModel::Load. In fp16 the feed-forward's down-projections stay in fp32,
+  // and with them the residual, as in transformers: their results leave fp16's range.
   static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement);
 
   // ids: [B, T] int64, values in [0, vocab_size). Returns [B, T, D] in the placement's type. There is no attention

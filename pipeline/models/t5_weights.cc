@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_config.h"
@@ -24,7 +25,8 @@ absl::StatusOr<T5Config> ReadT5Config(const std::string& dir) {
   FRESCO_ASSIGN_OR_RETURN(config.layer_norm_eps, json.Double("layer_norm_epsilon", 1e-6));
   FRESCO_ASSIGN_OR_RETURN(const std::string feed_forward, json.String("feed_forward_proj", "relu"));
   if (feed_forward != "gated-gelu") {
-    return json.Error("feed_forward_proj", StrCat("\"", feed_forward, "\" is not gated-gelu, as T5 v1.1 has it"));
+    return json.Error("feed_forward_proj",
+                      StrCat("\"", PrintableName(feed_forward), "\" is not gated-gelu, as T5 v1.1 has it"));
   }
   if (config.relative_max_distance * 4 <= config.relative_buckets) {
     return json.Error("relative_attention_max_distance", "is too small for so many buckets");

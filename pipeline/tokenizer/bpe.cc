@@ -4,6 +4,7 @@
 #include <array>
 #include <queue>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/base/utf8.h"
@@ -65,7 +66,7 @@ absl::Status BpeModel::FillAlphabet(const std::string& unknown) {
       if (found == vocabulary_.end()) found = unknown_id;
       if (found == vocabulary_.end()) {
         return absl::InvalidArgumentError(StrCat("the vocabulary has neither \"", character, last ? kWordEnd : "",
-                                                 "\" nor the unknown token \"", unknown, "\""));
+                                                 "\" nor the unknown token \"", PrintableName(unknown), "\""));
       }
       (last ? last_ids_ : first_ids_)[byte] = found->second;
     }
@@ -80,8 +81,9 @@ absl::Status BpeModel::AddMerges(const Merges& merges) {
     const std::string merged = left + right;
     for (const std::string* part : {&left, &right, &merged}) {
       if (vocabulary_.contains(*part)) continue;
-      return absl::InvalidArgumentError(
-          StrCat("merge ", i + 1, " (\"", left, "\" and \"", right, "\"): \"", *part, "\" is not in the vocabulary"));
+      return absl::InvalidArgumentError(StrCat("merge ", i + 1, " (\"", PrintableName(left), "\" and \"",
+                                               PrintableName(right), "\"): \"", PrintableName(*part),
+                                               "\" is not in the vocabulary"));
     }
     merges_[{vocabulary_[left], vocabulary_[right]}] = {static_cast<int32_t>(i), vocabulary_[merged]};
   }

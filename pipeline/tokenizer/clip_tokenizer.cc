@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_replace.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/base/utf8.h"
@@ -127,7 +128,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const json& object) {
   Vocabulary vocabulary;
   vocabulary.reserve(object.size());
   for (const auto& [token, id] : object.items()) {
-    FRESCO_ASSIGN_OR_RETURN(vocabulary[token], AsId(id, kMaxVocabulary, StrCat("the id of \"", token, "\"")));
+    FRESCO_ASSIGN_OR_RETURN(vocabulary[token],
+                            AsId(id, kMaxVocabulary, StrCat("the id of \"", PrintableName(token), "\"")));
   }
   return vocabulary;
 }
@@ -174,7 +176,7 @@ absl::StatusOr<Merges> ReadMergesList(const json& list) {
 absl::StatusOr<BpeModel> ModelFromTokenizerJson(const json& file, const std::string& unknown) {
   const json& model = Member(file, "model");
   if (const json& type = Member(model, "type"); !type.is_null() && type != "BPE") {
-    return absl::InvalidArgumentError(StrCat("model.type is ", type.dump(-1, ' ', true), ", not \"BPE\""));
+    return absl::InvalidArgumentError(StrCat("model.type is ", Shown(type), ", not \"BPE\""));
   }
   FRESCO_ASSIGN_OR_RETURN(Vocabulary vocabulary, ReadVocabulary(Member(model, "vocab")));
   FRESCO_ASSIGN_OR_RETURN(const Merges merges, ReadMergesList(Member(model, "merges")));

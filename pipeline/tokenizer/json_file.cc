@@ -3,6 +3,7 @@
 #include <fstream>
 #include <system_error>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/tokenizer/unicode_text.h"
@@ -24,7 +25,7 @@ absl::StatusOr<json> ParseJson(const std::string& text) {
     if (too_deep) return absl::InvalidArgumentError(StrCat("nested over ", kMaxDepth, " levels deep"));
     return value;
   } catch (const json::exception& e) {
-    return absl::InvalidArgumentError(StrCat("not JSON: ", ReplaceMalformedUtf8(e.what())));
+    return absl::InvalidArgumentError(StrCat("not JSON: ", PrintableName(ReplaceMalformedUtf8(e.what()))));
   }
 }
 
@@ -63,6 +64,11 @@ const json& Member(const json& object, std::string_view key) {
   if (!object.is_object()) return *null;
   const auto found = object.find(std::string(key));
   return found == object.end() ? *null : *found;
+}
+
+std::string Shown(const json& value) {
+  if (!value.is_string()) return value.type_name();
+  return StrCat("\"", PrintableName(value.get_ref<const std::string&>()), "\"");
 }
 
 absl::Status WrongType(const json& value, std::string_view expected, std::string_view what) {

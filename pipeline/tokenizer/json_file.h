@@ -24,6 +24,8 @@ absl::StatusOr<std::string> AsString(const nlohmann::json& value, std::string_vi
 absl::StatusOr<bool> AsBool(const nlohmann::json& value, bool otherwise, std::string_view what);
 // An integer in [0, limit).
 absl::StatusOr<int32_t> AsId(const nlohmann::json& value, int32_t limit, std::string_view what);
+// A value in a message: a string quoted and printable, of anything else its kind.
+std::string Shown(const nlohmann::json& value);
 absl::Status WrongType(const nlohmann::json& value, std::string_view expected, std::string_view what);
 
 }  // namespace fresco

@@ -140,7 +140,7 @@ absl::StatusOr<std::string> ReadCharsmap(const json& normalizer) {
 absl::StatusOr<T5Files> ReadFromTokenizerJson(const json& file) {
   const json& model = Member(file, "model");
   if (const json& type = Member(model, "type"); !type.is_null() && type != "Unigram") {
-    return absl::InvalidArgumentError(StrCat("model.type is ", type.dump(-1, ' ', true), ", not \"Unigram\""));
+    return absl::InvalidArgumentError(StrCat("model.type is ", Shown(type), ", not \"Unigram\""));
   }
   T5Files files;
   FRESCO_ASSIGN_OR_RETURN(files.pieces, ReadPieces(Member(model, "vocab")));

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/tokenizer/json_file.h"
@@ -79,7 +80,7 @@ absl::Status ReadExtra(const json& config, TokenizerConfig* out) {
   const json& extra = Member(config, "extra_special_tokens");
   if (extra.is_object()) {
     for (const auto& [key, value] : extra.items()) {
-      FRESCO_ASSIGN_OR_RETURN(AddedToken token, ReadToken(value, StrCat("extra_special_tokens.", key)));
+      FRESCO_ASSIGN_OR_RETURN(AddedToken token, ReadToken(value, StrCat("extra_special_tokens.", PrintableName(key))));
       out->model_specific.push_back(std::move(token));
     }
   } else if (config.contains("extra_special_tokens")) {
@@ -115,7 +116,7 @@ absl::Status RefuseUnsupported(const json& config) {
   for (const char* key : {"padding_side", "truncation_side"}) {
     const json& side = Member(config, key);
     if (side.is_null() || side == "right") continue;
-    return absl::InvalidArgumentError(StrCat(key, " is ", side.dump(-1, ' ', true), "; only \"right\" is supported"));
+    return absl::InvalidArgumentError(StrCat(key, " is ", Shown(side), "; only \"right\" is supported"));
   }
   FRESCO_ASSIGN_OR_RETURN(const bool split,
                           AsBool(Member(config, "split_special_tokens"), false, "split_special_tokens"));
@@ -133,7 +134,7 @@ absl::Status ReadConfigFile(const json& config, TokenizerConfig* out) {
 absl::Status ReadAddedTokensDecoder(const json& decoder, AddedById* added) {
   if (!decoder.is_object()) return WrongType(decoder, "an object", "added_tokens_decoder");
   for (const auto& [key, value] : decoder.items()) {
-    const std::string place = StrCat("added_tokens_decoder.", key);
+    const std::string place = StrCat("added_tokens_decoder.", PrintableName(key));
     int32_t id = 0;
     if (!absl::SimpleAtoi(key, &id) || id < 0) return absl::InvalidArgumentError(StrCat(place, ": not an id"));
     FRESCO_ASSIGN_OR_RETURN((*added)[id], ReadTokenObject(value, Special::kAsWritten, place));
@@ -166,7 +167,7 @@ absl::Status ReadAddedTokensFile(const json& file, const TokenizerConfig& config
            (config.extra && std::any_of(config.extra->begin(), config.extra->end(), same));
   };
   for (const auto& [content, value] : file.items()) {
-    FRESCO_ASSIGN_OR_RETURN(const int32_t id, AsId(value, kMaxVocabulary, StrCat("\"", content, "\"")));
+    FRESCO_ASSIGN_OR_RETURN(const int32_t id, AsId(value, kMaxVocabulary, StrCat("\"", PrintableName(content), "\"")));
     (*added)[id] = AddedToken{content, false, false, false, !is_special(content)};
   }
   return absl::OkStatus();

@@ -77,8 +77,8 @@ void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& out
 
 ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
   ImageSpec spec;
-  spec.prompt = options.prompt;
-  spec.negative_prompt = options.negative;
+  spec.prompt = options.prompt.value_or("");
+  spec.negative_prompt = options.negative.value_or("");
   spec.width = options.width.value_or(info.default_width);
   spec.height = options.height.value_or(info.default_height);
   spec.steps = options.steps.value_or(info.default_steps);

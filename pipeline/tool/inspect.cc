@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/weights.h"
@@ -23,7 +24,7 @@ using Json = nlohmann::ordered_json;
 
 struct Tensor {
   std::string name;
-  TensorView view;
+  SafetensorsFile::Entry entry;
 };
 
 struct Part {
@@ -40,11 +41,11 @@ absl::StatusOr<Part> ReadPart(const ModelFolder& folder, const WeightedPart& wei
   FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find(weighted.name));
   FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, WeightStore::Open(dir, weighted.stem));
   part.path = weights.path();
+  part.bytes = weights.total_bytes();
   for (const std::string& name : weights.Names()) {
-    FRESCO_ASSIGN_OR_RETURN(TensorView view, weights.Find(name));
-    part.parameters += view.numel();
-    part.bytes += static_cast<int64_t>(view.bytes);
-    part.tensors.push_back({StrCat(part.name, "/", name), std::move(view)});
+    const SafetensorsFile::Entry& entry = *weights.FindEntry(name);
+    part.parameters += entry.numel();
+    part.tensors.push_back({StrCat(part.name, "/", name), entry});
   }
   return part;
 }
@@ -56,9 +57,9 @@ Json ToJson(const std::string& architecture, const std::vector<Part>& parts, con
         {{"name", part.name}, {"path", part.path}, {"parameters", part.parameters}, {"bytes", part.bytes}});
     for (const Tensor& tensor : part.tensors) {
       report["tensors"].push_back({{"name", tensor.name},
-                                   {"dtype", std::string(DTypeName(tensor.view.dtype))},
-                                   {"shape", tensor.view.shape},
-                                   {"bytes", tensor.view.bytes},
+                                   {"dtype", tensor.entry.dtype_name},
+                                   {"shape", tensor.entry.shape},
+                                   {"bytes", tensor.entry.bytes()},
                                    {"device", device}});
     }
   }
@@ -69,9 +70,9 @@ void PrintTable(const std::string& architecture, const std::vector<Part>& parts)
   std::printf("architecture %s\n\n", architecture.c_str());
   for (const Part& part : parts) {
     for (const Tensor& tensor : part.tensors) {
-      const std::string dtype(DTypeName(tensor.view.dtype));
-      std::printf("%-8s %-20s %12zu  %s\n", dtype.c_str(), ShapeString(tensor.view.shape).c_str(), tensor.view.bytes,
-                  tensor.name.c_str());
+      const auto& [dtype, shape, begin, end] = tensor.entry;
+      std::printf("%-8s %-20s %12zu  %s\n", PrintableName(dtype).c_str(), ShapeString(shape).c_str(), end - begin,
+                  PrintableName(tensor.name).c_str());
     }
   }
   std::printf("\n%-16s %8s %14s %12s  %s\n", "part", "tensors", "parameters", "MiB", "file");

@@ -3,10 +3,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/inspect.h"
@@ -24,22 +30,39 @@ constexpr char kAbout[] =
     "  fresco-model bench --preset sd3.5-medium --device cuda:0\n\n"
     "Exit codes: 0 done, 1 failed or not equal, 2 usage.";
 
-void AddModel(CLI::App* command, ModelOptions* options, bool required) {
-  CLI::Option* const model =
-      command->add_option("--model,model", options->model, "Diffusers folder (model_index.json, transformer/, vae/ …)");
-  if (required) model->required();
-  command->add_option("--base", options->base, "Diffusers folder that supplies what the model's lacks");
+// Shows an option that has a place as well as a name once: by its place.
+class Help : public CLI::Formatter {
+ public:
+  std::string make_option(const CLI::Option* option, bool is_positional) const override {
+    const bool shown = option->get_positional() && !is_positional;
+    return shown ? "" : CLI::Formatter::make_option(option, is_positional);
+  }
+};
+
+CLI::Option* AddModel(CLI::App* command, ModelOptions* options) {
+  command->add_option("--base", options->base, "Diffusers folder that supplies what the model's lacks")
+      ->type_name("DIR");
+  return command
+      ->add_option("--model,DIR", options->model,
+                   "Diffusers folder (model_index.json, transformer/, vae/ …); or --model DIR")
+      ->type_name("DIR");
+}
+
+void AddNeededModel(CLI::App* command, ModelOptions* options) {
+  AddModel(command, options)->required()->option_text("REQUIRED");
 }
 
 void AddDevice(CLI::App* command, ModelOptions* options) {
-  command->add_option("--device", options->device, "cpu or cuda:N")->capture_default_str();
+  command->add_option("--device", options->device, "cpu or cuda:N")->type_name("DEVICE")->capture_default_str();
   command->add_option("--threads", options->threads, "CPU threads; 0: as many as the machine has")
+      ->type_name("N")
       ->capture_default_str();
 }
 
 void AddPrecision(CLI::App* command, ModelOptions* options) {
   command
       ->add_option("--precision", options->precision, "fp32, bf16, fp16, or auto: bf16 where the device is fast at it")
+      ->type_name("TYPE")
       ->capture_default_str();
 }
 
@@ -47,19 +70,28 @@ void AddJson(CLI::App* command, ModelOptions* options) {
   command->add_flag("--json", options->json, "Print one JSON object");
 }
 
+// Not as CLI11's optional, which would take an empty text for none.
+CLI::Option* AddText(CLI::App* command, const char* name, std::optional<std::string>* text, const char* description) {
+  return command
+      ->add_option_function<std::string>(
+          name, [text](const std::string& given) { *text = given; }, description)
+      ->type_name("TEXT");
+}
+
 void AddDraw(CLI::App* command, DrawOptions* draw) {
-  command->add_option("--negative", draw->negative, "What the picture should not be");
-  command->add_option("--width", draw->width, "Pixels [the model's default]");
-  command->add_option("--height", draw->height, "Pixels [the model's default]");
-  command->add_option("--steps", draw->steps, "Denoising steps [the model's default]");
-  command->add_option("--guidance", draw->guidance, "Guidance scale; 1 or less: none [the model's default]");
-  command->add_option("--max-sequence-length", draw->max_sequence_length, "T5 tokens [the model's default]");
+  AddText(command, "--negative", &draw->negative, "What the picture should not be");
+  command->add_option("--width", draw->width, "[the model's default]")->type_name("PIXELS");
+  command->add_option("--height", draw->height, "[the model's default]")->type_name("PIXELS");
+  command->add_option("--steps", draw->steps, "Denoising steps [the model's default]")->type_name("N");
+  command->add_option("--guidance", draw->guidance, "1 or less: none [the model's default]")->type_name("SCALE");
+  command->add_option("--max-sequence-length", draw->max_sequence_length, "T5 tokens [the model's default]")
+      ->type_name("N");
   // CLI11 itself wraps what is negative and cuts what is too large.
   command
       ->add_option_function<std::string>(
           "--seed", [draw](const std::string& text) { (void)absl::SimpleAtoi(text, &draw->seed); },
           "Of the initial noise")
-      ->type_name("UINT")
+      ->type_name("N")
       ->default_str("0")
       ->check(CLI::Validator(
           [](const std::string& text) {
@@ -77,44 +109,77 @@ int Exit(const absl::Status& status) {
   return kFailed;
 }
 
+// Says of a missing GPU what to do; the engine would but name the library or the driver that is not there.
+absl::Status CheckDevice(const std::string& device) {
+  if (!absl::StartsWith(device, "cuda") || CudaDeviceCount() > 0) return absl::OkStatus();
+  const absl::Status cuda = LoadCuda();
+  const std::string cause(cuda.ok() ? "the driver finds none" : cuda.message());
+  return absl::UnavailableError(absl::StrCat(
+      "--device ", device, ": this machine has no CUDA GPU that this build can use (", cause, "); use --device cpu"));
+}
+
 // The program's options and subcommands. `exit_code` is set by the subcommand that runs.
 class Program {
  public:
   Program() {
     app_.require_subcommand(1);
-    app_.footer("fresco-model COMMAND --help says more about each.");
+    app_.set_version_flag("--version", "fresco-model " FRESCO_VERSION);
+    app_.formatter(std::make_shared<Help>());
     AddInspect();
     AddDrawCommand();
     AddVerify();
     AddBench();
+    app_.footer("fresco-model COMMAND --help says more about each.");  // last: subcommands would take it over
   }
 
   int Run(int argc, char** argv) {
     try {
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-      return app_.exit(error) == 0 ? kDone : kUsage;
+      if (error.get_exit_code() == 0) return app_.exit(error);
+      std::fprintf(stderr, "fresco-model: %s\n(--help explains the options)\n", Explain(error).c_str());
+      return kUsage;
     }
     return exit_code_;
   }
 
  private:
+  // CLI11 would say of an unknown command but that one is required.
+  std::string Explain(const CLI::ParseError& error) const {
+    const std::vector<std::string> unknown = app_.remaining();
+    if (!app_.get_subcommands().empty() || unknown.empty()) return error.what();
+    std::string known;
+    for (const CLI::App* command : app_.get_subcommands(nullptr))
+      absl::StrAppend(&known, known.empty() ? "" : ", ", command->get_name());
+    const char* const kind = absl::StartsWith(unknown.front(), "-") ? "option" : "command";
+    return absl::StrCat("unknown ", kind, " '", unknown.front(), "'; the commands are ", known);
+  }
+
+  // Does a subcommand's work where its device is.
+  int RunOnDevice(const std::function<int()>& work) const {
+    const int missing = Exit(CheckDevice(model_.device));
+    return missing == kDone ? work() : missing;
+  }
+
   void AddInspect() {
     CLI::App* const command = app_.add_subcommand("inspect", "Lists every tensor: type, shape, bytes");
-    AddModel(command, &model_, /*required=*/true);
-    command->add_option("--device", model_.device, "Where it would be computed with")->capture_default_str();
+    AddNeededModel(command, &model_);
+    command->add_option("--device", model_.device, "Where it would be computed with")
+        ->type_name("DEVICE")
+        ->capture_default_str();
     AddJson(command, &model_);
     command->callback([this] { exit_code_ = Exit(RunInspect(model_)); });
   }
 
   void AddDrawCommand() {
     CLI::App* const command = app_.add_subcommand("draw", "Draws one picture to a PNG file");
-    AddModel(command, &model_, /*required=*/true);
+    AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
-    command->add_option("--prompt", draw_.prompt, "What to draw")->required();
+    AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
     command->add_option("--output,-o", output_, "PNG file to write")
+        ->type_name("FILE")
         ->capture_default_str()
         ->check(CLI::Validator(
             [](const std::string& path) {
@@ -122,7 +187,7 @@ class Program {
             },
             ""));
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = Exit(RunDraw(model_, draw_, output_)); });
+    command->callback([this] { exit_code_ = RunOnDevice([this] { return Exit(RunDraw(model_, draw_, output_)); }); });
   }
 
   void AddVerify() {
@@ -131,34 +196,48 @@ class Program {
         "Compares with diffusers, stage by stage: token ids, text encoders, every block of the\n"
         "transformer, schedule, VAE both ways, the finished picture. Runs diffusers through a Python that\n"
         "has it, on the CPU. Exit code 0: equal within the tolerances that the table shows.");
-    AddModel(command, &model_, /*required=*/true);
+    AddNeededModel(command, &model_);
     AddDevice(command, &model_);
-    command->add_option("--precision", verify_.precision, "fp32 or bf16, of both sides")->capture_default_str();
-    command->add_option("--python", verify_.python, "Python with diffusers [$FRESCO_PYTHON, else python3]");
-    command->add_option("--prompt", draw_.prompt, "What to draw")
-        ->default_str("a red apple on a light blue background");
+    command->add_option("--precision", verify_.precision, "fp32 or bf16, of both sides")
+        ->type_name("TYPE")
+        ->capture_default_str();
+    command->add_option("--python", verify_.python, "Python with diffusers [$FRESCO_PYTHON, else python3]")
+        ->type_name("PROGRAM");
+    AddText(command, "--prompt", &draw_.prompt, "What to draw")->default_str("a red apple on a light blue background");
     AddDraw(command, &draw_);
+    command->get_option("--negative")->default_str("blurry");
+    for (const char* side : {"--width", "--height"})
+      command->get_option(side)->description("[the model's default, at most 256]");
+    command->get_option("--steps")->description("Denoising steps [the model's default, at most 3]");
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = RunVerify(model_, draw_, verify_); });
+    command->callback([this] { exit_code_ = RunOnDevice([this] { return RunVerify(model_, draw_, verify_); }); });
   }
 
   void AddBench() {
     CLI::App* const command = app_.add_subcommand(
         "bench", "Measures one denoising step of the transformer: of a model, or of a known shape with random weights");
-    AddModel(command, &model_, /*required=*/false);
+    AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
-    command->add_option("--preset", bench_.preset,
-                        "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model");
-    command->add_option("--layers", bench_.layers, "With --preset: so many layers instead of all");
-    command->add_option("--width", bench_.width, "Pixels (default: the model's own; 1024 with --preset)");
-    command->add_option("--height", bench_.height, "Pixels (default: the model's own; 1024 with --preset)");
-    command->add_option("--batch", bench_.batch, "Images at once")->capture_default_str();
-    command->add_option("--guidance", bench_.guidance, "Above 1: two samples for each image")->capture_default_str();
-    command->add_option("--text-tokens", bench_.text_tokens, "Of each sample")->capture_default_str();
-    command->add_option("--steps", bench_.steps, "Steps to measure, after two that warm up")->capture_default_str();
+    command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
+        ->type_name("NAME");
+    command->add_option("--layers", bench_.layers, "With --preset: so many layers [all]")->type_name("N");
+    AddBenchStep(command);
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = RunBench(model_, bench_); });
+    command->callback([this] { exit_code_ = RunOnDevice([this] { return RunBench(model_, bench_); }); });
+  }
+
+  void AddBenchStep(CLI::App* command) {
+    command->add_option("--width", bench_.width, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
+    command->add_option("--height", bench_.height, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
+    command->add_option("--batch", bench_.batch, "Images at once")->type_name("N")->capture_default_str();
+    command->add_option("--guidance", bench_.guidance, "Above 1: two samples for each image")
+        ->type_name("SCALE")
+        ->capture_default_str();
+    command->add_option("--text-tokens", bench_.text_tokens, "Of each sample")->type_name("N")->capture_default_str();
+    command->add_option("--steps", bench_.steps, "Steps to measure, after two that warm up")
+        ->type_name("N")
+        ->capture_default_str();
   }
 
   CLI::App app_{kAbout, "fresco-model"};

@@ -23,8 +23,8 @@ struct ModelOptions {
 
 // What is drawn. Where it is unset, the model's own default counts.
 struct DrawOptions {
-  std::string prompt;
-  std::string negative;
+  std::optional<std::string> prompt;
+  std::optional<std::string> negative;
   std::optional<int> width;
   std::optional<int> height;
   std::optional<int> steps;

@@ -188,11 +188,10 @@ absl::Status StageComparison::CompareTransformer() {
   const auto observer = [&](std::string_view stage, const at::Tensor& value) {
     Add(StrCat("transformer.", stage), value);
   };
-  const at::Tensor velocities =
-      parts_.transformer.Forward(latents.repeat({rows, 1, 1, 1}), text, pooled, timesteps, observer);
-  const at::Tensor velocity =
-      rows == 1 ? velocities : Guide(velocities.narrow(0, 0, 1), velocities.narrow(0, 1, 1), spec_.guidance_scale);
-  Add("velocity.0", velocity);
+  parts_.transformer.Forward(latents.repeat({rows, 1, 1, 1}), text, pooled, timesteps, observer);
+  // Guidance multiplies the difference of its two sides: from the transformer's own it would show that one's roundings.
+  FRESCO_ASSIGN_OR_RETURN(const at::Tensor output, ReferenceInput("transformer.output"));
+  Add("velocity.0", rows == 1 ? output : Guide(output.narrow(0, 0, 1), output.narrow(0, 1, 1), spec_.guidance_scale));
   FRESCO_ASSIGN_OR_RETURN(const at::Tensor reference_velocity, ReferenceInput("velocity.0"));
   Add("latents.1", EulerStep(latents, reference_velocity, schedule.sigmas[0], schedule.sigmas[1]));
   return absl::OkStatus();

@@ -1,5 +1,7 @@
 #include "server/config/config.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -27,6 +29,14 @@ bool IsHost(std::string_view host) {
   });
 }
 
+// IPv6 in brackets. Not empty.
+bool IsIpAddress(std::string_view host) {
+  const bool ipv6 = host.front() == '[' && host.back() == ']';
+  const std::string bare(ipv6 ? host.substr(1, host.size() - 2) : host);
+  in6_addr parsed;
+  return inet_pton(ipv6 ? AF_INET6 : AF_INET, bare.c_str(), &parsed) == 1;
+}
+
 bool IsModelName(std::string_view name) {
   return !name.empty() && name.size() <= 64 && IsHost(name);
 }
@@ -48,11 +58,11 @@ void ReadSection(YamlMap* top, const std::string& key, ConfigErrors* errors, Rea
   section.Finish();
 }
 
-void ReadAddress(YamlMap* section, std::string* address) {
+void ReadAddress(YamlMap* section, absl::Status (*check)(std::string_view), std::string* address) {
   std::string text;
   section->Read("address", &text);
   if (text.empty()) return;
-  if (const absl::Status status = CheckAddress(text); !status.ok()) {
+  if (const absl::Status status = check(text); !status.ok()) {
     section->AddError("address", ToStd(status.message()));
     return;
   }
@@ -129,7 +139,7 @@ void ReadModels(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, 
 }
 
 void ReadServer(YamlMap& section, ServerConfig* config) {
-  ReadAddress(&section, &config->address);
+  ReadAddress(&section, CheckAddress, &config->address);
   section.Read("grace_period", absl::ZeroDuration(), absl::Hours(24), &config->grace_period);
   section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
   section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
@@ -164,7 +174,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
   ReadSection(top, "server", errors, [&](YamlMap& section) { ReadServer(section, config); });
   ReadSection(top, "metrics", errors, [&](YamlMap& section) {
     section.Read("enabled", &config->metrics_enabled);
-    ReadAddress(&section, &config->metrics_address);
+    ReadAddress(&section, CheckMetricsAddress, &config->metrics_address);
   });
   ReadModels(top, source, errors, &config->models);
   ReadSection(top, "scheduler", errors, [&](YamlMap& section) { ReadScheduler(section, config); });
@@ -195,6 +205,14 @@ absl::Status CheckAddress(std::string_view address) {
   if (port_ok && (ipv6 || IsHost(host))) return absl::OkStatus();
   return absl::InvalidArgumentError(
       StrCat("expected host:port with a port from 0 to 65535, like 127.0.0.1:8500, found '", address, "'"));
+}
+
+absl::Status CheckMetricsAddress(std::string_view address) {
+  FRESCO_RETURN_IF_ERROR(CheckAddress(address));
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  if (host == "localhost" || IsIpAddress(host)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat("expected an IP address or localhost before the port, like 0.0.0.0:9500, found '", address, "'"));
 }
 
 absl::StatusOr<ServerConfig> ParseConfig(std::string_view text, const ConfigSource& source) {

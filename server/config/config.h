@@ -44,7 +44,7 @@ struct ServerConfig {
   int max_concurrent_streams = 1024;                // calls at once per connection
 
   bool metrics_enabled = true;
-  std::string metrics_address = "127.0.0.1:9500";  // GET /metrics; port 0: any free one
+  std::string metrics_address = "127.0.0.1:9500";  // GET /metrics; no host name but localhost; port 0: any free one
 
   std::vector<ModelConfig> models;  // the first is what a request without a model gets
 
@@ -80,6 +80,9 @@ absl::StatusOr<ServerConfig> LoadConfigFile(const std::string& path);
 // INVALID_ARGUMENT unless `address` is host:port, with a host name, an IPv4 address or an IPv6 address in brackets and
 // a port from 0 to 65535.
 absl::Status CheckAddress(std::string_view address);
+
+// The same, and INVALID_ARGUMENT for a host name other than localhost: the HTTP server takes IP addresses.
+absl::Status CheckMetricsAddress(std::string_view address);
 
 // Where the model that ships with Fresco lies: models/demo in the working directory, else in a folder above the
 // program's (build/bin/../../models/demo), else PREFIX/share/fresco/models/demo. NOT_FOUND naming the places looked at.

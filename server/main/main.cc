@@ -9,6 +9,7 @@
 #include "pipeline/base/status.h"
 #include "server/config/config.h"
 #include "server/main/application.h"
+#include "server/main/openmp_wait.h"
 
 namespace {
 
@@ -32,7 +33,7 @@ absl::StatusOr<fresco::ServerConfig> MakeConfig(const Flags& flags) {
     config.address = flags.address;
   }
   if (!flags.metrics_address.empty()) {
-    FRESCO_RETURN_IF_ERROR(fresco::Annotate(fresco::CheckAddress(flags.metrics_address), "--metrics-address"));
+    FRESCO_RETURN_IF_ERROR(fresco::Annotate(fresco::CheckMetricsAddress(flags.metrics_address), "--metrics-address"));
     config.metrics_address = flags.metrics_address;
   }
   const std::string here = std::filesystem::current_path().string();
@@ -69,6 +70,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  fresco::LetOpenMpThreadsSleep(argv);
   CLI::App app("Draws images with Stable Diffusion 3.5 over gRPC.", "fresco-server");
   app.footer(
       "SIGTERM and SIGINT: no new work, running work finishes within the grace period, exit 0. A second one ends at "

@@ -13,7 +13,9 @@ namespace fresco {
 // Thread-safe.
 class EngineMetrics final : public prometheus::Collectable {
  public:
+  // `engine` outlives the last Collect().
   void Add(const Engine* engine);
+  // Reads info() and stats() of every engine.
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:

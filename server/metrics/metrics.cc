@@ -168,7 +168,7 @@ class MetricsServer::Impl {
 };
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& address, Metrics* metrics) {
-  // The HTTP server inside takes addresses, not names.
+  // The HTTP server inside takes IP addresses, not names.
   const std::string numeric = address.starts_with("localhost:") ? StrCat("127.0.0.1", address.substr(9)) : address;
   try {
     auto impl = std::make_unique<Impl>(numeric);
@@ -180,7 +180,7 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::s
     return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(impl), ports.front()));
   } catch (const std::exception& error) {
     return absl::UnavailableError(
-        StrCat("metrics: cannot listen on ", address, ": is the port taken, and the host an IP address?"));
+        StrCat("metrics: cannot listen on ", address, ": is the port taken, or the host not this machine's?"));
   }
 }
 

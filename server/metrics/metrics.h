@@ -49,7 +49,8 @@ class Metrics final : public SchedulerObserver {
 // Answers GET /metrics until it is destroyed.
 class MetricsServer {
  public:
-  // Listens on host:port (0: any free one). UNAVAILABLE if it cannot. `metrics` outlives it.
+  // Listens on host:port (0: any free one), where host is an IP address or localhost. UNAVAILABLE if it cannot.
+  // `metrics` outlives it.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& address, Metrics* metrics);
   ~MetricsServer();
 

@@ -1,13 +1,32 @@
 #include "server/rpc/call.h"
 
+#include <grpc/grpc.h>
+#include <grpcpp/server_context.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "pipeline/base/status.h"
 #include "server/rpc/excerpt.h"
 #include "server/rpc/open_calls.h"
+#include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
 
 namespace fresco {
+namespace {
+
+// Bytes of an error's message that a line holds; it may say back what a caller has sent.
+constexpr size_t kMaxLogged = 1000;
+
+constexpr char kStalled[] = "the caller has read nothing for too long";
+
+// The caller's own timer ends the call some time before ours: gRPC rounds a timeout up, by 1 % at most, before it sends
+// it, and ours began when it had arrived, which is late where much goes on.
+absl::Duration EarlierAtCaller(absl::Duration timeout) {
+  return std::max(absl::Milliseconds(250), timeout / 50);
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> AuthenticateCaller(const grpc::CallbackServerContext& /*context*/) {
   return std::string();
@@ -20,21 +39,14 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context, const Clock& c
   return clock.Now() + TimeUntil(deadline);
 }
 
-namespace {
-
-// Bytes of an error's message that a line holds; it may say back what a caller has sent.
-constexpr size_t kMaxLogged = 1000;
-
-// The caller's own timer ends the call some time before ours: gRPC rounds a timeout up, by 1 % at most, before it sends
-// it, and ours began when it had arrived, which is late where much goes on.
-absl::Duration EarlierAtCaller(absl::Duration timeout) {
-  return std::max(absl::Milliseconds(250), timeout / 50);
+bool LeftAtDeadline(absl::Time received, absl::Time deadline, absl::Time now) {
+  return now >= deadline - EarlierAtCaller(deadline - received);
 }
 
-}  // namespace
-
-Call::Call(std::string method, const RpcDependencies& environment, grpc::CallbackServerContext* context)
+Call::Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
+           grpc::CallbackServerContext* context)
     : method_(std::move(method)),
+      options_(options),
       environment_(environment),
       context_(context),
       received_(environment.clock->Now()),
@@ -54,18 +66,45 @@ absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   first_ = request.images.front();
   image_count_ = static_cast<int64_t>(request.images.size());
   FRESCO_ASSIGN_OR_RETURN(channel_, environment_.scheduler->Submit(std::move(request)));
+  watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
   return absl::OkStatus();
 }
 
+void Call::WriteStarted() {
+  if (watch_ != nullptr) watch_->WriteStarted();
+}
+
+void Call::WriteDone() {
+  if (watch_ != nullptr) watch_->WriteDone();
+}
+
+void Call::OnStall() {
+  stalled_ = true;
+  // As TryCancel, which would say CANCELLED. The status overtakes what the caller has not taken.
+  grpc_call_cancel_with_status(context_->c_call(), GRPC_STATUS_RESOURCE_EXHAUSTED, kStalled, nullptr);
+}
+
+absl::Status Call::WhyGone() const {
+  if (stalled_) return absl::ResourceExhaustedError(kStalled);
+  const Clock& clock = *environment_.clock;
+  if (LeftAtDeadline(received_, DeadlineOf(*context_, clock), clock.Now()))
+    return absl::DeadlineExceededError("the caller's deadline has passed");
+  return absl::CancelledError("the caller has gone");
+}
+
 absl::Status Call::Abandon() {
-  const absl::Time deadline = DeadlineOf(*context_, *environment_.clock);
-  const bool late = environment_.clock->Now() >= deadline - EarlierAtCaller(deadline - received_);
-  const absl::Status reason = late ? absl::DeadlineExceededError("the caller's deadline has passed")
-                                   : absl::CancelledError("the caller has gone");
+  const absl::Status reason = WhyGone();
   channel_->Close();
   // By its channel: another request may have its id by now. NOT_FOUND: it has ended by itself, which is as good.
   environment_.scheduler->Cancel(*channel_, reason).IgnoreError();
   return reason;
+}
+
+void Call::Detach() {
+  if (channel_ == nullptr) return;
+  watch_->Stop();
+  channel_->SetReadyCallback({});
+  channel_->Close();
 }
 
 void Call::DescribeRequest(LogFields* fields) const {
@@ -82,7 +121,8 @@ void Call::DescribeRequest(LogFields* fields) const {
   fields->emplace_back("negative_prompt", spec.negative_prompt);
 }
 
-void Call::End(const absl::Status& status, const std::optional<CompletedEvent>& completed) {
+void Call::End(absl::Status status, const std::optional<CompletedEvent>& completed) {
+  if (status.ok() && context_->IsCancelled()) status = WhyGone();
   const std::string code = CodeName(status.code());
   environment_.on_call_done(model_, code);
   LogFields fields = {{"id", id_}, {"method", method_}, {"model", Excerpt(model_)}, {"code", code}, {"peer", peer_}};

@@ -1,7 +1,5 @@
 #include "server/rpc/create_image_reactor.h"
 
-#include <atomic>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -13,7 +11,6 @@
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
 #include "server/rpc/request_validation.h"
-#include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/violations.h"
 #include "server/rpc/wire_bytes.h"
@@ -27,8 +24,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
                      grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
       : options_(options),
         environment_(environment),
-        context_(context),
-        call_("CreateImage", environment, context),
+        call_("CreateImage", options, environment, context),
         bytes_(response) {}
 
   void Start(const grpc::ByteBuffer& bytes) {
@@ -38,8 +34,6 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
       channel = call_.channel();
-      if (channel != nullptr)
-        watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
     }
     if (channel == nullptr) {
       FinishWith(status);
@@ -59,33 +53,18 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   }
 
   void OnDone() override {
-    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);  // to see the call as Start has left it
+    }
+    call_.Detach();  // waits for Drain, so without the lock
     {
       MutexLock lock(&mutex_);
-      channel = call_.channel();
-      if (watch_ != nullptr) watch_->Stop();
-    }
-    if (channel != nullptr) {
-      channel->SetReadyCallback({});  // waits for Drain, so without the lock
-      channel->Close();
-    }
-    {
-      MutexLock lock(&mutex_);
-      // Whether the caller was still there for the answer is known only now.
-      if (result_.ok() && context_->IsCancelled())
-        result_ = absl::CancelledError(stalled_ ? "the caller has read nothing for too long"
-                                                : "the caller left before it had its pictures");
       call_.End(result_, completed_);
     }
     delete this;
   }
 
  private:
-  void OnStall() {
-    stalled_ = true;
-    context_->TryCancel();
-  }
-
   absl::Status Submit(const grpc::ByteBuffer& bytes) {
     v1::CreateImageRequest request;
     FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
@@ -117,7 +96,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);
       result_ = status;
-      if (watch_ != nullptr) watch_->WriteStarted();
+      call_.WriteStarted();
     }
     Finish(ToGrpcStatus(status));
   }
@@ -151,13 +130,9 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   const RpcOptions& options_;
   const RpcDependencies& environment_;
 
-  grpc::CallbackServerContext* const context_;
-  std::atomic<bool> stalled_ = false;
-
   Mutex mutex_;
-  Call call_;                          // set up by Start
-  std::string format_;                 // set by Start
-  std::shared_ptr<StallWatch> watch_;  // set by Start
+  Call call_;           // set up by Start
+  std::string format_;  // set by Start
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   v1::CreateImageResponse response_ FRESCO_GUARDED_BY(mutex_);
   grpc::ByteBuffer* const bytes_ FRESCO_PT_GUARDED_BY(mutex_);  // gRPC's: the response, once it is complete

@@ -1,7 +1,5 @@
 #include "server/rpc/generate_reactor.h"
 
-#include <atomic>
-#include <memory>
 #include <optional>
 #include <variant>
 #include <vector>
@@ -11,7 +9,6 @@
 #include "pipeline/base/status.h"
 #include "server/rpc/call.h"
 #include "server/rpc/request_validation.h"
-#include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/violations.h"
 #include "server/rpc/wire.h"
@@ -25,7 +22,7 @@ namespace {
 class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   GenerateReactor(const RpcOptions& options, const RpcDependencies& environment, grpc::CallbackServerContext* context)
-      : options_(options), environment_(environment), context_(context), call_("Generate", environment, context) {}
+      : options_(options), environment_(environment), call_("Generate", options, environment, context) {}
 
   void Start(const grpc::ByteBuffer& bytes) {
     // Without the lock: nobody knows the reactor before the channel has its callback and gRPC has what is returned.
@@ -34,8 +31,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     {
       MutexLock lock(&mutex_);  // whoever takes it later sees the call as it is now
       channel = call_.channel();
-      if (channel != nullptr)
-        watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
     }
     if (channel == nullptr) {
       FinishWith(status);
@@ -47,7 +42,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
   void OnWriteDone(bool ok) override {
     {
       MutexLock lock(&mutex_);
-      watch_->WriteDone();
+      call_.WriteDone();
       writing_ = false;
       gone_ = gone_ || !ok;
       if (ok) call_.channel()->KeepsReading();
@@ -65,21 +60,12 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
   }
 
   void OnDone() override {
-    EventChannel* channel;
+    {
+      MutexLock lock(&mutex_);  // to see the call as Start has left it
+    }
+    call_.Detach();  // waits for Pump, so without the lock
     {
       MutexLock lock(&mutex_);
-      channel = call_.channel();
-      if (watch_ != nullptr) watch_->Stop();
-    }
-    if (channel != nullptr) {
-      channel->SetReadyCallback({});  // waits for Pump, so without the lock
-      channel->Close();
-    }
-    {
-      MutexLock lock(&mutex_);
-      // The last write ends the call for us; whether its caller was still there is known only now.
-      if (result_.ok() && context_->IsCancelled())
-        result_ = absl::CancelledError("the caller left during the last write");
       call_.End(result_, completed_);
     }
     delete this;
@@ -97,11 +83,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
 
   enum class Action { kNothing, kWrite, kWriteAndFinish, kFinish, kAbandon };
 
-  void OnStall() {
-    stalled_ = true;
-    context_->TryCancel();
-  }
-
   void Pump() {
     Action action;
     absl::Status failure;
@@ -111,7 +92,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
       writing_ = action == Action::kWrite || writing_;
       finished_ = finished_ || (action != Action::kNothing && action != Action::kWrite);
       failure = result_;
-      if (action == Action::kWrite || action == Action::kWriteAndFinish) watch_->WriteStarted();
+      if (action == Action::kWrite || action == Action::kWriteAndFinish) call_.WriteStarted();
     }
     // message_ is left alone from here on, until it is written.
     switch (action) {
@@ -129,7 +110,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
         FinishWith(failure);
         break;
       case Action::kAbandon:
-        FinishWith(Abandon());
+        FinishWith(call_.Abandon());
         break;
     }
   }
@@ -177,11 +158,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     return Action::kWrite;
   }
 
-  absl::Status Abandon() {
-    const absl::Status reason = call_.Abandon();
-    return stalled_ ? absl::CancelledError("the caller has read nothing for too long") : reason;
-  }
-
   void FinishWith(const absl::Status& status) {
     {
       MutexLock lock(&mutex_);
@@ -192,12 +168,9 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
 
   const RpcOptions& options_;
   const RpcDependencies& environment_;
-  grpc::CallbackServerContext* const context_;
-  std::atomic<bool> stalled_ = false;
 
   Mutex mutex_;
-  Call call_;                          // set up by Start
-  std::shared_ptr<StallWatch> watch_;  // set by Start
+  Call call_;  // set up by Start
   bool writing_ FRESCO_GUARDED_BY(mutex_) = false;
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
   bool gone_ FRESCO_GUARDED_BY(mutex_) = false;                // nobody reads any more

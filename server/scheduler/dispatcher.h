@@ -149,9 +149,9 @@ class Dispatcher {
   std::vector<Entry> queue_ FRESCO_GUARDED_BY(mutex_);                   // by priority, then arrival
   std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
-  int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which nothing has started
-  int running_ FRESCO_GUARDED_BY(mutex_) = 0;     // requests of which something has
-  int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;  // requests whose last event is not out
+  int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started
+  int running_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which something has
+  int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;            // requests whose last event is not out
   bool positions_stale_ FRESCO_GUARDED_BY(mutex_) = false;  // the timer is to update them
   bool draining_ FRESCO_GUARDED_BY(mutex_) = false;
   bool stopping_ FRESCO_GUARDED_BY(mutex_) = false;

@@ -196,7 +196,7 @@ TEST(PromptsTest, RefusesWhatCanNotBeDrawn) {
   options.csv = true;
   EXPECT_THAT(Message(ParsePrompts("animal\nfox\n", options).status()), HasSubstr("no column \"prompt\""));
   EXPECT_THAT(Message(ParsePrompts("prompt,output\nfox,{x}.png\n", options).status()),
-              HasSubstr("line 2: --output has \"{x}\""));
+              HasSubstr("line 2: output: unknown placeholder \"{x}\""));
 }
 
 TEST(PromptsTest, AnOutputColumnStaysInTheFolder) {
@@ -208,6 +208,16 @@ TEST(PromptsTest, AnOutputColumnStaysInTheFolder) {
               StrCat("line 3: column \"output\" has \"", output, "\", which leaves the output folder"));
   }
   EXPECT_EQ(ParsePrompts("prompt,output\nfox,a/../..x.png\n", options).value()[0].output, "out/a/../..x.png");
+}
+
+TEST(PromptsTest, AnOutputColumnNamesAFormatUnlessOneIsGiven) {
+  PromptsOptions options;
+  options.csv = true;
+  EXPECT_EQ(Message(ParsePrompts("prompt,output\nfox,fox.gif\n", options).status()),
+            "line 2: output: \"fox.gif\" does not end in .png, .jpg, .jpeg or .webp");
+  options.format_given = true;
+  options.flags.format = ImageFormat::kWebp;
+  EXPECT_EQ(ParsePrompts("prompt,output\nfox,fox.gif\n", options).value()[0].request.format, ImageFormat::kWebp);
 }
 
 TEST(JournalTest, LiesInTheFolderOfThePictures) {
@@ -280,6 +290,7 @@ TEST(ExplainTest, SaysNothingTwice) {
   EXPECT_EQ(Explain(refused("width: is odd", 1)), "width: is odd");
   EXPECT_EQ(Explain(refused("no", 1)), "no\n  width: is odd");
   EXPECT_EQ(Explain(refused("width is odd", 2)), "width is odd\n  width: is odd\n  width: is odd");
+  EXPECT_EQ(Explain(refused("width is odd; width is odd", 2)), "width is odd; width is odd");
 }
 
 TEST(ProgressTest, CountsOverAllImages) {
@@ -317,16 +328,26 @@ TEST(ProgressTest, SaysWhatHappens) {
   EXPECT_LE(RenderProgress(progress, 10, now).size(), 10U);
 }
 
-TEST(TickerTest, TicksAsTimePassesAndNoMoreAfterwards) {
+TEST(TickerTest, TicksWheneverItsIntervalHasPassed) {
+  FakeClock clock;
+  std::atomic<int> ticks = 0;
+  const Ticker ticker(absl::Seconds(1), &clock, [&] { ++ticks; });
+  for (int passed = 0; passed < 3; ++passed) {
+    clock.AwaitWaiter(clock.Now() + absl::Seconds(1));
+    EXPECT_EQ(ticks, passed);
+    clock.Advance(absl::Milliseconds(999));
+    EXPECT_EQ(ticks, passed);
+    clock.Advance(absl::Milliseconds(1));
+  }
+}
+
+TEST(TickerTest, EndsThoughItsIntervalHasNotPassed) {
   FakeClock clock;
   std::atomic<int> ticks = 0;
   {
-    const Ticker ticker(absl::Seconds(1), &clock, [&] { ++ticks; });
-    while (ticks < 2) clock.Advance(absl::Milliseconds(100));
+    const Ticker ticker(absl::Hours(1), &clock, [&] { ++ticks; });
   }
-  const int counted = ticks;
-  clock.Advance(absl::Seconds(10));
-  EXPECT_EQ(ticks, counted);
+  EXPECT_EQ(ticks, 0);
 }
 
 TEST(ProgressTest, BarsFillByEighths) {

@@ -272,6 +272,10 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
   EXPECT_THAT(outcome.out,
               AllOf(HasSubstr("--prompts-file prompts.txt"), HasSubstr("--template \"a {colour} {animal}")));
   EXPECT_THAT(outcome.out, AllOf(HasSubstr("png, jpeg or webp"), Not(HasSubstr("ENUM")), Not(HasSubstr("->"))));
+  for (const char* type : {" INT", " UINT", " FLOAT", ":FILE"}) EXPECT_THAT(outcome.out, Not(HasSubstr(type)));
+  for (const char* named : {"--count N=1 ", "--quality N=90 ", "--parallel N=4 ", "--wait SECONDS=0 ",
+                            "[interactive; batch with --prompts-file]", "finer [the model's default]"})
+    EXPECT_THAT(outcome.out, HasSubstr(named));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("4 no server there"));
   for (const std::string command : {"models", "status", "cancel"}) {
     EXPECT_THAT(Run({command, "--help"}).out,
@@ -283,6 +287,28 @@ TEST_F(FrescoTest, AnUnknownCommandHearsOfTheOthers) {
   const Outcome outcome = Run({"frob"});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, cancel\n"));
+}
+
+TEST_F(FrescoTest, SaysWhoseVersionItIs) {
+  EXPECT_THAT(Run({"--version"}).out, ::testing::MatchesRegex("fresco [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+TEST_F(FrescoTest, UsageErrorsSayWhatWouldBeRight) {
+  Write("p.txt", "a fox\n");
+  const std::pair<std::vector<std::string>, std::string> cases[] = {
+      {{"-o", "a.gif"},
+       "--output: \"a.gif\" does not end in .png, .jpg, .jpeg or .webp, the formats that can be written"},
+      {{"-o", "{sed}.png"}, "unknown placeholder \"{sed}\": there are {seed}, {index} and {prompt}"},
+      {{"--prompts-file", "p.txt"}, "exactly one of --prompt and --prompts-file is needed"},
+      {{"--count", "1.5"}, "--count: \"1.5\" is not a whole number from 1 to 1048576"},
+      {{"--wait", "nan"}, "--wait: \"nan\" is not a number from 0 to"}};
+  for (const auto& [options, expected] : cases) {
+    std::vector<std::string> arguments = {"generate", "-p", "x"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << expected;
+    EXPECT_THAT(outcome.err, HasSubstr(expected));
+  }
 }
 
 TEST_F(FrescoTest, ChoicesAreWords) {

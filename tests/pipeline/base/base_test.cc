@@ -1,11 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "absl/strings/cord.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 
 namespace fresco {
@@ -73,6 +75,16 @@ TEST(ClockTest, AWaitEndsAtItsDeadline) {
   EXPECT_GE(clock.Now(), deadline);
   clock.WaitUntil(&gate.condition, &gate.mutex, absl::InfinitePast());  // returns, holding the mutex
   EXPECT_FALSE(gate.open);
+}
+
+TEST(PrintableNameTest, EscapesAndCutsBetweenCharacters) {
+  EXPECT_EQ(PrintableName("proj_out é"), "proj_out é");
+  EXPECT_EQ(PrintableName("a\n\x1b[2J\x7f\""), "a\\n\\x1b[2J\\x7f\\\"");
+  const std::string long_name = "x" + std::string(1 << 20, 'y');
+  EXPECT_EQ(PrintableName(long_name), long_name.substr(0, 200) + "…");
+  std::string wide = "x";
+  for (int i = 0; i < 1000; ++i) wide += "é";
+  EXPECT_EQ(PrintableName(wide), wide.substr(0, 199) + "…");  // the 200th byte is the first of two
 }
 
 TEST(MutexTest, ManyThreadsCountTogether) {

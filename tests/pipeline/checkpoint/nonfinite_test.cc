@@ -58,8 +58,10 @@ TEST(FirstNonFinite, NamesTheTensor) {
   const std::string data = "\x7f\x7f\xc0\x7f";
   folder.Write("nan.safetensors", SafetensorsBytes(header("BF16"), data));
   folder.Write("fine.safetensors", SafetensorsBytes(header("U16"), data));
-  EXPECT_EQ(FirstNonFinite(WeightStore::Open(folder.path(), "nan").value()).value(), "b");
-  EXPECT_EQ(FirstNonFinite(WeightStore::Open(folder.path(), "fine").value()).value(), std::nullopt);
+  folder.Write("unknown.safetensors", SafetensorsBytes(header("BF17"), data));
+  EXPECT_EQ(FirstNonFinite(WeightStore::Open(folder.path(), "nan").value()), "b");
+  EXPECT_EQ(FirstNonFinite(WeightStore::Open(folder.path(), "fine").value()), std::nullopt);
+  EXPECT_EQ(FirstNonFinite(WeightStore::Open(folder.path(), "unknown").value()), std::nullopt);
 }
 
 }  // namespace

@@ -160,6 +160,9 @@ std::vector<Hostile> HostileFiles() {
       {"RankHuge", Entry(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4])"),
        "dimensions"},
       {"ShapeAndBytesDiffer", Entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), "takes 8 bytes"},
+      // Of a type that is not known each element has a bit at least.
+      {"MoreElementsThanBits", Entry(R"("dtype":"F1","shape":[40],"data_offsets":[0,4])"), "40] has more elements"},
+      {"ElementsOverflow", Entry(R"("dtype":"F1","shape":[4294967296,4294967296],"data_offsets":[0,4])"), "overflow"},
       {"NoOffsets", Entry(R"("dtype":"F32","shape":[1])"), "data_offsets"},
       {"OneOffset", Entry(R"("dtype":"F32","shape":[1],"data_offsets":[4])"), "data_offsets"},
       {"OffsetNegative", Entry(R"("dtype":"F32","shape":[1],"data_offsets":[-4,0])"), "data_offsets"},

@@ -93,7 +93,7 @@ TEST(WeightStore, IgnoresOtherFiles) {
 
 struct BadIndex {
   const char* name;
-  const char* index;
+  std::string index;
   const char* message;
 };
 
@@ -114,16 +114,18 @@ TEST_P(BadIndexTest, IsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(
     WeightStore, BadIndexTest,
-    ::testing::Values(BadIndex{"NotJson", "{", "not JSON"}, BadIndex{"NoMap", "{}", "weight_map"},
-                      BadIndex{"List", "[]", "weight_map"},
-                      BadIndex{"ShardNumber", R"({"weight_map":{"w":1}})", "not a file name"},
-                      BadIndex{"ShardElsewhere", R"({"weight_map":{"w":"../one.safetensors"}})", "not a file name"},
-                      BadIndex{"ShardAbsolute", R"({"weight_map":{"w":"/etc/passwd"}})", "not a file name"},
-                      BadIndex{"ShardDots", R"({"weight_map":{"w":".."}})", "not a file name"},
-                      BadIndex{"ShardMissing", R"({"weight_map":{"w":"two.safetensors"}})", "two.safetensors"},
-                      BadIndex{"TensorElsewhere", R"({"weight_map":{"v":"one.safetensors"}})", "\"v\" is not in"},
-                      BadIndex{"Duplicate", R"({"weight_map":{"w":"one.safetensors","w":"one.safetensors"}})",
-                               "twice"}),
+    ::testing::Values(
+        BadIndex{"NotJson", "{", "not JSON"}, BadIndex{"NoMap", "{}", "weight_map"},
+        BadIndex{"List", "[]", "weight_map"}, BadIndex{"ShardNumber", R"({"weight_map":{"w":1}})", "not a file name"},
+        BadIndex{"ShardElsewhere", R"({"weight_map":{"w":"../one.safetensors"}})", "not a file name"},
+        BadIndex{"ShardAbsolute", R"({"weight_map":{"w":"/etc/passwd"}})", "not a file name"},
+        BadIndex{"ShardDots", R"({"weight_map":{"w":".."}})", "not a file name"},
+        BadIndex{"ShardNul", R"({"weight_map":{"w":"one\u0000.safetensors"}})", "not a file name"},
+        BadIndex{"ShardControl", R"({"weight_map":{"w":"one\u001b.safetensors"}})", "not a file name"},
+        BadIndex{"ShardLong", R"({"weight_map":{"w":")" + std::string(1 << 20, 'x') + R"("}})", "not a file name"},
+        BadIndex{"ShardMissing", R"({"weight_map":{"w":"two.safetensors"}})", "two.safetensors"},
+        BadIndex{"TensorElsewhere", R"({"weight_map":{"v":"one.safetensors"}})", "\"v\" is not in"},
+        BadIndex{"Duplicate", R"({"weight_map":{"w":"one.safetensors","w":"one.safetensors"}})", "twice"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // Expected values by Python's hashlib, from the definition in the header:
@@ -144,6 +146,22 @@ TEST(WeightStore, DigestIsAsDefined) {
   folder.Write("s.b.safetensors", OneTensor("b", "bee"));
   folder.Write("s.safetensors.index.json", R"({"weight_map":{"a":"s.a.safetensors","b":"s.b.safetensors"}})");
   EXPECT_EQ(WeightStore::Open(folder.path(), "s")->Digest().value(), digest) << "depends on the shards";
+}
+
+// By the same definition.
+TEST(WeightStore, AnUnknownTypeIsListedAndHashed) {
+  TempFolder folder;
+  folder.Write("m.safetensors", SafetensorsBytes(R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,2]},)"
+                                                 R"("b":{"dtype":"U8","shape":[3],"data_offsets":[2,5]}})",
+                                                 "wxbee"));
+  const WeightStore store = WeightStore::Open(folder.path(), "m").value();
+  EXPECT_EQ(store.Digest().value(), "sha256:ce2fa2d76347e6d06b35c4028cedac5f9f78689d947041bec02aab50f85b8c39");
+  const SafetensorsFile::Entry* const entry = store.FindEntry("a");
+  ASSERT_NE(entry, nullptr);
+  EXPECT_EQ(entry->dtype_name, "F4");
+  EXPECT_EQ(entry->numel(), 4);
+  EXPECT_EQ(entry->bytes(), 2u);
+  EXPECT_EQ(store.FindEntry("c"), nullptr);
 }
 
 TEST(WeightStore, DigestStopsWhenItIsAskedTo) {

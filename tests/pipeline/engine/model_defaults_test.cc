@@ -65,6 +65,8 @@ TEST_F(ModelDefaultsTest, MistakesAreNamedByLineAndKey) {
       {"steps: 3\nsteps: 4\n", ":2: steps: given twice"},
       {"- steps\n", ":1: "},
       {"steps: {\n", "fresco.yaml:"},
+      {"\"st\\x1b[2Jps\": 3\n", ":1: unknown key 'st\\x1b[2Jps'"},
+      {"steps: \"\\n\"\n", ":1: steps: '\\n'"},
   };
   for (const auto& [text, expected] : mistakes) {
     const auto defaults = Read(text);

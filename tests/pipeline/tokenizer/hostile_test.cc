@@ -92,6 +92,25 @@ TEST_F(HostileTest, MergesThatAreNotMergesAreRefused) {
   }
 }
 
+// What a message quotes of a file is fit for a log, and short.
+TEST_F(HostileTest, QuotesArePrintableAndShort) {
+  const auto expect_quoted = [&](const absl::Status& status, const std::string& words) {
+    ExpectError(status, kInvalid, {words});
+    EXPECT_LT(status.message().size(), 1000u);
+    EXPECT_THAT(std::string(status.message()), testing::Not(HasSubstr("\x1b")));
+  };
+  const std::string hostile = "\x1b[2J" + std::string(1 << 20, 'x'), json = "\\u001b[2J" + std::string(1 << 20, 'x');
+  Copy("clip_l", "vocab.json");
+  Write("merges.txt", "a " + hostile + "\n");
+  expect_quoted(LoadClipTokenizer(folder_).status(), R"(merge 1 ("a" and "\x1b[2Jxxx)");
+  Write("tokenizer_config.json", R"({"padding_side": ")" + json + R"("})");
+  expect_quoted(LoadClipTokenizer(folder_).status(), R"(padding_side is "\x1b[2Jxxx)");
+  Write("tokenizer_config.json", R"({"added_tokens_decoder": {")" + json + R"(": {"content": "a"}}})");
+  expect_quoted(LoadClipTokenizer(folder_).status(), R"(added_tokens_decoder.\x1b[2Jxxx)");
+  Write("tokenizer_config.json", R"({"eos_token": ")" + std::string(1 << 20, 'x') + "\x1b");
+  expect_quoted(LoadClipTokenizer(folder_).status(), "not JSON");
+}
+
 TEST_F(HostileTest, DeepJsonIsRefused) {
   Write("tokenizer.json", std::string(1 << 20, '['));
   ExpectClipError(kInvalid, {"tokenizer.json"});

@@ -19,6 +19,7 @@ namespace fresco {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
@@ -65,7 +66,9 @@ TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
   for (const char* command : {"inspect", "draw", "verify", "bench", "Exit codes"})
     EXPECT_THAT(help.output, HasSubstr(command));
   EXPECT_EQ(Run("").code, 2);
-  EXPECT_EQ(Run("paint").code, 2);
+  const Result unknown = Run("paint");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_THAT(unknown.errors, HasSubstr("unknown command 'paint'; the commands are inspect, draw, verify, bench\n"));
   EXPECT_EQ(Run("inspect").code, 2);
   EXPECT_EQ(Run("draw " + std::string(kMedium)).code, 2);  // without a prompt
   for (const char* seed : {"-1", "18446744073709551616", "x"})
@@ -74,6 +77,33 @@ TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
   EXPECT_EQ(Run("bench").code, 2);
   EXPECT_EQ(Run("bench --preset sd9").code, 2);
   EXPECT_EQ(Run("verify " + std::string(kMedium) + " --precision fp64").code, 2);
+}
+
+TEST_F(ToolTest, SaysWhoseVersionItIs) {
+  const Result result = Run("--version");
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.output, ::testing::MatchesRegex("fresco-model [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+TEST_F(ToolTest, HelpShowsTheModelOnce) {
+  for (const char* command : {"inspect", "draw", "verify", "bench"}) {
+    const std::string help = Run(std::string(command) + " --help").output;
+    const std::string folder = "Diffusers folder (model_index.json";
+    EXPECT_THAT(help, HasSubstr(folder)) << command;
+    EXPECT_EQ(help.find(folder), help.rfind(folder)) << command;
+  }
+}
+
+TEST_F(ToolTest, AGpuThatIsNotThereIsNamed) {
+  const std::string draw = "draw " + std::string(kMedium) + " --prompt x --output " + File("x.png");
+  for (const std::string& command :
+       {draw, "verify " + std::string(kMedium), std::string("bench --preset sd3.5-medium")}) {
+    const Result result = Run(command + " --device cuda:99");
+    EXPECT_EQ(result.code, 1) << command;
+    // On a machine with other GPUs, the engine says how many.
+    EXPECT_THAT(result.errors,
+                AllOf(HasSubstr("cuda:99"), AnyOf(HasSubstr("use --device cpu"), HasSubstr("usable CUDA devices"))));
+  }
 }
 
 TEST_F(ToolTest, InspectListsEveryTensor) {
@@ -99,6 +129,20 @@ TEST_F(ToolTest, InspectListsEveryTensor) {
   EXPECT_EQ(report["tensors"].size(), tensors);
   EXPECT_THAT(Run("inspect " + std::string(kMedium)).output,
               AllOf(HasSubstr("[64, 48]"), HasSubstr("transformer/proj_out.weight")));
+}
+
+TEST_F(ToolTest, InspectListsATypeThatItDoesNotKnow) {
+  std::filesystem::copy(kMedium, File("model"), std::filesystem::copy_options::recursive);
+  const std::string path = File("model/vae/diffusion_pytorch_model.safetensors");
+  std::string bytes = ReadFile(path);
+  bytes.replace(bytes.find("\"BF16\""), 6, "\"BF17\"");
+  std::ofstream(path, std::ios::binary) << bytes;
+  const Result result = Run("inspect --json " + File("model"));
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const auto tensors = result.json()["tensors"].get<std::vector<Json>>();
+  EXPECT_EQ(std::count_if(tensors.begin(), tensors.end(), [](const Json& tensor) { return tensor["dtype"] == "BF17"; }),
+            1);
+  EXPECT_THAT(Run("inspect " + File("model")).output, HasSubstr("BF17"));
 }
 
 TEST_F(ToolTest, FailuresSayWhatIsWrongAndEndWithOne) {
@@ -231,14 +275,24 @@ class VerifyTest : public ToolTest {
     return Merge(*stages, *images, "medium.fp32", omitted);
   }
 
-  Result Verify(const std::string& arguments = "") const {
+  Result Verify(const std::string& arguments = "", const std::string& prompts = kPrompts) const {
     std::ofstream(File("stages.safetensors"), std::ios::binary) << stages_;
     return Run("verify " + std::string(kMedium) + " --python " + File("python") +
-               " --prompt 'a red apple on a light blue background' --negative 'a robot' --width 64 --height 48 --steps "
-               "3 --guidance 4 "
-               "--seed 7 --max-sequence-length 16 --threads 1 " +
-               arguments);
+               " --width 64 --height 48 --steps 3 --guidance 4 --seed 7 --max-sequence-length 16 --threads 1 " +
+               prompts + " " + arguments);
   }
+
+  // Makes the first value of a stage a large one.
+  void Damage(const std::string& stage) {
+    const uint64_t header = *reinterpret_cast<const uint64_t*>(stages_.data());
+    const Json entries = Json::parse(stages_.substr(8, header));
+    const size_t begin = 8 + header + entries[stage]["data_offsets"][0].get<size_t>();
+    stages_[begin + 3] = '\x47';  // the exponent
+  }
+
+  Json Request() const { return Json::parse(ReadFile(File("request.json"))); }
+
+  static constexpr char kPrompts[] = "--prompt 'a red apple on a light blue background' --negative 'a robot'";
 
   std::string stages_;
 };
@@ -254,18 +308,15 @@ TEST_F(VerifyTest, EqualStagesEndWithZero) {
               ::testing::IsSupersetOf({"positive.clip_l.ids", "negative.t5.hidden", "sigmas", "noise",
                                        "transformer.temb", "transformer.block.0.image", "transformer.block.1.context",
                                        "velocity.0", "latents.1", "vae.decode.output", "vae.encode.mean", "image"}));
-  const Json request = Json::parse(ReadFile(File("request.json")));
+  const Json request = Request();
   EXPECT_EQ(request["negative_prompt"], "a robot");
   EXPECT_EQ(request["dtype"], "fp32");
   EXPECT_EQ(request["seed"], 7);
 }
 
 TEST_F(VerifyTest, AStageThatDiffersIsNamedAndEndsWithOne) {
-  // One bit of one block's output: only this stage can differ, the others have inputs of their own.
-  const uint64_t header = *reinterpret_cast<const uint64_t*>(stages_.data());
-  const Json entries = Json::parse(stages_.substr(8, header));
-  const size_t begin = 8 + header + entries["transformer.block.1.image"]["data_offsets"][0].get<size_t>();
-  stages_[begin + 3] = '\x47';  // the exponent of the first value
+  // Only this stage can differ, the others have inputs of their own.
+  Damage("transformer.block.1.image");
   const Result result = Verify();
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.output, AllOf(HasSubstr("1 of"), HasSubstr("differ from diffusers")));
@@ -274,6 +325,27 @@ TEST_F(VerifyTest, AStageThatDiffersIsNamedAndEndsWithOne) {
     std::getline(lines, line);
     EXPECT_EQ(line.find("<- differs") != std::string::npos, line.rfind("transformer.block.1.image", 0) == 0) << line;
   }
+}
+
+TEST_F(VerifyTest, AnEmptyPromptIsEmptyAndAnAbsentOneTheDefault) {
+  Verify("", "--prompt '' --negative ''");
+  EXPECT_EQ(Request()["prompt"], "");
+  EXPECT_EQ(Request()["negative_prompt"], "");
+  Verify("", "");
+  EXPECT_EQ(Request()["prompt"], "a red apple on a light blue background");
+  EXPECT_EQ(Request()["negative_prompt"], "blurry");
+}
+
+// Beside diffusers' fp32, which is farther from our bf16 than its bf16 is, and of which every stage is kept.
+TEST_F(VerifyTest, Bf16HasALimitOfItsOwn) {
+  const Result near = Verify("--precision bf16 --json");
+  ASSERT_EQ(near.code, 0) << near.output << near.errors;
+  EXPECT_EQ(Request()["dtype"], "bf16");
+  const auto stages = near.json()["stages"].get<std::vector<Json>>();
+  const auto beyond_fp32 = [](const Json& stage) { return stage["measure"] == "relative" && stage["value"] > 1e-4; };
+  EXPECT_TRUE(std::any_of(stages.begin(), stages.end(), beyond_fp32)) << "nothing was computed in bf16";
+  Damage("transformer.block.1.image");
+  EXPECT_EQ(Verify("--precision bf16").code, 1);
 }
 
 TEST_F(VerifyTest, AStageThatTheReferenceLacksIsNotEqual) {

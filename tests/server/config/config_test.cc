@@ -93,6 +93,18 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_TRUE(config->log.prompts);
 }
 
+TEST(AddressTest, OnlyThatOfMetricsMayNotBeAHostName) {
+  for (const char* address : {"localhost:0", "127.0.0.1:9500", "0.0.0.0:9500", "[::]:9500", "[::1]:0"}) {
+    EXPECT_TRUE(CheckAddress(address).ok()) << address;
+    EXPECT_TRUE(CheckMetricsAddress(address).ok()) << address;
+  }
+  for (const char* address : {"fresco.example:8500", "localhost.:8500", "127.1:8500", "[127.0.0.1]:8500"}) {
+    EXPECT_TRUE(CheckAddress(address).ok()) << address;
+    EXPECT_THAT(std::string(CheckMetricsAddress(address).message()), HasSubstr("an IP address or localhost"));
+  }
+  EXPECT_THAT(std::string(CheckMetricsAddress("localhost").message()), HasSubstr("expected host:port"));
+}
+
 TEST_F(ConfigTest, AModelWithoutANameIsCalledAsItsFolderOrFile) {
   const auto config = Parse("models: [{path: models/demo/}, {path: weights.safetensors}]");
   ASSERT_TRUE(config.ok()) << config.status();
@@ -149,6 +161,10 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"PortTooLarge", "server: {address: \"localhost:65536\"}",
                 "server.address: expected host:port with a port from 0 to 65535"},
         Mistake{"NoPort", "metrics: {address: localhost}", "metrics.address: expected host:port"},
+        Mistake{"MetricsHostName", "metrics: {address: \"metrics.example:9500\"}",
+                "fresco.yaml:1: metrics.address: expected an IP address or localhost before the port"},
+        Mistake{"MetricsHostTooShort", "metrics: {address: \"127.0.0:9500\"}",
+                "metrics.address: expected an IP address or localhost"},
         Mistake{"NegativeDuration", "server: {grace_period: -1s}",
                 "server.grace_period: expected a duration from 0s to 24h"},
         Mistake{"NoTimeToRead", "scheduler: {slow_reader_limit: 0s}",

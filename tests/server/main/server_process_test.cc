@@ -20,7 +20,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 
 std::string ReadFile(const fs::path& path) {
   std::ostringstream text;
@@ -43,9 +46,11 @@ class ServerProcessTest : public ::testing::Test {
   std::string File(const std::string& name) const { return (folder_ / name).string(); }
 
   // On free ports, with the model of the tests unless the arguments name another.
-  std::unique_ptr<Process> Start(std::vector<std::string> arguments = {}) {
-    std::vector<std::string> command = {server_,       "--address",   "127.0.0.1:0", "--metrics-address",
-                                        "127.0.0.1:0", "--port-file", File("ports")};
+  std::unique_ptr<Process> Start(const std::vector<std::string>& arguments = {}) { return StartUnder({}, arguments); }
+  // As the program that `command` (env and its arguments) becomes.
+  std::unique_ptr<Process> StartUnder(std::vector<std::string> command, std::vector<std::string> arguments = {}) {
+    command.insert(command.end(), {server_, "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
+                                   "--port-file", File("ports")});
     if (arguments.empty()) arguments = {"--model-path", model_.string()};
     command.insert(command.end(), arguments.begin(), arguments.end());
     return std::make_unique<Process>(command, File("server.log"));
@@ -101,6 +106,8 @@ TEST_F(ServerProcessTest, FlagsExplainThemselves) {
   EXPECT_EQ(RunToEnd({"--no-such-flag"}, &output), 2);
   EXPECT_EQ(RunToEnd({"--address", "nowhere"}, &output), 1);
   EXPECT_THAT(output, HasSubstr("--address: expected host:port"));
+  EXPECT_EQ(RunToEnd({"--metrics-address", "metrics.example:9500"}, &output), 1);
+  EXPECT_THAT(output, HasSubstr("--metrics-address: expected an IP address or localhost"));
 }
 
 TEST_F(ServerProcessTest, ABadConfigurationIsRefusedWithEveryMistake) {
@@ -160,6 +167,33 @@ TEST_F(ServerProcessTest, ASignalThatItDoesNotKnowEndsItInsteadOfMakingItDeaf) {
   AwaitPorts(server.get());
   server->Signal(SIGUSR2);
   EXPECT_EQ(server->Wait(), 128 + SIGUSR2);
+}
+
+// What a program was started with.
+std::vector<std::string> EnvironmentOf(pid_t pid) {
+  std::istringstream text(ReadFile("/proc/" + std::to_string(pid) + "/environ"));
+  std::vector<std::string> variables;
+  for (std::string variable; std::getline(text, variable, '\0');) variables.push_back(variable);
+  return variables;
+}
+
+TEST_F(ServerProcessTest, OpenMpsThreadsSleepWhileTheyWait) {
+  const auto server = StartUnder({"env", "-u", "OMP_WAIT_POLICY", "-u", "GOMP_SPINCOUNT"});
+  EXPECT_EQ(AwaitPorts(server.get()).value("pid", 0), server->pid());
+  EXPECT_THAT(EnvironmentOf(server->pid()), Contains("OMP_WAIT_POLICY=passive"));
+  EXPECT_EQ(ReadFile("/proc/" + std::to_string(server->pid()) + "/comm"), "fresco-server\n");
+}
+
+TEST_F(ServerProcessTest, HowAnOperatorHasOpenMpWaitStaysSo) {
+  auto server = StartUnder({"env", "OMP_WAIT_POLICY=active"});
+  AwaitPorts(server.get());
+  EXPECT_THAT(EnvironmentOf(server->pid()), Contains("OMP_WAIT_POLICY=active"));
+  server.reset();
+  fs::remove(File("ports"));
+  server = StartUnder({"env", "-u", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT=1000"});
+  AwaitPorts(server.get());
+  EXPECT_THAT(EnvironmentOf(server->pid()),
+              AllOf(Contains("GOMP_SPINCOUNT=1000"), Not(Contains(StartsWith("OMP_WAIT_POLICY=")))));
 }
 
 TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {

@@ -4,7 +4,6 @@
 #include <set>
 
 #include "gmock/gmock.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "tests/server/rpc/service_fixture.h"
 
 namespace fresco {
@@ -89,23 +88,9 @@ TEST_F(ServiceTest, BytesThatAreNoMessageAreRefused) {
 
 TEST_F(ServiceTest, ACallWithoutAMessageDrawsNothing) {
   Start();
-  grpc::GenericStub stub(channel_);
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  const auto call = stub.PrepareCall(&context, "/fresco.v1.ImageGeneration/Generate", &queue);
-  const auto wait = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok));
-  };
-  call->StartCall(nullptr);
-  wait();
-  call->WritesDone(nullptr);
-  wait();
-  grpc::Status status;
-  call->Finish(&status, nullptr);
-  wait();
-  EXPECT_FALSE(status.ok());
+  RawCall call(channel_, "/fresco.v1.ImageGeneration/Generate");
+  call.SendNothing();
+  EXPECT_FALSE(call.Rest().ok());
   EXPECT_TRUE(script_->steps().empty());
 }
 

@@ -49,6 +49,43 @@ std::string Drawn::order() const {
   return order;
 }
 
+RawCall::RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method)
+    : call_(grpc::GenericStub(channel).PrepareCall(&context_, method, &queue_)) {
+  call_->StartCall(nullptr);
+  Wait();
+}
+
+void RawCall::Send(const std::string& message) {
+  const grpc::Slice slice(message);
+  call_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+  Wait();
+}
+
+void RawCall::SendNothing() {
+  call_->WritesDone(nullptr);
+  Wait();
+}
+
+grpc::Status RawCall::Rest(std::string* last) {
+  grpc::ByteBuffer message;
+  for (call_->Read(&message, nullptr); Wait(); call_->Read(&message, nullptr)) {
+    grpc::Slice bytes;
+    EXPECT_TRUE(message.DumpToSingleSlice(&bytes).ok());
+    if (last != nullptr) last->assign(bytes.begin(), bytes.end());
+  }
+  grpc::Status status;
+  call_->Finish(&status, nullptr);
+  Wait();
+  return status;
+}
+
+bool RawCall::Wait() {
+  void* tag = nullptr;
+  bool ok = false;
+  EXPECT_TRUE(queue_.Next(&tag, &ok));
+  return ok;
+}
+
 ServiceTest::~ServiceTest() {
   script_->prepare_gate()->Open();
   script_->step_gate()->Open();
@@ -118,21 +155,9 @@ Drawn ReadAll(grpc::ClientReader<v1::GenerateEvent>* reader) {
 }
 
 grpc::Status ServiceTest::CallRaw(const std::string& method, const std::string& request, std::string* response) {
-  grpc::GenericStub stub(channel_);
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  const grpc::Slice slice(request);
-  const auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
-  call->StartCall();
-  grpc::ByteBuffer answer;
-  grpc::Status status;
-  call->Finish(&answer, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  grpc::Slice bytes;
-  if (status.ok() && answer.DumpToSingleSlice(&bytes).ok()) response->assign(bytes.begin(), bytes.end());
-  return status;
+  RawCall call(channel_, method);
+  call.Send(request);
+  return call.Rest(response);
 }
 
 std::string ServiceTest::Health(const std::string& service) {

@@ -78,6 +78,24 @@ class OpenCall {
   std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader_;
 };
 
+// A call by bytes, of whatever method ("/package.Service/Method"), that does nothing by itself.
+class RawCall {
+ public:
+  RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
+  // The one message, or that there is none.
+  void Send(const std::string& message);
+  void SendNothing();
+  // Reads to the end. `last` (may be null) becomes the last message, if there is any.
+  grpc::Status Rest(std::string* last = nullptr);
+
+ private:
+  bool Wait();  // for what was begun last; whether it has gone well
+
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> call_;
+};
+
 class ServiceTest : public ::testing::Test {
  protected:
   struct Options {
