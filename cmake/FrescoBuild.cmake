@@ -6,6 +6,9 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
 endif()
 # Line tables are enough for a useful backtrace and keep a build's size and link time small.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+if(FRESCO_SANITIZER)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")  # compiles in two thirds of the time, and keeps more frames
+endif()
 
 find_program(FRESCO_CCACHE ccache)
 if(FRESCO_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
@@ -26,9 +29,6 @@ endif()
 find_program(FRESCO_MOLD mold)
 if(FRESCO_MOLD)
   target_link_options(fresco_options INTERFACE -fuse-ld=mold)
-endif()
-if(FRESCO_SANITIZER)
-  target_compile_options(fresco_options INTERFACE -O1)  # compiles in two thirds of the time, and keeps more frames
 endif()
 if(FRESCO_SANITIZER STREQUAL "address")
   target_compile_options(fresco_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all)
