@@ -70,7 +70,6 @@ void AddFlags(CLI::App* app, Flags* flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fresco::LetOpenMpThreadsSleep(argv);
   CLI::App app("Draws images with Stable Diffusion 3.5 over gRPC.", "fresco-server");
   app.footer(
       "SIGTERM and SIGINT: no new work, running work finishes within the grace period, exit 0. A second one ends at "
@@ -82,6 +81,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  // Starts the program anew, so: not for --help, and before the configuration is read, which can be a pipe.
+  if (!flags.check_config) fresco::LetOpenMpThreadsSleep(argv);
   const absl::StatusOr<fresco::ServerConfig> config = MakeConfig(flags);
   if (!config.ok()) return Fail(config.status());
   if (flags.check_config) {
