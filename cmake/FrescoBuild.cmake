@@ -43,7 +43,7 @@ endif()
 # The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own. Only those targets
 # get it that name the library in DEPS, or a library that has it in its own DEPS: including a header of a rung that is no
 # dependency does not compile, and a dependency on a higher rung does not configure, so nothing from above is passed on.
-set(FRESCO_RUNGS base kernels checkpoint models diffusion engine scheduling rpc apps)
+set(FRESCO_RUNGS base kernels precision checkpoint models diffusion engine scheduling rpc apps)
 
 function(_fresco_rung_index rung out)
   list(FIND FRESCO_RUNGS "${rung}" index)

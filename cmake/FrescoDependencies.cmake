@@ -2,6 +2,7 @@
 include_guard(GLOBAL)
 
 find_package(Threads REQUIRED)
+find_package(hwy CONFIG REQUIRED)
 find_package(absl REQUIRED)
 find_package(ICU REQUIRED COMPONENTS uc i18n data)
 find_package(nlohmann_json 3 REQUIRED)

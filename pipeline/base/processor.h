@@ -4,6 +4,7 @@
 namespace fresco {
 
 bool ProcessorHasAvx512();      // AVX512F
+bool ProcessorHasAvx512Vnni();  // products of int8
 bool ProcessorHasAvx512Bf16();  // products of bf16; a processor with AMX tiles has these instructions too
 
 }  // namespace fresco

@@ -2,12 +2,39 @@
 
 #include <dlfcn.h>
 
+#include <bit>
 #include <filesystem>
+#include <limits>
 #include <system_error>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 
 namespace fresco {
+namespace {
+
+absl::Status FindSymbol(void* library, const std::string& path, const char* name, auto* function) {
+  void* const symbol = dlsym(library, name);
+  if (symbol == nullptr) return absl::FailedPreconditionError(absl::StrCat(path, ": ", dlerror()));
+  *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(symbol);
+  return absl::OkStatus();
+}
+
+bool Takes(const kernels::RowShape& shape) {
+  return shape.rows >= 0 && shape.rows <= std::numeric_limits<int32_t>::max() && shape.rows_per_sample > 0 &&
+         shape.width > 0 && shape.width % kernels::kVector == 0 && shape.width <= kernels::kMaxRowWidth;
+}
+bool Takes(const kernels::NormHeadsJob& job) {
+  const uint32_t lanes = static_cast<uint32_t>(job.head_dim / kernels::kVector);
+  return job.rows >= 0 && job.rows_per_sample > 0 && job.heads > 0 && job.head_dim % kernels::kVector == 0 &&
+         std::has_single_bit(lanes) && lanes <= 32;
+}
+template <typename Job>
+bool Takes(const Job& job) {
+  return Takes(job.shape);
+}
+
+}  // namespace
 
 std::string CudaLibrary::DefaultPath() {
   std::error_code error;
@@ -22,10 +49,18 @@ absl::StatusOr<std::shared_ptr<const CudaLibrary>> CudaLibrary::Load(const std::
   std::shared_ptr<CudaLibrary> library(new CudaLibrary);
   library->handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library->handle_ == nullptr) return absl::FailedPreconditionError(absl::StrCat(path, ": ", dlerror()));
-  void* symbol = dlsym(library->handle_, "fresco_cuda_guidance_euler");
-  if (symbol == nullptr) return absl::FailedPreconditionError(absl::StrCat(path, ": ", dlerror()));
-  library->guidance_euler_ = reinterpret_cast<decltype(library->guidance_euler_)>(symbol);
+  if (absl::Status status = library->FindKernels(path); !status.ok()) return status;
   return library;
+}
+
+absl::Status CudaLibrary::FindKernels(const std::string& path) {
+  absl::Status status = FindSymbol(handle_, path, "fresco_cuda_guidance_euler", &guidance_euler_);
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_norm_modulate", &norm_modulate_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_rows", &rows_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_gate_residual", &gate_residual_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_norm_heads", &norm_heads_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_dequantize", &dequantize_));
+  return status;
 }
 
 CudaLibrary::~CudaLibrary() {
@@ -38,6 +73,35 @@ absl::Status CudaLibrary::GuidanceEuler(CudaElement type, int64_t elements, cons
                                       job.guidance, job.sigma_delta, stream);
   if (error != nullptr) return absl::InternalError(absl::StrCat("CUDA guidance_euler: ", error));
   return absl::OkStatus();
+}
+
+template <typename Job>
+absl::Status CudaLibrary::Run(const char* name, RowKernel<Job> kernel, CudaElement type, const Job& job, void* stream) {
+  if (type == CudaElement::kFloat32 || !Takes(job))
+    return absl::InvalidArgumentError(absl::StrCat("CUDA ", name, ": no kernel takes these elements or this shape"));
+  const char* const error = kernel(static_cast<int32_t>(type), &job, stream);
+  if (error != nullptr) return absl::InternalError(absl::StrCat("CUDA ", name, ": ", error));
+  return absl::OkStatus();
+}
+
+absl::Status CudaLibrary::NormModulate(CudaElement type, const kernels::NormModulateJob& job, void* stream) const {
+  return Run("norm_modulate", norm_modulate_, type, job, stream);
+}
+
+absl::Status CudaLibrary::Rows(CudaElement type, const kernels::RowJob& job, void* stream) const {
+  return Run("rows", rows_, type, job, stream);
+}
+
+absl::Status CudaLibrary::GateResidual(CudaElement type, const kernels::GateResidualJob& job, void* stream) const {
+  return Run("gate_residual", gate_residual_, type, job, stream);
+}
+
+absl::Status CudaLibrary::NormHeads(CudaElement type, const kernels::NormHeadsJob& job, void* stream) const {
+  return Run("norm_heads", norm_heads_, type, job, stream);
+}
+
+absl::Status CudaLibrary::Dequantize(CudaElement type, const kernels::DequantizeJob& job, void* stream) const {
+  return Run("dequantize", dequantize_, type, job, stream);
 }
 
 }  // namespace fresco

@@ -7,10 +7,11 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "pipeline/kernels/row_jobs.h"
 
 namespace fresco {
 
-enum class CudaElement : int32_t { kFloat32 = 0, kBFloat16 = 1 };
+enum class CudaElement : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 // One job's part of a sampling update (guidance_math.h). All arrays hold `elements` values of one type.
 struct GuidanceEulerJob {
@@ -38,10 +39,31 @@ class CudaLibrary {
   // launch fails.
   absl::Status GuidanceEuler(CudaElement type, int64_t elements, const GuidanceEulerJob& job, void* stream) const;
 
+  // The row kernels (row_jobs.h says what each computes), of kBFloat16 or kFloat16 elements: enqueued on `stream`, on
+  // the current device. INVALID_ARGUMENT for another type, or a job whose shape no kernel takes, else as above.
+  absl::Status NormModulate(CudaElement type, const kernels::NormModulateJob& job, void* stream) const;
+  absl::Status Rows(CudaElement type, const kernels::RowJob& job, void* stream) const;
+  absl::Status GateResidual(CudaElement type, const kernels::GateResidualJob& job, void* stream) const;
+  absl::Status NormHeads(CudaElement type, const kernels::NormHeadsJob& job, void* stream) const;
+  absl::Status Dequantize(CudaElement type, const kernels::DequantizeJob& job, void* stream) const;
+
  private:
+  // Returns null, or CUDA's words for what went wrong.
+  template <typename Job>
+  using RowKernel = const char* (*)(int32_t type, const Job* job, void* stream);
+
   CudaLibrary() = default;
+  absl::Status FindKernels(const std::string& path);
+  template <typename Job>
+  static absl::Status Run(const char* name, RowKernel<Job> kernel, CudaElement type, const Job& job, void* stream);
+
   void* handle_ = nullptr;
   const char* (*guidance_euler_)(int32_t, int64_t, const void*, const void*, void*, float, float, void*) = nullptr;
+  RowKernel<kernels::NormModulateJob> norm_modulate_ = nullptr;
+  RowKernel<kernels::RowJob> rows_ = nullptr;
+  RowKernel<kernels::GateResidualJob> gate_residual_ = nullptr;
+  RowKernel<kernels::NormHeadsJob> norm_heads_ = nullptr;
+  RowKernel<kernels::DequantizeJob> dequantize_ = nullptr;
 };
 
 }  // namespace fresco

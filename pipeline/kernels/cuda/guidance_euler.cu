@@ -37,7 +37,7 @@ void Launch(int64_t elements, const void* uncond, const void* cond, void* latent
 extern "C" const char* fresco_cuda_guidance_euler(int32_t type, int64_t elements, const void* uncond, const void* cond,
                                                   void* latent, float guidance, float sigma_delta, void* stream) {
   using namespace fresco::kernels;
-  const auto launch = type == 0 ? &Launch<Float32> : &Launch<BFloat16>;
+  const auto launch = type == 0 ? &Launch<Float32> : type == 1 ? &Launch<BFloat16> : &Launch<Float16>;
   if (elements > 0) launch(elements, uncond, cond, latent, guidance, sigma_delta, static_cast<cudaStream_t>(stream));
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
