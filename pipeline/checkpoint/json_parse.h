@@ -1,4 +1,4 @@
-// Parses JSON that nobody vouches for. Only for the .cc files of this folder and its tests.
+// Parses JSON that nobody vouches for. Only for .cc files: nlohmann's header is large.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -19,6 +19,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
 #include "pipeline/checkpoint/sha256.h"
+#include "pipeline/checkpoint/single_file_names.h"
 #include "pipeline/checkpoint/text_file.h"
 
 namespace fresco {
@@ -148,17 +149,28 @@ absl::StatusOr<WeightStore> WeightStore::Open(const std::string& dir, std::strin
   return IsIndex(path) ? OpenIndex(path) : OpenFile(path);
 }
 
-absl::StatusOr<WeightStore> WeightStore::OpenFile(const std::string& path) {
+std::span<const std::byte> WeightStore::Piece::Data() const {
+  return own == nullptr ? file->Data(entry) : std::span(*own).subspan(entry.begin, entry.bytes());
+}
+
+WeightStore WeightStore::OfPieces(std::string path, Pieces pieces, Metadata metadata) {
   WeightStore store;
-  store.path_ = path;
-  FRESCO_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file, SafetensorsFile::Open(path));
-  for (const auto& [name, entry] : file->entries()) store.owners_.emplace(name, file);
+  store.path_ = std::move(path);
+  store.pieces_ = std::move(pieces);
+  store.metadata_ = std::move(metadata);
   return store;
 }
 
+absl::StatusOr<WeightStore> WeightStore::OpenFile(const std::string& path) {
+  FRESCO_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file, SafetensorsFile::Open(path));
+  Pieces pieces;
+  for (const auto& [name, entry] : file->entries()) pieces.emplace(name, Piece{.file = file, .entry = entry});
+  return OfPieces(path, std::move(pieces), file->metadata());
+}
+
 absl::StatusOr<WeightStore> WeightStore::OpenIndex(const std::string& path) {
-  WeightStore store;
-  store.path_ = path;
+  Pieces pieces;
+  Metadata metadata;
   FRESCO_ASSIGN_OR_RETURN(const auto shards, ReadIndex(path));
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> files;
   for (const auto& [name, shard] : shards) {
@@ -168,57 +180,93 @@ absl::StatusOr<WeightStore> WeightStore::OpenIndex(const std::string& path) {
       if (!opened.ok()) return Annotate(opened.status(), path);
       file = *std::move(opened);
     }
-    if (!file->Contains(name)) {
+    const auto entry = file->entries().find(name);
+    if (entry == file->entries().end()) {
       return absl::InvalidArgumentError(
           StrCat(path, ": tensor \"", PrintableName(name), "\" is not in ", file->path(), ", as it says"));
     }
-    store.owners_.emplace(name, file);
+    pieces.emplace(name, Piece{.file = file, .entry = entry->second});
   }
-  return store;
+  for (const auto& [shard, file] : files) metadata.insert(file->metadata().begin(), file->metadata().end());
+  return OfPieces(path, std::move(pieces), std::move(metadata));
+}
+
+WeightStore WeightStore::WithLayersOf(const WeightStore& other,
+                                      const std::function<bool(std::string_view layer)>& wanted) const {
+  constexpr std::string_view kWeight = ".weight";
+  // Calls `visit` with each of the store's tensors whose name begins with `layer` and a dot.
+  const auto of_layer = [](Pieces& pieces, const std::string& layer, const auto& visit) {
+    const std::string prefix = layer + ".";
+    for (auto own = pieces.lower_bound(prefix); own != pieces.end() && own->first.starts_with(prefix);) visit(own++);
+  };
+  WeightStore merged = *this;
+  Pieces instead = other.pieces_;
+  for (const auto& [name, piece] : other.pieces_) {
+    if (!name.ends_with(kWeight)) continue;
+    const std::string layer = name.substr(0, name.size() - kWeight.size());
+    if (!wanted(layer)) continue;
+    of_layer(merged.pieces_, layer, [&](Pieces::iterator own) {
+      if (own->first != layer + ".bias") merged.pieces_.erase(own);
+    });
+    of_layer(instead, layer, [&](Pieces::iterator own) { merged.pieces_.insert_or_assign(own->first, own->second); });
+  }
+  return merged;
 }
 
 absl::StatusOr<TensorView> WeightStore::Find(std::string_view name) const {
-  const auto owner = owners_.find(name);
-  if (owner == owners_.end()) {
+  const auto found = pieces_.find(name);
+  if (found == pieces_.end()) {
     return absl::NotFoundError(StrCat(path_, ": no tensor \"", PrintableName(name), "\""));
   }
-  return owner->second->Find(name);
+  const Piece& piece = found->second;
+  const std::optional<DType> dtype = ParseDType(piece.entry.dtype_name);
+  if (!dtype) {
+    return absl::UnimplementedError(StrCat(piece.file->path(), ": tensor \"", PrintableName(name),
+                                           "\": element type \"", PrintableName(piece.entry.dtype_name),
+                                           "\" is not known"));
+  }
+  const std::span<const std::byte> data = piece.Data();
+  std::shared_ptr<const void> keep = piece.file;
+  if (piece.own != nullptr) keep = piece.own;
+  return TensorView{.dtype = *dtype,
+                    .shape = piece.entry.shape,
+                    .data = data.data(),
+                    .bytes = data.size(),
+                    .mapping = std::move(keep)};
 }
 
 const SafetensorsFile::Entry* WeightStore::FindEntry(std::string_view name) const {
-  const auto owner = owners_.find(name);
-  return owner == owners_.end() ? nullptr : &owner->second->entries().find(name)->second;
+  const auto found = pieces_.find(name);
+  return found == pieces_.end() ? nullptr : &found->second.entry;
 }
 
 std::vector<std::string> WeightStore::Names() const {
   std::vector<std::string> names;
-  names.reserve(owners_.size());
-  for (const auto& [name, file] : owners_) names.push_back(name);
+  names.reserve(pieces_.size());
+  for (const auto& [name, piece] : pieces_) names.push_back(name);
   return names;
 }
 
 int64_t WeightStore::total_bytes() const {
   int64_t total = 0;
-  for (const auto& [name, file] : owners_) {
-    total += static_cast<int64_t>(file->entries().find(name)->second.bytes());
-  }
+  for (const auto& [name, piece] : pieces_) total += static_cast<int64_t>(piece.entry.bytes());
   return total;
 }
 
 const std::string& WeightStore::PathOf(std::string_view name) const {
-  const auto owner = owners_.find(name);
-  return owner == owners_.end() ? path_ : owner->second->path();
+  const auto found = pieces_.find(name);
+  return found == pieces_.end() ? path_ : found->second.file->path();
 }
 
 absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_token& stop) const {
   std::vector<std::span<const std::byte>> tensors;
-  for (const auto& [name, file] : owners_) tensors.push_back(file->Data(file->entries().find(name)->second));
+  for (const auto& [name, piece] : pieces_) tensors.push_back(piece.Data());
   const std::vector<Sha256::Digest> data = HashAll(tensors, threads, stop);
   if (stop.stop_requested()) return absl::CancelledError(StrCat(path_, ": hashing was stopped"));
   Sha256 all;
   size_t i = 0;
-  for (const auto& [name, file] : owners_) {
-    const SafetensorsFile::Entry& entry = file->entries().find(name)->second;
+  for (const auto& [name, piece] : pieces_) {
+    const SafetensorsFile::Entry& entry = piece.entry;
     all.Add(name);
     all.Add(std::string_view("\0", 1));
     all.Add(entry.dtype_name);
@@ -230,6 +278,16 @@ absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_tok
   const Sha256::Digest digest = all.Finish();
   return StrCat("sha256:",
                 absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size())));
+}
+
+int64_t CountBlocks(const WeightStore& weights, std::string_view prefix) {
+  int64_t count = 0;
+  for (const std::string& name : weights.Names()) {
+    if (!name.starts_with(prefix)) continue;
+    const std::optional<int64_t> number = LeadingNumber(std::string_view(name).substr(prefix.size()));
+    count = std::max(count, number.value_or(-1) + 1);
+  }
+  return count;
 }
 
 }  // namespace fresco

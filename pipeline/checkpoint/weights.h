@@ -1,9 +1,12 @@
 // The weights of one component (a transformer, a text encoder, a VAE), however many files they lie in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -22,6 +25,17 @@ inline constexpr std::string_view kTransformersStem = "model";
 // Immutable and thread-safe once open; cheap to copy (the mappings are shared).
 class WeightStore {
  public:
+  // A tensor, under whatever name: a range of a file's data, or memory of its own.
+  struct Piece {
+    std::shared_ptr<const SafetensorsFile> file;        // where it comes from, never null
+    SafetensorsFile::Entry entry;                       // its type and shape; its place in the file's data or in `own`
+    std::shared_ptr<const std::vector<std::byte>> own;  // null: the data are the file's
+
+    std::span<const std::byte> Data() const;
+  };
+  using Pieces = std::map<std::string, Piece, std::less<>>;  // by name
+  using Metadata = std::map<std::string, std::string>;
+
   // The weights in folder `dir`. In this order: STEM.safetensors, STEM.safetensors.index.json (sharded), then variants:
   // STEM.VARIANT.safetensors, STEM.safetensors.index.VARIANT.json or STEM.VARIANT.safetensors.index.json (first by name
   // where several are; fp32 before the others). `variant`, where given, is the only one looked for. NOT_FOUND where
@@ -32,17 +46,26 @@ class WeightStore {
   // One file.
   static absl::StatusOr<WeightStore> OpenFile(const std::string& path);
 
+  // What is sound already, for errors to name as `path`'s.
+  static WeightStore OfPieces(std::string path, Pieces pieces, Metadata metadata);
+
+  // These weights with layers of `other` in place of their own, those that are `wanted`: of such a layer X, known by
+  // X.weight, nothing of this store remains but its bias, where `other` has none. The path, for errors, stays.
+  WeightStore WithLayersOf(const WeightStore& other, const std::function<bool(std::string_view layer)>& wanted) const;
+
   // As SafetensorsFile::Find.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
   // What the file says of a tensor, whose type need not be known; null where there is none.
   const SafetensorsFile::Entry* FindEntry(std::string_view name) const;
-  bool Contains(std::string_view name) const { return owners_.find(name) != owners_.end(); }
+  bool Contains(std::string_view name) const { return pieces_.find(name) != pieces_.end(); }
 
   std::vector<std::string> Names() const;            // sorted by bytes
   int64_t total_bytes() const;                       // of all tensors' data
   const std::string& path() const { return path_; }  // the file or index that was opened
   // The file that holds `name`, for error messages; path() where none does.
   const std::string& PathOf(std::string_view name) const;
+  // "__metadata__"; of shards, each key from the first that has it.
+  const Metadata& metadata() const { return metadata_; }
 
   // "sha256:" and 64 hexadecimal digits over names, types, shapes and data, the same however the tensors are spread
   // over files: SHA-256 of the concatenation, over all tensors in byte order of their names, of
@@ -57,7 +80,12 @@ class WeightStore {
   static absl::StatusOr<WeightStore> OpenIndex(const std::string& path);
 
   std::string path_;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> owners_;  // tensor name → its file
+  Pieces pieces_;
+  Metadata metadata_;
 };
+
+// One more than the highest number that follows `prefix` in a tensor's name ("blocks." of "blocks.11.bias"); 0 where
+// none does.
+int64_t CountBlocks(const WeightStore& weights, std::string_view prefix);
 
 }  // namespace fresco

@@ -13,6 +13,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Pair;
 
 std::string Message(const absl::Status& status) {
   return std::string(status.message());
@@ -89,6 +91,25 @@ TEST(WeightStore, IgnoresOtherFiles) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(status), AllOf(HasSubstr(folder.path()), HasSubstr("model.safetensors")));
   EXPECT_EQ(WeightStore::Open(folder.path() + "/none", "model").status().code(), absl::StatusCode::kNotFound);
+}
+
+// A file of one empty tensor, with metadata.
+std::string WithMetadata(const std::string& name, const std::string& metadata) {
+  return SafetensorsBytes(
+      "{\"__metadata__\":" + metadata + ",\"" + name + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", "");
+}
+
+TEST(WeightStore, HasTheFilesMetadata) {
+  TempFolder folder;
+  folder.Write("m.safetensors", WithMetadata("w", R"({"format":"pt"})"));
+  EXPECT_THAT(WeightStore::Open(folder.path(), "m")->metadata(), ElementsAre(Pair("format", "pt")));
+  folder.Write("s.2.safetensors", WithMetadata("a", R"({"format":"second","more":"x"})"));
+  folder.Write("s.1.safetensors", WithMetadata("b", R"({"format":"first"})"));
+  folder.Write("s.safetensors.index.json", R"({"weight_map":{"a":"s.2.safetensors","b":"s.1.safetensors"}})");
+  EXPECT_THAT(WeightStore::Open(folder.path(), "s")->metadata(),
+              ElementsAre(Pair("format", "first"), Pair("more", "x")));
+  folder.Write("none.safetensors", OneTensor("w", "x"));
+  EXPECT_THAT(WeightStore::Open(folder.path(), "none")->metadata(), IsEmpty());
 }
 
 struct BadIndex {
