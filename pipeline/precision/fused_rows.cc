@@ -1,0 +1,329 @@
+#include "pipeline/precision/fused_rows.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/reciprocal.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
+
+#include <atomic>
+#include <bit>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "pipeline/kernels/cpu/row_kernels.h"
+#include "pipeline/kernels/cuda_library.h"
+#include "pipeline/kernels/e4m3.h"
+#include "pipeline/kernels/row_jobs.h"
+
+namespace fresco {
+namespace {
+
+constexpr int64_t kGrain = 16;        // rows that a thread takes at least
+constexpr int64_t kMaxHeadDim = 256;  // a vector for each thread of a warp
+
+// Loaded for good when a GPU is first used.
+const absl::StatusOr<std::shared_ptr<const CudaLibrary>>& Library() {
+  static const auto* const library =
+      new absl::StatusOr<std::shared_ptr<const CudaLibrary>>(CudaLibrary::Load(CudaLibrary::DefaultPath()));
+  return *library;
+}
+
+bool IsHalfWide(at::ScalarType type) {
+  return type == at::kBFloat16 || type == at::kHalf;
+}
+
+CudaElement ElementOf(at::ScalarType type) {
+  return type == at::kHalf ? CudaElement::kFloat16 : CudaElement::kBFloat16;
+}
+
+// Calls launch(library, stream) on the device of `x`.
+template <typename Launch>
+void OnStreamOf(const at::Tensor& x, const Launch& launch) {
+  const c10::DeviceGuard guard(x.device());
+  const c10::impl::VirtualGuardImpl cuda(x.device().type());
+  const absl::Status status = launch(**Library(), cuda.getStreamNativeHandle(cuda.getStream(x.device())));
+  TORCH_CHECK(status.ok(), std::string(status.message()));
+}
+
+bool IsFp8Codes(const RowQuantization& quantization) {
+  return IsFp8(quantization.scheme);
+}
+
+float LargestOf(const RowQuantization& quantization) {
+  return IsFp8Codes(quantization) ? kernels::kE4M3Largest : kernels::kInt8Largest;
+}
+
+// Codes of x's shape, not yet computed.
+QuantizedRows EmptyRows(const at::Tensor& x, const RowQuantization& quantization) {
+  const auto options = at::TensorOptions(x.device());
+  QuantizedRows rows;
+  rows.codes = at::empty(x.sizes(), options.dtype(IsFp8Codes(quantization) ? at::kFloat8_e4m3fn : at::kChar));
+  rows.scale = at::empty({x.size(0) * x.size(1)}, options.dtype(at::kFloat));
+  if (quantization.count_saturated) rows.saturated = at::zeros({1}, options.dtype(at::kLong));
+  rows.dtype = x.scalar_type();
+  return rows;
+}
+
+// ---- on a GPU -------------------------------------------------------------------------------------------------------
+
+kernels::RowShape ShapeOf(const at::Tensor& x) {
+  return {x.size(0) * x.size(1), x.size(1), static_cast<int32_t>(x.size(2))};
+}
+
+kernels::RowOutput OutputTo(const QuantizedRows& rows, const RowQuantization& quantization) {
+  kernels::RowOutput out;
+  out.format = IsFp8Codes(quantization) ? kernels::RowFormat::kE4M3 : kernels::RowFormat::kInt8;
+  out.values = rows.codes.data_ptr();
+  out.scales = rows.scale.mutable_data_ptr<float>();
+  if (quantization.multiplier.defined()) out.multiplier = quantization.multiplier.const_data_ptr<float>();
+  out.fixed_scale = quantization.fixed_scale.value_or(0);
+  out.guard = quantization.guard;
+  static_assert(sizeof(unsigned long long) == sizeof(int64_t));
+  if (rows.saturated.defined()) out.saturated = static_cast<unsigned long long*>(rows.saturated.data_ptr());
+  return out;
+}
+
+// A view where each sample's tokens adjoin and samples are a whole number of tokens apart, else a copy.
+at::Tensor RowsOf(const at::Tensor& x) {
+  const int64_t width = x.size(2);
+  const bool adjoin = x.stride(2) == 1 && x.stride(1) == width && x.stride(0) % width == 0 && x.stride(0) > 0;
+  return adjoin ? x : x.contiguous();
+}
+
+QuantizedRows RowsOnGpu(const at::Tensor& x, bool gelu, const RowQuantization& quantization) {
+  const at::Tensor in = RowsOf(x);
+  QuantizedRows rows = EmptyRows(in, quantization);
+  const kernels::RowJob job{ShapeOf(in), in.const_data_ptr(), in.stride(0) / in.size(2), gelu,
+                            OutputTo(rows, quantization)};
+  OnStreamOf(in, [&](const CudaLibrary& library, void* stream) {
+    return library.Rows(ElementOf(in.scalar_type()), job, stream);
+  });
+  return rows;
+}
+
+// A part of each sample's modulations, [B, 1, D]: a slice of wider rows.
+kernels::SampleVectors VectorsOf(const at::Tensor& x) {
+  TORCH_CHECK(x.stride(2) == 1 && x.stride(0) % kernels::kVector == 0, "modulations that are not rows of vectors");
+  return {x.const_data_ptr(), x.stride(0)};
+}
+
+void NormModulateOnGpu(Residual* x, const ScaleShift& modulation, const kernels::RowOutput& out) {
+  const at::Tensor in = x->x.contiguous(), branch = x->branch.defined() ? x->branch.contiguous() : at::Tensor();
+  kernels::NormModulateJob job;
+  job.shape = ShapeOf(in);
+  job.x = in.const_data_ptr();
+  if (branch.defined()) {
+    x->x = at::empty_like(in);
+    job.branch = branch.const_data_ptr();
+    job.gate = VectorsOf(x->gate);
+    job.sum = x->x.data_ptr();
+  }
+  job.scale = VectorsOf(modulation.scale);
+  job.shift = VectorsOf(modulation.shift);
+  job.eps = static_cast<float>(modulation.eps);
+  job.out = out;
+  OnStreamOf(in, [&](const CudaLibrary& library, void* stream) {
+    return library.NormModulate(ElementOf(in.scalar_type()), job, stream);
+  });
+  x->gate = x->branch = at::Tensor();
+}
+
+at::Tensor GateResidualOnGpu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
+  const at::Tensor in = x.contiguous(), added = branch.contiguous();
+  at::Tensor sum = at::empty_like(in);
+  const kernels::GateResidualJob job{ShapeOf(in), in.const_data_ptr(), added.const_data_ptr(), VectorsOf(gate),
+                                     sum.data_ptr()};
+  OnStreamOf(in, [&](const CudaLibrary& library, void* stream) {
+    return library.GateResidual(ElementOf(in.scalar_type()), job, stream);
+  });
+  return sum;
+}
+
+// ---- elsewhere ------------------------------------------------------------------------------------------------------
+
+// What a token is quantised with, and how many of its elements that clamps.
+struct TokenScale {
+  float scale = 1;
+  int64_t saturated = 0;
+};
+
+template <typename Element>
+TokenScale ScaleOf(std::span<const Element> token, const RowQuantization& quantization) {
+  const float largest = kernels::AbsMax(token);
+  const float own = kernels::RowScale(largest, LargestOf(quantization));
+  const bool finite = own == own;
+  if (!quantization.fixed_scale || !finite) return {own, 0};
+  const float limit = *quantization.fixed_scale * LargestOf(quantization);
+  if (largest <= limit) return {*quantization.fixed_scale, 0};
+  if (quantization.guard) return {own, 0};
+  return {*quantization.fixed_scale, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
+}
+
+// Element: float, or the bits of bfloat16.
+template <typename Element>
+void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, const QuantizedRows& rows) {
+  const int64_t width = x.size(2);
+  const auto* elements = static_cast<const Element*>(x.const_data_ptr());
+  auto* const codes = static_cast<uint8_t*>(rows.codes.data_ptr());
+  auto* const scale = rows.scale.mutable_data_ptr<float>();
+  std::atomic<int64_t> saturated = 0;
+  at::parallel_for(0, rows.scale.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const std::span<const Element> token(elements + row * width, static_cast<size_t>(width));
+      const TokenScale own = ScaleOf(token, quantization);
+      scale[row] = own.scale;
+      if (own.saturated != 0) saturated += own.saturated;
+      const float inverse = kernels::InverseScale(own.scale);
+      if (IsFp8Codes(quantization)) {
+        kernels::QuantizeE4M3(token, inverse, codes + row * width);
+      } else {
+        kernels::QuantizeInt8(token, inverse, reinterpret_cast<int8_t*>(codes) + row * width);
+      }
+    }
+  });
+  if (rows.saturated.defined()) rows.saturated.fill_(saturated.load());
+}
+
+// As the kernels, in libtorch's own operations.
+void QuantizeByTensors(const at::Tensor& x, const RowQuantization& quantization, QuantizedRows* rows) {
+  const double limit = LargestOf(quantization);
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor largest = wide.abs().amax({2}, /*keepdim=*/true);
+  at::Tensor scale = at::where(largest == 0, 1.0, largest / limit).to(at::kFloat);
+  if (quantization.fixed_scale) {
+    const at::Tensor fixed = at::full({}, *quantization.fixed_scale, scale.options());
+    const at::Tensor within = quantization.guard ? largest <= fixed * limit : at::isfinite(largest);
+    scale = at::where(within, fixed, scale);
+    if (rows->saturated.defined()) rows->saturated.copy_((wide.abs() > scale * limit).sum());
+  }
+  at::Tensor codes = wide * scale.reciprocal();
+  if (!IsFp8Codes(quantization)) codes.round_();
+  rows->codes = codes.clamp_(-limit, limit).to(rows->codes.scalar_type());
+  rows->scale = scale.view({-1});
+}
+
+QuantizedRows QuantizeElsewhere(const at::Tensor& x, const RowQuantization& quantization) {
+  const at::Tensor in =
+      (quantization.multiplier.defined() ? x.to(at::kFloat) * quantization.multiplier : x).contiguous();
+  QuantizedRows rows = EmptyRows(in, quantization);
+  if (!in.is_cpu()) {
+    QuantizeByTensors(in, quantization, &rows);
+  } else if (in.scalar_type() == at::kBFloat16) {
+    QuantizeOnCpu<kernels::BFloat16Bits>(in, quantization, rows);
+  } else {
+    QuantizeOnCpu<float>(in.to(at::kFloat), quantization, rows);
+  }
+  rows.dtype = x.scalar_type();
+  return rows;
+}
+
+}  // namespace
+
+absl::Status CudaKernelsStatus() {
+  return Library().status();
+}
+
+bool HasRowKernels(const at::Tensor& x) {
+  const int64_t width = x.size(-1);
+  return x.is_cuda() && IsHalfWide(x.scalar_type()) && width % kernels::kVector == 0 &&
+         width <= kernels::kMaxRowWidth && Library().ok();
+}
+
+bool HasHeadKernels(const at::Tensor& qkv, int64_t heads) {
+  const int64_t dim = qkv.size(-1) / (3 * heads);
+  const bool known =
+      dim % kernels::kVector == 0 && dim <= kMaxHeadDim && std::has_single_bit(static_cast<uint64_t>(dim));
+  return known && HasRowKernels(qkv);
+}
+
+QuantizedRows QuantizeRows(const at::Tensor& x, const RowQuantization& quantization) {
+  return HasRowKernels(x) ? RowsOnGpu(x, /*gelu=*/false, quantization) : QuantizeElsewhere(x, quantization);
+}
+
+QuantizedRows GeluQuantize(const at::Tensor& x, const RowQuantization& quantization) {
+  if (HasRowKernels(x)) return RowsOnGpu(x, /*gelu=*/true, quantization);
+  return QuantizeElsewhere(at::gelu(x, "tanh"), quantization);
+}
+
+at::Tensor GateResidual(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
+  return HasRowKernels(x) ? GateResidualOnGpu(x, gate, branch) : at::addcmul(x, gate, branch);
+}
+
+at::Tensor NormModulate(Residual* x, const ScaleShift& modulation) {
+  if (HasRowKernels(x->x)) {
+    at::Tensor result = at::empty(x->x.sizes(), x->x.options());
+    kernels::RowOutput out;
+    out.values = result.data_ptr();
+    NormModulateOnGpu(x, modulation, out);
+    return result;
+  }
+  if (x->branch.defined()) *x = {GateResidual(x->x, x->gate, x->branch), {}, {}};
+  const at::Tensor normed = at::layer_norm(x->x, {x->x.size(-1)}, {}, {}, modulation.eps);
+  return at::addcmul(modulation.shift, normed, modulation.scale + 1);
+}
+
+QuantizedRows NormModulateQuantize(Residual* x, const ScaleShift& modulation, const RowQuantization& quantization) {
+  if (!HasRowKernels(x->x)) return QuantizeElsewhere(NormModulate(x, modulation), quantization);
+  QuantizedRows rows = EmptyRows(x->x, quantization);
+  NormModulateOnGpu(x, modulation, OutputTo(rows, quantization));
+  return rows;
+}
+
+void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out, int64_t first) {
+  TORCH_CHECK(qkv.is_contiguous() && out.is_contiguous(), "heads that are not contiguous");
+  kernels::NormHeadsJob job;
+  job.rows = qkv.size(0) * qkv.size(1);
+  job.rows_per_sample = qkv.size(1);
+  job.heads = static_cast<int32_t>(heads);
+  job.head_dim = static_cast<int32_t>(qkv.size(2) / (3 * heads));
+  job.qkv = qkv.const_data_ptr();
+  if (norms.q.defined()) job.norm_q = norms.q.const_data_ptr();
+  if (norms.k.defined()) job.norm_k = norms.k.const_data_ptr();
+  job.eps = static_cast<float>(norms.eps);
+  job.out = out.data_ptr();
+  job.out_tokens = out.size(1);
+  job.first_token = first;
+  OnStreamOf(qkv, [&](const CudaLibrary& library, void* stream) {
+    return library.NormHeads(ElementOf(qkv.scalar_type()), job, stream);
+  });
+}
+
+at::Tensor DequantizeSums(const at::Tensor& sums, const at::Tensor& row_scale, const at::Tensor& column_scale,
+                          const at::Tensor& bias, at::ScalarType dtype) {
+  at::Tensor out = at::empty(sums.sizes(), sums.options().dtype(dtype));
+  const bool same_type = !bias.defined() || bias.scalar_type() == dtype;
+  if (!HasRowKernels(out) || !same_type) {
+    const at::Tensor product = sums.to(at::kFloat) * (row_scale.unsqueeze(1) * column_scale);
+    return (bias.defined() ? product + bias.to(at::kFloat) : product).to(dtype);
+  }
+  kernels::DequantizeJob job;
+  job.shape = {sums.size(0), 1, static_cast<int32_t>(sums.size(1))};
+  job.sums = sums.const_data_ptr<int32_t>();
+  job.row_scales = row_scale.const_data_ptr<float>();
+  job.column_scales = column_scale.const_data_ptr<float>();
+  if (bias.defined()) job.bias = bias.const_data_ptr();
+  job.out = out.data_ptr();
+  OnStreamOf(sums, [&](const CudaLibrary& library, void* stream) {
+    return library.Dequantize(ElementOf(dtype), job, stream);
+  });
+  return out;
+}
+
+}  // namespace fresco

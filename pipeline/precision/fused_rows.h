@@ -1,0 +1,87 @@
+// What lies between a transformer's linears, each as one pass over its tokens: norm and modulation, GELU, gates, norms
+// of heads, and the codes that the next linear multiplies.
+//
+// On a GPU these are the kernels of libfresco_cuda.so, on the current stream, with fp32 arithmetic between an element
+// read and an element or code written. Elsewhere (on a CPU, in a build without the library, for other types and widths)
+// they are libtorch's operations, one after the other, each rounding to its tensor's type, and on a CPU the row kernels
+// for the codes. All functions are thread-safe and throw libtorch's exceptions.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "pipeline/precision/scheme.h"
+
+namespace fresco {
+
+// Whether there is a library of kernels that GPUs can run; the first call loads it. NOT_FOUND for a build without,
+// FAILED_PRECONDITION with the linker's words.
+absl::Status CudaKernelsStatus();
+
+// Whether these tokens [..., width] are computed by kernels.
+bool HasRowKernels(const at::Tensor& x);
+
+// How tokens become codes.
+struct RowQuantization {
+  LinearScheme scheme = LinearScheme::kFp8;  // kFp8 or kInt8
+  // One scale for all tokens, positive and finite. Nothing: each has its own, its largest magnitude over the type's
+  // largest value.
+  std::optional<float> fixed_scale;
+  bool guard = true;      // with a fixed scale: a token that goes beyond it has its own instead
+  at::Tensor multiplier;  // [width] kFloat: of each column, before all else; undefined: none
+  bool count_saturated = false;
+};
+
+// Tokens as codes. A token with a NaN or an infinity has the scale NaN.
+struct QuantizedRows {
+  at::Tensor codes;                   // [B, N, width], kFloat8_e4m3fn or kChar, contiguous
+  at::Tensor scale;                   // [B * N], kFloat
+  at::Tensor saturated;               // [1] kLong, on the tokens' device; undefined where it was not asked for
+  at::ScalarType dtype = at::kFloat;  // of the tokens
+};
+
+// x [B, N, width]: kFloat, kBFloat16 or kHalf; each sample's tokens adjoin.
+QuantizedRows QuantizeRows(const at::Tensor& x, const RowQuantization& quantization);
+QuantizedRows GeluQuantize(const at::Tensor& x, const RowQuantization& quantization);  // the tanh formula
+
+// x + gate * branch; x and branch [B, N, D], gate [B, 1, D].
+at::Tensor GateResidual(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch);
+
+// x, or what x will be once a branch is added (GateResidual).
+struct Residual {
+  at::Tensor x;             // [B, N, D]
+  at::Tensor gate, branch;  // undefined: there is none
+};
+
+// LayerNorm without affine part, then a modulation: LN(x) * (1 + scale) + shift.
+struct ScaleShift {
+  at::Tensor scale, shift;  // [B, 1, D]
+  double eps = 1e-6;
+};
+
+// Of x with its branch added, which it is afterwards: then x->x is the sum, and x->branch undefined.
+at::Tensor NormModulate(Residual* x, const ScaleShift& modulation);
+QuantizedRows NormModulateQuantize(Residual* x, const ScaleShift& modulation, const RowQuantization& quantization);
+
+// RMS norms of q's and k's heads.
+struct HeadNorms {
+  at::Tensor q, k;  // [head_dim], or undefined: left as they are
+  double eps = 1e-6;
+};
+
+// Whether heads of these queries, keys and values, [B, N, 3 · heads · head_dim], are normalised by a kernel.
+bool HasHeadKernels(const at::Tensor& qkv, int64_t heads);
+
+// qkv [B, N, 3 · heads · head_dim], contiguous → tokens [first, first + N) of `out` [B, ≥ first + N, 3 · heads ·
+// head_dim], contiguous: q and k normalised head by head, v as it is. out may be qkv. Only where HasHeadKernels.
+void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out, int64_t first);
+
+// sums * (row_scale * column_scale) + bias, in `dtype`. sums [M, N] kInt, row_scale [M], column_scale [N], bias [N] or
+// undefined.
+at::Tensor DequantizeSums(const at::Tensor& sums, const at::Tensor& row_scale, const at::Tensor& column_scale,
+                          const at::Tensor& bias, at::ScalarType dtype);
+
+}  // namespace fresco

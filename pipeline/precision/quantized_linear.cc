@@ -1,0 +1,271 @@
+#include "pipeline/precision/quantized_linear.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_int_mm.h>
+#include <ATen/ops/_scaled_mm.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <atomic>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include "pipeline/base/processor.h"
+#include "pipeline/kernels/cpu/row_kernels.h"
+#include "pipeline/kernels/e4m3.h"
+
+namespace fresco {
+namespace {
+
+// Of a weight, expanded: small enough to stay in a core's cache until the product has read it.
+constexpr int64_t kPieceBytes = 2 << 20;
+constexpr int64_t kMinPieceRows = 64;
+constexpr int64_t kGrain = 16;  // rows that a thread takes at least
+
+std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+template <typename Work>
+void ForRows(int64_t rows, const Work& work) {
+  at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) work(row);
+  });
+}
+
+// Calls `work` with a pointer to the elements, float or the bits of bf16.
+template <typename Work>
+void WithElements(const at::Tensor& x, const Work& work) {
+  if (x.scalar_type() == at::kFloat) {
+    work(static_cast<float*>(x.data_ptr()));
+  } else {
+    work(static_cast<uint16_t*>(x.data_ptr()));
+  }
+}
+
+template <typename Element>
+std::span<const Element> Row(const Element* elements, int64_t row, int64_t n) {
+  return {elements + row * n, static_cast<size_t>(n)};
+}
+
+// What a token is quantised with, and how many of its elements that clamps.
+struct TokenScale {
+  float scale = 1;
+  int64_t saturated = 0;
+};
+
+template <typename Element>
+TokenScale ScaleOf(std::span<const Element> token, bool fp8, const InputQuantization& input) {
+  const float largest = kernels::AbsMax(token);
+  const float own = fp8 ? kernels::E4M3Scale(largest) : kernels::Int8Scale(largest);
+  const bool finite = own == own;
+  if (!input.scale || !finite) return {own, 0};
+  const float limit = *input.scale * (fp8 ? kernels::kE4M3Largest : kernels::kInt8Largest);
+  if (largest <= limit) return {*input.scale, 0};
+  if (input.overflow_guard) return {own, 0};
+  return {*input.scale, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
+}
+
+// Rows [begin, begin + rows) of a weight: the values of its codes (kFloat), or what they stand for in `dtype`.
+at::Tensor Expand(const QuantizedWeight& weight, int64_t begin, int64_t rows, bool scaled, at::ScalarType dtype) {
+  const at::Tensor codes = weight.codes.narrow(0, begin, rows);
+  const at::Tensor scale = weight.scale.narrow(0, begin, rows);
+  if (scaled) return Dequantize({codes, scale}, dtype);
+  const int64_t n = codes.size(1);
+  at::Tensor piece = at::empty({rows, n}, dtype);
+  const auto* in = static_cast<const uint8_t*>(codes.const_data_ptr());
+  auto* out = piece.mutable_data_ptr<float>();
+  ForRows(rows, [&](int64_t row) { kernels::ExpandE4M3(Row(in, row, n), out + row * n); });
+  return piece;
+}
+
+// codes [M, in] times codes [out, in], exact, as int32 [M, out].
+//
+// Without instructions for it libtorch's product of int8 is a plain loop, 180 times as slow as fp32's. That is exact
+// too while its sums stay below 2^24, whatever their order: 1024 products of codes of at most 128.
+at::Tensor Int8Product(const at::Tensor& x, const at::Tensor& weight) {
+  if (ProcessorHasAvx512Vnni()) return at::_int_mm(x, weight.t());
+  constexpr int64_t kExact = 1024;
+  const int64_t in = x.size(1);
+  at::Tensor sums = at::zeros({x.size(0), weight.size(0)}, at::TensorOptions(at::kInt));
+  for (int64_t begin = 0; begin < in; begin += kExact) {
+    const int64_t count = std::min(kExact, in - begin);
+    const at::Tensor part = weight.narrow(1, begin, count).to(at::kFloat);
+    sums.add_(at::mm(x.narrow(1, begin, count).to(at::kFloat), part.t()).to(at::kInt));
+  }
+  return sums;
+}
+
+at::Tensor BiasOf(const at::Tensor& bias, int64_t begin, int64_t rows) {
+  return bias.defined() ? bias.narrow(0, begin, rows) : bias;
+}
+
+void ScaleRow(std::span<const float> sums, float token_scale, const float* weight_scale, const float* bias, auto* out) {
+  kernels::ScaleColumns(sums, token_scale, weight_scale, bias, out);
+}
+void ScaleRow(std::span<const int32_t> sums, float token_scale, const float* weight_scale, const float* bias,
+              auto* out) {
+  kernels::DequantizeInt32(sums, token_scale, weight_scale, bias, out);
+}
+
+// What a product of codes is multiplied by, and what is added.
+struct Epilogue {
+  const float* token_scale;
+  const float* weight_scale;
+  const float* bias;  // or null
+};
+
+// out[row] = sums[row] * (token_scale[row] * weight_scale) + bias, in out's type; out's rows need not adjoin.
+template <typename Sum>
+void Scale(const at::Tensor& sums, const Epilogue& epilogue, const at::Tensor& out) {
+  const int64_t n = sums.size(1), stride = out.stride(0);
+  const auto* in = static_cast<const Sum*>(sums.const_data_ptr());
+  WithElements(out, [&](auto* elements) {
+    ForRows(sums.size(0), [&](int64_t row) {
+      ScaleRow(Row(in, row, n), epilogue.token_scale[row], epilogue.weight_scale, epilogue.bias,
+               elements + row * stride);
+    });
+  });
+}
+
+const float* FloatsOrNull(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+
+}  // namespace
+
+// Tokens as codes, or as the values that these stand for.
+struct QuantizedLinear::Tokens {
+  at::Tensor values;  // [M, in]: kFloat (the values of E4M3 codes) or kChar; as they came where nothing quantises them
+  at::Tensor scale;   // [M], kFloat; undefined for these
+};
+
+QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input)
+    : weight_(std::move(weight)), bias_(std::move(bias)), scheme_(scheme), input_(std::move(input)) {}
+
+QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const {
+  const int64_t count = rows.size(0), n = rows.size(1);
+  const bool fp8 = IsFp8(scheme_);
+  Tokens tokens{at::empty({count, n}, fp8 ? at::kFloat : at::kChar), at::empty({count}, at::kFloat)};
+  auto* scale = tokens.scale.mutable_data_ptr<float>();
+  void* values = tokens.values.data_ptr();
+  std::atomic<int64_t> saturated = 0;
+  WithElements(rows, [&](auto* elements) {
+    ForRows(count, [&](int64_t row) {
+      const auto in = Row<std::remove_pointer_t<decltype(elements)>>(elements, row, n);
+      const TokenScale token = ScaleOf(in, fp8, input_);
+      if (token.saturated != 0) saturated += token.saturated;
+      scale[row] = token.scale;
+      const float inverse = kernels::InverseScale(token.scale);
+      if (fp8) {
+        kernels::RoundTripE4M3(in, inverse, static_cast<float*>(values) + row * n);
+      } else {
+        kernels::QuantizeInt8(in, inverse, static_cast<int8_t*>(values) + row * n);
+      }
+    });
+  });
+  if (input_.saturation != nullptr) input_.saturation->Add(input_.layer, saturated, rows.numel());
+  return tokens;
+}
+
+at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
+  if (!given.is_cpu() && QuantisesActivations(scheme_)) return Product(QuantizeRows(given, input_rows()));
+  const at::Tensor x = input_.multiplier.defined() ? given * input_.multiplier.to(given.scalar_type()) : given;
+  if (!x.is_cpu()) return at::linear(x, Dequantize(weight_, x.scalar_type()), Optional(bias_));
+  if (x.scalar_type() == at::kHalf) return Product(x.to(at::kFloat)).to(at::kHalf);
+  const at::Tensor flat = x.view({-1, x.size(2)});
+  const Tokens tokens = QuantisesActivations(scheme_) ? Quantize(flat) : Tokens{flat, at::Tensor()};
+  const at::Tensor y =
+      scheme_ == LinearScheme::kInt8 ? Int8OnCpu(tokens, x.scalar_type()) : OnCpu(tokens, x.size(0), x.scalar_type());
+  return y.view({x.size(0), x.size(1), -1});
+}
+
+at::Tensor QuantizedLinear::OnCpu(const Tokens& tokens, int64_t batch, at::ScalarType type) const {
+  const bool emulate = scheme_ == LinearScheme::kFp8;
+  const at::ScalarType dtype = emulate ? at::kFloat : type;
+  const int64_t count = tokens.values.size(0), in = tokens.values.size(1), out = weight_.codes.size(0);
+  const at::Tensor bias = emulate && bias_.defined() ? bias_.to(at::kFloat) : bias_;
+  at::Tensor result = at::empty({count, out}, at::TensorOptions(type));
+  // Each sample is a product of its own: what adds up a row's products depends on the number of rows on some
+  // processors.
+  const int64_t rows_at_once = count / batch;
+  const int64_t piece_rows =
+      std::max(kMinPieceRows, kPieceBytes / (in * static_cast<int64_t>(c10::elementSize(dtype))));
+  for (int64_t begin = 0; begin < out; begin += piece_rows) {
+    const int64_t rows = std::min(piece_rows, out - begin);
+    const at::Tensor piece = Expand(weight_, begin, rows, !emulate, dtype);
+    const at::Tensor bias_piece = BiasOf(bias, begin, rows);
+    for (int64_t first = 0; first < count; first += rows_at_once) {
+      const at::Tensor values = tokens.values.narrow(0, first, rows_at_once);
+      const at::Tensor target = result.narrow(0, first, rows_at_once).narrow(1, begin, rows);
+      if (emulate) {
+        const Epilogue epilogue{tokens.scale.const_data_ptr<float>() + first,
+                                weight_.scale.const_data_ptr<float>() + begin, FloatsOrNull(bias_piece)};
+        Scale<float>(at::mm(values, piece.t()), epilogue, target);
+      } else {
+        target.copy_(at::linear(values, piece, Optional(bias_piece)));
+      }
+    }
+  }
+  return result;
+}
+
+at::Tensor QuantizedLinear::Int8OnCpu(const Tokens& tokens, at::ScalarType type) const {
+  const at::Tensor bias = bias_.defined() ? bias_.to(at::kFloat) : bias_;
+  const at::Tensor sums = Int8Product(tokens.values, weight_.codes);
+  at::Tensor result = at::empty({tokens.values.size(0), weight_.codes.size(0)}, at::TensorOptions(type));
+  const Epilogue epilogue{tokens.scale.const_data_ptr<float>(), weight_.scale.const_data_ptr<float>(),
+                          FloatsOrNull(bias)};
+  Scale<int32_t>(sums, epilogue, result);
+  return result;
+}
+
+RowQuantization QuantizedLinear::input_rows() const {
+  const bool may_saturate = input_.scale && !input_.overflow_guard;
+  return {scheme_, input_.scale, input_.overflow_guard, input_.multiplier,
+          may_saturate && input_.saturation != nullptr};
+}
+
+at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
+  if (input_.saturation != nullptr) {
+    const int64_t saturated = rows.saturated.defined() ? rows.saturated.item<int64_t>() : 0;
+    input_.saturation->Add(input_.layer, saturated, rows.codes.numel());
+  }
+  const int64_t batch = rows.codes.size(0);
+  const at::ScalarType type = rows.codes.is_cpu() && rows.dtype == at::kHalf ? at::kFloat : rows.dtype;
+  at::Tensor y;
+  if (!rows.codes.is_cpu()) {
+    y = IsFp8(scheme_) ? Fp8OnGpu(rows) : Int8OnGpu(rows);
+  } else if (IsFp8(scheme_)) {
+    y = OnCpu({rows.codes.flatten(0, 1).to(at::kFloat), rows.scale}, batch, type);
+  } else {
+    y = Int8OnCpu({rows.codes.flatten(0, 1), rows.scale}, type);
+  }
+  return y.to(rows.dtype).view({batch, rows.codes.size(1), -1});
+}
+
+// Scales of rows demand a bf16 result.
+at::Tensor QuantizedLinear::Fp8OnGpu(const QuantizedRows& rows) const {
+  const at::Tensor bias = bias_.defined() ? bias_.to(at::kBFloat16) : bias_;
+  return at::_scaled_mm(rows.codes.flatten(0, 1), weight_.codes.t(), rows.scale.unsqueeze(1),
+                        weight_.scale.unsqueeze(0), Optional(bias), std::nullopt, at::kBFloat16);
+}
+
+// _int_mm takes 17 rows at least.
+at::Tensor QuantizedLinear::Int8OnGpu(const QuantizedRows& rows) const {
+  constexpr int64_t kMinRows = 32;
+  const at::Tensor codes = rows.codes.flatten(0, 1);
+  const int64_t missing = std::max<int64_t>(0, kMinRows - codes.size(0));
+  const at::Tensor padded = missing == 0 ? codes : at::constant_pad_nd(codes, {0, 0, 0, missing});
+  const at::Tensor sums = at::_int_mm(padded, weight_.codes.t()).narrow(0, 0, codes.size(0));
+  return DequantizeSums(sums, rows.scale, weight_.scale, bias_, rows.dtype);
+}
+
+}  // namespace fresco

@@ -1,0 +1,70 @@
+// Products with quantised weights.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "pipeline/precision/fused_rows.h"
+#include "pipeline/precision/quantized_weight.h"
+#include "pipeline/precision/saturation.h"
+#include "pipeline/precision/scheme.h"
+
+namespace fresco {
+
+// How tokens are brought to codes where a scheme quantises them.
+struct InputQuantization {
+  // Static: one scale for all tokens, positive and finite. Nothing: each token has its own, its largest magnitude over
+  // the type's largest value, with which nothing saturates.
+  std::optional<float> scale;
+  // Of a static scale: a token that goes beyond it has its own instead. A range that followed what came by would do as
+  // well, but then a picture would depend on those before it.
+  bool overflow_guard = true;
+  std::string layer;                            // whose inputs they are, for the count
+  std::shared_ptr<SaturationCount> saturation;  // told of every input; null: nobody asks
+  // Of each input channel [in], kFloat: inputs are multiplied by it first, as the weight was divided (SmoothQuant, Xiao
+  // et al. 2022: what makes a channel's inputs large moves into its weights). Undefined: 1. Of every scheme.
+  at::Tensor multiplier;
+};
+
+// y = x W^T + b, W quantised. Immutable and thread-safe.
+//
+// kFp8 and kInt8 quantise x too, with a scale for each token. Then y = (codes_x codes_w^T) * (scale_x * scale_w) + b:
+// the sum in fp32 (exact in int32 for kInt8), then two roundings to fp32 and one to x's type. On a device that does not
+// compute FP8 this is emulated in fp32 with the same codes and scales, and differs only in the order of the sum.
+//
+// The weight-only schemes expand the weight a piece at a time, so that no more than the piece is ever there in full.
+class QuantizedLinear {
+ public:
+  // `bias` [out] in the type that is computed in, or undefined.
+  QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input = {});
+
+  // given [B, N, in], contiguous on a CPU, kFloat or kBFloat16 or kHalf (a GPU) → [B, N, out] in its type. On the CPU
+  // each sample's result is the same, bit for bit, in any batch. A token with a NaN or an infinity gives NaN.
+  at::Tensor Product(const at::Tensor& given) const;
+
+  // The same of tokens that are codes already, made as input_rows() says (fused_rows.h); kFp8 and kInt8 alone.
+  at::Tensor Product(const QuantizedRows& rows) const;
+  RowQuantization input_rows() const;
+
+  const QuantizedWeight& weight() const { return weight_; }
+  LinearScheme scheme() const { return scheme_; }
+
+ private:
+  struct Tokens;
+  Tokens Quantize(const at::Tensor& rows) const;
+  at::Tensor OnCpu(const Tokens& tokens, int64_t batch, at::ScalarType type) const;
+  at::Tensor Int8OnCpu(const Tokens& tokens, at::ScalarType type) const;
+  at::Tensor Fp8OnGpu(const QuantizedRows& rows) const;
+  at::Tensor Int8OnGpu(const QuantizedRows& rows) const;
+
+  const QuantizedWeight weight_;
+  const at::Tensor bias_;
+  const LinearScheme scheme_;
+  const InputQuantization input_;
+};
+
+}  // namespace fresco

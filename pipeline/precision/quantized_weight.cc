@@ -1,0 +1,141 @@
+#include "pipeline/precision/quantized_weight.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/reciprocal.h>
+#include <ATen/ops/round.h>
+#include <ATen/ops/where.h>
+
+#include <cstddef>
+#include <span>
+#include <utility>
+
+#include "pipeline/kernels/cpu/row_kernels.h"
+#include "pipeline/kernels/e4m3.h"
+
+namespace fresco {
+namespace {
+
+at::ScalarType CodeType(LinearScheme scheme) {
+  return IsFp8(scheme) ? at::kFloat8_e4m3fn : at::kChar;
+}
+
+template <typename Element>
+void QuantizeRow(std::span<const Element> row, LinearScheme scheme, void* codes, float* scale) {
+  const float largest = kernels::AbsMax(row);
+  *scale = IsFp8(scheme) ? kernels::E4M3Scale(largest) : kernels::Int8Scale(largest);
+  const float inverse = kernels::InverseScale(*scale);
+  if (IsFp8(scheme)) {
+    kernels::QuantizeE4M3(row, inverse, static_cast<uint8_t*>(codes));
+  } else {
+    kernels::QuantizeInt8(row, inverse, static_cast<int8_t*>(codes));
+  }
+}
+
+// Element: float, or the bits of bfloat16.
+template <typename Element>
+void QuantizeRows(const at::Tensor& weight, LinearScheme scheme, const QuantizedWeight& result) {
+  const int64_t n = weight.size(1);
+  const auto* data = static_cast<const Element*>(weight.const_data_ptr());
+  auto* codes = static_cast<std::byte*>(result.codes.data_ptr());
+  auto* scale = result.scale.mutable_data_ptr<float>();
+  at::parallel_for(0, weight.size(0), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      QuantizeRow(std::span(data + row * n, static_cast<size_t>(n)), scheme, codes + row * n, scale + row);
+    }
+  });
+}
+
+QuantizedWeight QuantizeOnCpu(const at::Tensor& weight, LinearScheme scheme) {
+  QuantizedWeight result{at::empty(weight.sizes(), CodeType(scheme)), at::empty({weight.size(0)}, at::kFloat)};
+  if (weight.scalar_type() == at::kFloat) {
+    QuantizeRows<float>(weight, scheme, result);
+  } else {
+    QuantizeRows<kernels::BFloat16Bits>(weight, scheme, result);
+  }
+  return result;
+}
+
+// As the kernels, in libtorch's own operations.
+QuantizedWeight QuantizeOnGpu(const at::Tensor& weight, LinearScheme scheme) {
+  const at::Tensor wide = weight.to(at::kFloat);
+  const double limit = IsFp8(scheme) ? kernels::kE4M3Largest : kernels::kInt8Largest;
+  const at::Tensor largest = wide.abs().amax({1});
+  const at::Tensor scale = at::where(largest == 0, 1.0, largest / limit).to(at::kFloat);
+  at::Tensor codes = wide * scale.reciprocal().unsqueeze(1);
+  if (IsInt8(scheme)) codes.round_();
+  return {codes.clamp_(-limit, limit).to(CodeType(scheme)), scale};
+}
+
+template <typename Element>
+void ExpandRows(const QuantizedWeight& weight, Element* values) {
+  const int64_t n = weight.codes.size(1);
+  const auto* codes = static_cast<const uint8_t*>(weight.codes.const_data_ptr());
+  const float* scale = weight.scale.const_data_ptr<float>();
+  at::parallel_for(0, weight.codes.size(0), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      kernels::ExpandE4M3Scaled({codes + row * n, static_cast<size_t>(n)}, scale[row], values + row * n);
+    }
+  });
+}
+
+at::Tensor ExpandOnCpu(const QuantizedWeight& weight, at::ScalarType dtype) {
+  at::Tensor values = at::empty(weight.codes.sizes(), dtype);
+  if (dtype == at::kFloat) {
+    ExpandRows(weight, values.mutable_data_ptr<float>());
+  } else {
+    ExpandRows(weight, static_cast<kernels::BFloat16Bits*>(values.mutable_data_ptr()));
+  }
+  return values;
+}
+
+bool Adjoin(const at::Tensor& a, const at::Tensor& b) {
+  return static_cast<const std::byte*>(a.const_data_ptr()) + a.nbytes() == b.const_data_ptr();
+}
+
+// One view where the parts lie one after the other, else a copy.
+at::Tensor StackRows(const std::vector<at::Tensor>& parts) {
+  int64_t rows = parts.front().size(0);
+  bool one = parts.front().is_cpu();
+  for (size_t i = 1; i < parts.size(); ++i) {
+    rows += parts[i].size(0);
+    one = one && Adjoin(parts[i - 1], parts[i]);
+  }
+  if (!one) return at::cat(parts);
+  std::vector<int64_t> shape = parts.front().sizes().vec();
+  shape[0] = rows;
+  return at::from_blob(
+      parts.front().data_ptr(), shape, [keep = parts](void*) {}, parts.front().options());
+}
+
+}  // namespace
+
+QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme) {
+  if (!weight.is_cpu()) return QuantizeOnGpu(weight, scheme);
+  const bool known = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
+  return QuantizeOnCpu(known ? weight.contiguous() : weight.to(at::kFloat).contiguous(), scheme);
+}
+
+at::Tensor Dequantize(const QuantizedWeight& weight, at::ScalarType dtype) {
+  const bool known = dtype == at::kFloat || dtype == at::kBFloat16;
+  if (weight.codes.is_cpu() && weight.codes.scalar_type() == at::kFloat8_e4m3fn && known)
+    return ExpandOnCpu(weight, dtype);
+  return (weight.codes.to(at::kFloat) * weight.scale.unsqueeze(1)).to(dtype);
+}
+
+QuantizedWeight Stack(const std::vector<QuantizedWeight>& parts) {
+  std::vector<at::Tensor> codes, scales;
+  for (const QuantizedWeight& part : parts) {
+    codes.push_back(part.codes);
+    scales.push_back(part.scale);
+  }
+  return {StackRows(codes), at::cat(scales)};
+}
+
+}  // namespace fresco

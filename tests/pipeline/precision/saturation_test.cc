@@ -1,0 +1,52 @@
+#include "pipeline/precision/saturation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+std::vector<std::string> Names(const std::vector<SaturationCount::Layer>& layers) {
+  std::vector<std::string> names;
+  for (const auto& layer : layers) names.push_back(layer.name);
+  return names;
+}
+
+TEST(SaturationCount, NamesTheLayersThatSaturateMost) {
+  SaturationCount count;
+  EXPECT_THAT(count.Worst(3), IsEmpty());
+  count.Add("b", 5, 10);
+  count.Add("a", 5, 1000);
+  count.Add("sound", 0, 10);
+  count.Add("worst", 4, 10);
+  count.Add("worst", 2, 10);
+  EXPECT_THAT(Names(count.Worst(10)), ElementsAre("worst", "a", "b"));
+  EXPECT_THAT(Names(count.Worst(1)), ElementsAre("worst"));
+  EXPECT_EQ(count.Worst(1).front().saturated, 6);
+  EXPECT_EQ(count.Worst(1).front().elements, 20);
+  EXPECT_EQ(count.Total().saturated, 16);
+  EXPECT_EQ(count.Total().elements, 1040);
+}
+
+TEST(SaturationCount, LosesNothingBetweenThreads) {
+  SaturationCount count;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&count, i] {
+      for (int n = 0; n < 1000; ++n) count.Add(std::to_string(i % 2), 1, 2);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(count.Total().saturated, 4000);
+  EXPECT_EQ(count.Worst(1).front().saturated, 2000);
+}
+
+}  // namespace
+}  // namespace fresco
