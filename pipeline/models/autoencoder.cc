@@ -1,21 +1,23 @@
 #include "pipeline/models/autoencoder.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/models/autoencoder_tiling.h"
 #include "pipeline/models/autoencoder_weights.h"
 
 namespace fresco {
@@ -27,8 +29,10 @@ at::Tensor Convolve(const at::Tensor& x, const Conv& conv, int64_t stride = 1, i
   return at::conv2d(x, conv.weight, conv.bias, {stride, stride}, {padding, padding});
 }
 
-at::Tensor Convolve1x1(const at::Tensor& x, const Conv& conv) {
-  return Convolve(x, conv, 1, 0);
+// By value: what nobody else holds is gone as soon as it is read.
+at::Tensor Convolve(at::Tensor x, const BlockConv& conv, int64_t stride = 1, int64_t padding = 1) {
+  if (conv.fp8) return conv.fp8->Convolve(std::move(x), stride, padding);
+  return Convolve(x, conv.high, stride, padding);
 }
 
 at::Tensor GroupNorm(const at::Tensor& x, const Norm& norm, int64_t groups) {
@@ -42,17 +46,24 @@ at::Tensor NormSilu(const at::Tensor& x, const Norm& norm, int64_t groups) {
 
 at::Tensor RunResnet(const at::Tensor& x, const ResnetWeights& weights, int64_t groups) {
   at::Tensor y = Convolve(NormSilu(x, weights.norm1, groups), weights.conv1);
-  y = Convolve(NormSilu(y, weights.norm2, groups), weights.conv2);
-  return y.add_(weights.shortcut.weight.defined() ? Convolve1x1(x, weights.shortcut) : x);
+  y = NormSilu(y, weights.norm2, groups);
+  y = Convolve(std::move(y), weights.conv2);
+  return y.add_(weights.shortcut.defined() ? Convolve(x, weights.shortcut, 1, 0) : x);
+}
+
+// x [1, C, H, W] → [1, H W, out].
+at::Tensor OverPixels(const at::Tensor& x, const PixelLinear& linear) {
+  if (linear.fp8) return linear.fp8->Convolve(x, /*stride=*/1, /*padding=*/0).flatten(2).transpose(1, 2);
+  return linear.high.Tokens(x.flatten(2).transpose(1, 2));
 }
 
 // Every pixel attends to all, with one head as wide as the channels.
 at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weights, int64_t groups) {
-  const at::Tensor pixels = GroupNorm(x, weights.norm, groups).flatten(2).transpose(1, 2);
-  const std::vector<at::Tensor> qkv = weights.qkv.Tokens(pixels).chunk(3, -1);
+  const std::vector<at::Tensor> qkv = OverPixels(GroupNorm(x, weights.norm, groups), weights.qkv).chunk(3, -1);
   const at::Tensor mixed =
       at::scaled_dot_product_attention(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
-  const at::Tensor out = weights.out.Tokens(mixed.squeeze(1));
+  const at::Tensor image = mixed.squeeze(1).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
+  const at::Tensor out = OverPixels(image, weights.out);
   return out.transpose(1, 2).reshape(x.sizes()).add_(x);
 }
 
@@ -62,37 +73,55 @@ at::Tensor RunMidBlock(at::Tensor x, const MidBlockWeights& weights, int64_t gro
   return RunResnet(x, weights.second, groups);
 }
 
-at::Tensor Upsample(const at::Tensor& x, const Conv& conv) {
+at::Tensor Upsample(const at::Tensor& x, const BlockConv& conv) {
   return Convolve(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}), conv);
 }
 
 // Padded on the right and below only.
-at::Tensor Downsample(const at::Tensor& x, const Conv& conv) {
+at::Tensor Downsample(const at::Tensor& x, const BlockConv& conv) {
   return Convolve(at::constant_pad_nd(x, {0, 1, 0, 1}), conv, /*stride=*/2, /*padding=*/0);
 }
 
-using Resample = at::Tensor (*)(const at::Tensor&, const Conv&);
+using Resample = at::Tensor (*)(const at::Tensor&, const BlockConv&);
 
 at::Tensor RunResolution(at::Tensor x, const ResolutionWeights& weights, int64_t groups, Resample resample) {
   for (const ResnetWeights& resnet : weights.resnets) x = RunResnet(x, resnet, groups);
-  return weights.resample.weight.defined() ? resample(x, weights.resample) : x;
+  return weights.resample.defined() ? resample(x, weights.resample) : x;
 }
 
 at::Tensor RunOut(const at::Tensor& x, const CoderWeights& weights, int64_t groups) {
   return Convolve(NormSilu(x, weights.norm_out, groups), weights.out);
 }
 
+absl::Status CheckTiles(const std::string& path, const AutoencoderConfig& config, const VaeOptions& options) {
+  const int64_t multiple = 4 * config.downscale();
+  if (options.tile_size > 0 && options.tile_size % multiple == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat(path, ": the VAE's tile size of ", options.tile_size,
+                                           " pixels is not a multiple of ", multiple, ", which is four latents"));
+}
+
 }  // namespace
 
-absl::StatusOr<Autoencoder> Autoencoder::Load(const std::string& dir, const Placement& placement) {
-  Autoencoder model;
-  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadAutoencoderConfig(dir));
+absl::StatusOr<Autoencoder> Autoencoder::Load(const std::string& dir, const Placement& placement,
+                                              const VaeOptions& options, std::shared_ptr<SaturationCount> saturation) {
+  FRESCO_ASSIGN_OR_RETURN(const AutoencoderConfig config, ReadAutoencoderConfig(dir));
   FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kDiffusersStem));
+  return Load(config, std::move(store), placement, options, std::move(saturation));
+}
+
+absl::StatusOr<Autoencoder> Autoencoder::Load(const AutoencoderConfig& config, WeightStore store,
+                                              const Placement& placement, const VaeOptions& options,
+                                              std::shared_ptr<SaturationCount> saturation) {
+  FRESCO_RETURN_IF_ERROR(CheckTiles(store.path(), config, options));
+  Autoencoder model;
+  model.config_ = config;
   WeightReader reader(std::move(store), placement);
-  model.weights_ = std::make_shared<AutoencoderWeights>(ReadAutoencoderWeights(model.config_, &reader));
+  auto weights = ReadAutoencoderWeights(model.config_, options, std::move(saturation), &reader);
   FRESCO_RETURN_IF_ERROR(reader.status());
   model.placement_ = placement;
-  model.weight_bytes_ = reader.bytes();
+  model.options_ = options;
+  model.weight_bytes_ = reader.bytes() + weights.fp8_bytes;
+  model.weights_ = std::make_shared<AutoencoderWeights>(std::move(weights));
   return model;
 }
 
@@ -104,18 +133,30 @@ at::Tensor Autoencoder::FromTransformer(const at::Tensor& latents) const {
   return latents / config_.scaling_factor + config_.shift_factor;
 }
 
+bool Autoencoder::Tiles(int64_t height, int64_t width) const {
+  if (options_.tiling == VaeTiling::kNever || std::max(height, width) <= options_.tile_size) return false;
+  return options_.tiling == VaeTiling::kAlways || height * width > VaeOptions::kAutoTilingPixels;
+}
+
 namespace {
 
 // One sample at a time: a convolution over a whole image leaves no core idle, so that a batch would only take memory;
 // and where group norms of the channels-last layout divide a sample among threads depends on the batch, and with it the
-// last bits.
+// last bits. Each result goes to its place at once, so that there is no second copy of the batch.
 template <typename Run>
 at::Tensor ForEachSample(const at::Tensor& batch, const Run& run) {
-  std::vector<at::Tensor> results;
+  at::Tensor results;
   for (int64_t i = 0; i < batch.size(0); ++i) {
-    results.push_back(run(batch.narrow(0, i, 1).contiguous(at::MemoryFormat::ChannelsLast)));
+    const at::Tensor result = run(batch.narrow(0, i, 1).contiguous(at::MemoryFormat::ChannelsLast));
+    if (batch.size(0) == 1) return result;
+    if (!results.defined()) {
+      std::vector<int64_t> shape = result.sizes().vec();
+      shape[0] = batch.size(0);
+      results = at::empty(shape, result.options(), result.suggest_memory_format());
+    }
+    results.narrow(0, i, 1).copy_(result);
   }
-  return results.size() == 1 ? results.front() : at::cat(results);
+  return results;
 }
 
 void Observe(const Observer& observer, const std::string& name, const at::Tensor& value) {
@@ -124,41 +165,57 @@ void Observe(const Observer& observer, const std::string& name, const at::Tensor
 
 }  // namespace
 
-at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) const {
+// x: one sample, [1, C, h, w], or a tile of it.
+at::Tensor Autoencoder::DecodeWhole(at::Tensor x, const Observer& observer) const {
   const CoderWeights& decoder = weights_->decoder;
   const int64_t groups = config_.norm_num_groups;
-  return ForEachSample(z, [&](at::Tensor x) {
-    if (config_.use_post_quant_conv) x = Convolve1x1(x, weights_->post_quant);
-    x = Convolve(x, decoder.in);
-    Observe(observer, "conv_in", x);
-    x = RunMidBlock(x, decoder.mid, groups);
-    Observe(observer, "mid_block", x);
-    for (size_t i = 0; i < decoder.blocks.size(); ++i) {
-      x = RunResolution(x, decoder.blocks[i], groups, &Upsample);
-      Observe(observer, StrCat("up_block.", i), x);
-    }
-    x = RunOut(x, decoder, groups);
-    Observe(observer, "image", x);
-    return x;
+  if (config_.use_post_quant_conv) x = Convolve(x, weights_->post_quant, 1, 0);
+  x = Convolve(x, decoder.in);
+  Observe(observer, "conv_in", x);
+  x = RunMidBlock(std::move(x), decoder.mid, groups);
+  Observe(observer, "mid_block", x);
+  for (size_t i = 0; i < decoder.blocks.size(); ++i) {
+    x = RunResolution(std::move(x), decoder.blocks[i], groups, &Upsample);
+    Observe(observer, StrCat("up_block.", i), x);
+  }
+  x = RunOut(x, decoder, groups);
+  Observe(observer, "image", x);
+  return x;
+}
+
+// x: one picture, [1, 3, H, W], or a tile of it.
+at::Tensor Autoencoder::EncodeWhole(at::Tensor x, const Observer& observer) const {
+  const CoderWeights& encoder = weights_->encoder;
+  const int64_t groups = config_.norm_num_groups;
+  x = Convolve(x, encoder.in);
+  Observe(observer, "conv_in", x);
+  for (size_t i = 0; i < encoder.blocks.size(); ++i) {
+    x = RunResolution(std::move(x), encoder.blocks[i], groups, &Downsample);
+    Observe(observer, StrCat("down_block.", i), x);
+  }
+  x = RunMidBlock(std::move(x), encoder.mid, groups);
+  Observe(observer, "mid_block", x);
+  x = RunOut(x, encoder, groups);
+  if (config_.use_quant_conv) x = Convolve(x, weights_->quant, 1, 0);
+  Observe(observer, "moments", x);
+  return x;
+}
+
+at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) const {
+  const int64_t pixels = config_.downscale(), tile = options_.tile_size;
+  const bool tiles = Tiles(z.size(2) * pixels, z.size(3) * pixels);
+  const auto whole = [&](const at::Tensor& x) { return DecodeWhole(x, observer); };
+  return ForEachSample(z, [&](const at::Tensor& x) {
+    return tiles ? RunTiled(x, {tile / pixels, tile}, whole) : whole(x);
   });
 }
 
 Autoencoder::Posterior Autoencoder::Encode(const at::Tensor& images, const Observer& observer) const {
-  const CoderWeights& encoder = weights_->encoder;
-  const int64_t groups = config_.norm_num_groups;
-  const at::Tensor moments = ForEachSample(images, [&](at::Tensor x) {
-    x = Convolve(x, encoder.in);
-    Observe(observer, "conv_in", x);
-    for (size_t i = 0; i < encoder.blocks.size(); ++i) {
-      x = RunResolution(x, encoder.blocks[i], groups, &Downsample);
-      Observe(observer, StrCat("down_block.", i), x);
-    }
-    x = RunMidBlock(x, encoder.mid, groups);
-    Observe(observer, "mid_block", x);
-    x = RunOut(x, encoder, groups);
-    if (config_.use_quant_conv) x = Convolve1x1(x, weights_->quant);
-    Observe(observer, "moments", x);
-    return x;
+  const int64_t pixels = config_.downscale(), tile = options_.tile_size;
+  const bool tiles = Tiles(images.size(2), images.size(3));
+  const auto whole = [&](const at::Tensor& x) { return EncodeWhole(x, observer); };
+  const at::Tensor moments = ForEachSample(images, [&](const at::Tensor& x) {
+    return tiles ? RunTiled(x, {tile, tile / pixels}, whole) : whole(x);
   });
   const std::vector<at::Tensor> halves = moments.chunk(2, 1);
   return {halves[0], at::clamp(halves[1], -30.0, 20.0)};

@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/autoencoder_options.h"
 #include "pipeline/models/observer.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/precision/saturation.h"
 
 namespace fresco {
 
@@ -44,8 +47,14 @@ class Autoencoder {
     at::Tensor logvar;  // likewise, clamped to [-30, 20]
   };
 
-  // From a component folder; errors as ClipTextModel::Load.
-  static absl::StatusOr<Autoencoder> Load(const std::string& dir, const Placement& placement);
+  // As ClipTextModel::Load, and INVALID_ARGUMENT for a tile size that the model's latents do not divide. `saturation`:
+  // told of every activation tensor in FP8; null: nobody asks.
+  static absl::StatusOr<Autoencoder> Load(const AutoencoderConfig& config, WeightStore store,
+                                          const Placement& placement, const VaeOptions& options = {},
+                                          std::shared_ptr<SaturationCount> saturation = nullptr);
+  static absl::StatusOr<Autoencoder> Load(const std::string& dir, const Placement& placement,
+                                          const VaeOptions& options = {},
+                                          std::shared_ptr<SaturationCount> saturation = nullptr);
 
   // Between the autoencoder's latents z and those the transformer works on: (z - shift_factor) * scaling_factor and
   // back.
@@ -53,24 +62,35 @@ class Autoencoder {
   at::Tensor FromTransformer(const at::Tensor& latents) const;
 
   // z [B, C, h, w] of the autoencoder (see FromTransformer), in the placement's type → images [B, 3, h * downscale,
-  // w * downscale], about -1..1 and not clamped; strides may be channels-last. A sample does not depend on the rest of
-  // the batch. Throws libtorch's exceptions; call it under InferenceMode. Observed stages, of one sample
-  // after the other: "conv_in", "mid_block", "up_block.N", "image".
+  // w * downscale], about -1..1 and not clamped; strides may be channels-last. B, h and w at least 1.
+  //
+  // Sliced: samples are decoded one after the other, so that of a batch only the images themselves take more memory,
+  // and a sample does not depend on the rest of the batch. Tiled where Tiles says so: then what a tile takes is all.
+  //
+  // Throws libtorch's exceptions; call it under InferenceMode. Observed stages, of one sample (or tile) after the
+  // other: "conv_in", "mid_block", "up_block.N", "image".
   at::Tensor Decode(const at::Tensor& z, const Observer& observer = {}) const;
 
-  // images [B, 3, H, W], -1..1, H and W multiples of downscale. Observed stages, of one sample after the
-  // other: "conv_in", "down_block.N", "mid_block", "moments".
+  // images [B, 3, H, W], -1..1, H and W multiples of downscale. Sliced and tiled as Decode. Observed stages, of one
+  // sample (or tile) after the other: "conv_in", "down_block.N", "mid_block", "moments".
   Posterior Encode(const at::Tensor& images, const Observer& observer = {}) const;
+
+  // Whether pictures of so many pixels are computed in tiles.
+  bool Tiles(int64_t height, int64_t width) const;
 
   const AutoencoderConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
+  const VaeOptions& options() const { return options_; }
   int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
   Autoencoder() = default;
+  at::Tensor DecodeWhole(at::Tensor x, const Observer& observer) const;
+  at::Tensor EncodeWhole(at::Tensor x, const Observer& observer) const;
 
   AutoencoderConfig config_;
   Placement placement_;
+  VaeOptions options_;
   int64_t weight_bytes_ = 0;
   std::shared_ptr<const AutoencoderWeights> weights_;
 };

@@ -38,10 +38,16 @@ at::Tensor EndOfText(const at::Tensor& ids, int64_t eos_token_id) {
 }  // namespace
 
 absl::StatusOr<ClipTextModel> ClipTextModel::Load(const std::string& dir, const Placement& placement) {
+  FRESCO_ASSIGN_OR_RETURN(const ClipConfig config, ReadClipConfig(dir));
+  FRESCO_ASSIGN_OR_RETURN(WeightStore weights, WeightStore::Open(dir, kTransformersStem));
+  return Load(config, std::move(weights), placement);
+}
+
+absl::StatusOr<ClipTextModel> ClipTextModel::Load(const ClipConfig& config, WeightStore weights,
+                                                  const Placement& placement) {
   ClipTextModel model;
-  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadClipConfig(dir));
-  FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kTransformersStem));
-  WeightReader reader(std::move(store), placement);
+  model.config_ = config;
+  WeightReader reader(std::move(weights), placement);
   model.weights_ = std::make_shared<ClipWeights>(ReadClipWeights(model.config_, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
   model.placement_ = placement;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "pipeline/checkpoint/weights.h"
 #include "pipeline/models/observer.h"
 #include "pipeline/models/placement.h"
 
@@ -45,9 +46,10 @@ class ClipTextModel {
     at::Tensor pooled;  // [B, P]: the final LayerNorm's state at the end-of-text token, projected
   };
 
-  // From a component folder. Errors as ReadClipConfig's and WeightStore::Open's; INVALID_ARGUMENT, naming file and
-  // tensor, for one that is missing or has another shape, UNIMPLEMENTED for a type that is not computed with.
-  // Throws libtorch's exceptions.
+  // `weights`: under diffusers' names. INVALID_ARGUMENT, naming file and tensor, for one that is missing or has another
+  // shape than `config` asks for, UNIMPLEMENTED for a type that is not computed with. Throws libtorch's exceptions.
+  static absl::StatusOr<ClipTextModel> Load(const ClipConfig& config, WeightStore weights, const Placement& placement);
+  // From a component folder: also errors of ReadClipConfig and of WeightStore::Open.
   static absl::StatusOr<ClipTextModel> Load(const std::string& dir, const Placement& placement);
 
   // ids: [B, T] int64 on any device, values in [0, vocab_size), T <= max_positions. 0 <= clip_skip < num_layers.

@@ -54,7 +54,7 @@ ClipWeights::Layer ReadLayer(const ClipConfig& config, const std::string& prefix
 ClipWeights ReadClipWeights(const ClipConfig& config, WeightReader* reader) {
   const int64_t dim = config.hidden_size;
   ClipWeights weights;
-  weights.tokens = reader->Tensor("text_model.embeddings.token_embedding.weight", {config.vocab_size, dim});
+  weights.tokens = reader->ReadEmbedding("text_model.embeddings.token_embedding", config.vocab_size, dim);
   weights.positions = reader->Tensor("text_model.embeddings.position_embedding.weight", {config.max_positions, dim});
   for (int64_t i = 0; i < config.num_layers; ++i) {
     weights.layers.push_back(ReadLayer(config, StrCat("text_model.encoder.layers.", i, "."), reader));

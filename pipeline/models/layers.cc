@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "pipeline/base/processor.h"
+#include "pipeline/precision/quantized_linear.h"
 
 namespace fresco {
 namespace {
@@ -46,7 +47,16 @@ at::Tensor PackedProduct(const Linear& linear, const at::Tensor& x) {
   return op.call(x, linear.weight, Optional(linear.bias), "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
+template <typename Op>
+at::Tensor ForEachPart(const Linear& linear, const Op& op) {
+  std::vector<at::Tensor> results;
+  for (const Linear& part : *linear.parts) results.push_back(op(part));
+  return at::cat(results, -1);
+}
+
 at::Tensor Product(const Linear& linear, const at::Tensor& x) {
+  if (linear.parts != nullptr) return ForEachPart(linear, [&](const Linear& part) { return Product(part, x); });
+  if (linear.quantized != nullptr) return linear.quantized->Product(x.unsqueeze(0)).squeeze(0);
   if (linear.weight.is_mkldnn()) return PackedProduct(linear, x);
   return at::linear(x, linear.weight, Optional(linear.bias));
 }
@@ -60,6 +70,8 @@ bool RowsAreIndependent(const at::Tensor& x) {
 }
 
 at::Tensor ProductOfTokens(const Linear& linear, const at::Tensor& x) {
+  if (linear.parts != nullptr) return ForEachPart(linear, [&](const Linear& part) { return ProductOfTokens(part, x); });
+  if (linear.quantized != nullptr) return linear.quantized->Product(x);
   if (x.size(0) == 1 || RowsAreIndependent(x)) return Product(linear, x);
   std::vector<at::Tensor> samples;
   for (int64_t i = 0; i < x.size(0); ++i) samples.push_back(Product(linear, x.narrow(0, i, 1)));
@@ -69,13 +81,13 @@ at::Tensor ProductOfTokens(const Linear& linear, const at::Tensor& x) {
 }  // namespace
 
 Linear Linear::Pack() const {
-  return {PackWeight(weight), bias};
+  return {PackWeight(weight), bias, nullptr, nullptr, tap};
 }
 
 bool Linear::CanPack(at::Device device, at::ScalarType dtype) {
   if (!device.is_cpu() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
   try {
-    const Linear tiny{at::ones({1, 1}, at::TensorOptions(dtype)), {}};
+    const Linear tiny{at::ones({1, 1}, at::TensorOptions(dtype)), {}, nullptr, nullptr};
     tiny.Pack().Rows(tiny.weight);
     return true;
   } catch (const c10::Error&) {  // this build or this processor has no oneDNN for the type
@@ -84,7 +96,12 @@ bool Linear::CanPack(at::Device device, at::ScalarType dtype) {
 }
 
 at::Tensor Linear::Tokens(const at::Tensor& x) const {
+  if (tap != nullptr) {
+    at::Tensor product = tap->probe->Visit(*this, x.contiguous());
+    if (product.defined()) return product;
+  }
   const int64_t tokens = x.size(1);
+  if (quantized != nullptr && !x.is_cpu()) return quantized->Product(x);  // which takes few tokens, and slices of them
   // at::linear adds the bias inside the product of contiguous tokens and after it otherwise, which rounds bf16 once
   // more; a slice of the tokens is contiguous in a batch of one only.
   if (tokens >= kMinTokens) return ProductOfTokens(*this, x.contiguous());
@@ -93,6 +110,10 @@ at::Tensor Linear::Tokens(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::Rows(const at::Tensor& x) const {
+  if (tap != nullptr) {
+    const at::Tensor product = tap->probe->Visit(*this, x.contiguous().unsqueeze(0));
+    if (product.defined()) return product.squeeze(0);
+  }
   const int64_t rows = x.size(0);
   const int64_t padding = (kRows - rows % kRows) % kRows;
   const at::Tensor padded = padding == 0 ? x : at::constant_pad_nd(x, {0, 0, 0, padding});

@@ -4,14 +4,35 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace fresco {
 
+class LinearProbe;
+class QuantizedLinear;
+
+// Where a linear tells a probe what it is given.
+struct LinearTap {
+  // The linears that it holds, by their names in the checkpoint, and how many of the outputs are each one's.
+  std::vector<std::string> layers;
+  std::vector<int64_t> outputs;
+  std::shared_ptr<LinearProbe> probe;
+};
+
 // y = x W^T + b.
 struct Linear {
-  at::Tensor weight;  // [out, in]; perhaps in oneDNN's own layout (see Pack)
+  at::Tensor weight;  // [out, in]; perhaps in oneDNN's own layout (see Pack); undefined where quantized is set
   at::Tensor bias;    // [out], or undefined
+  std::shared_ptr<const QuantizedLinear> quantized;  // with its own bias
+  // Several of one input, whose outputs follow each other in the last dimension; all else is undefined then. For what
+  // would be one linear if it were not stored in different ways.
+  std::shared_ptr<const std::vector<Linear>> parts;
+  std::shared_ptr<const LinearTap> tap = nullptr;  // null but for calibration
+
+  bool defined() const { return weight.defined() || quantized != nullptr || parts != nullptr; }
 
   // x [B, N, in] → [B, N, out]: a product over the tokens of every sample. A sample's result is the same, bit for bit,
   // in any batch: with fewer than kMinTokens they are padded, because the kernels for few rows differ; and where the
@@ -30,6 +51,16 @@ struct Linear {
 
   static constexpr int64_t kMinTokens = 16;
   static constexpr int64_t kRows = 4;  // a guided image is two rows; up to here a row costs next to nothing in bf16
+};
+
+// Sees what linears are given, and may compute in their place; for calibration. Called by whoever computes the model,
+// so that only one thread may do so at a time.
+class LinearProbe {
+ public:
+  virtual ~LinearProbe() = default;
+  // `linear`, whose tap it is, is given x [B, N, in], contiguous; rows of samples are [1, B, in]. Returns the product
+  // [B, N, out] to go on with, or undefined for the linear's own.
+  virtual at::Tensor Visit(const Linear& linear, const at::Tensor& x) = 0;
 };
 
 // Affine part of a normalisation; RMS norms have no bias.

@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/sin.h>
 #include <c10/util/Exception.h>
@@ -17,6 +18,8 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/models/mmdit_weights.h"
 #include "pipeline/models/position_table.h"
+#include "pipeline/precision/fused_rows.h"
+#include "pipeline/precision/quantized_linear.h"
 
 namespace fresco {
 namespace {
@@ -56,47 +59,97 @@ class ModulationParts {
   int64_t next_ = 0;
 };
 
-at::Tensor Modulate(const at::Tensor& normed, const at::Tensor& scale, const at::Tensor& shift) {
-  return at::addcmul(shift, normed, scale + 1);
+// The quantised linear that takes codes of `x`'s tokens, made by a kernel on the way; or null.
+const QuantizedLinear* TakesCodes(const Linear& linear, const at::Tensor& x) {
+  const QuantizedLinear* const quantized = linear.quantized.get();
+  return quantized != nullptr && QuantisesActivations(quantized->scheme()) && HasRowKernels(x) ? quantized : nullptr;
 }
 
-at::Tensor PlainNorm(const at::Tensor& x) {
-  return LayerNorm(x, {}, kEps);
+// A stream's tokens on their way into linears: LayerNorm, then a modulation for each.
+class AdaptiveNorm {
+ public:
+  explicit AdaptiveNorm(const at::Tensor& x) : AdaptiveNorm(Residual{x, {}, {}}) {}
+  explicit AdaptiveNorm(Residual x) : x_(std::move(x)) {
+    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {GateResidual(x_.x, x_.gate, x_.branch), {}, {}};
+  }
+
+  // linear(LN(x) * (1 + scale) + shift)
+  at::Tensor Project(const Linear& linear, const at::Tensor& scale, const at::Tensor& shift) {
+    const ScaleShift modulation{scale, shift, kEps};
+    if (const QuantizedLinear* const codes = TakesCodes(linear, x_.x))
+      return codes->Product(NormModulateQuantize(&x_, modulation, codes->input_rows()));
+    if (HasRowKernels(x_.x)) return linear.Tokens(NormModulate(&x_, modulation));
+    if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kEps);
+    return linear.Tokens(at::addcmul(shift, normed_, scale + 1));
+  }
+
+  // The tokens, with their branch added; after the first Project.
+  const at::Tensor& x() const { return x_.x; }
+
+ private:
+  Residual x_;
+  at::Tensor normed_;  // which the linears share where no kernel does it all at once
+};
+
+HeadNorms NormsOf(const MmditAttention& weights) {
+  return {weights.norm_q, weights.norm_k, kEps};
 }
 
 struct Heads {
   at::Tensor q, k, v;  // [B, heads, N, head_dim]
 };
 
-Heads ProjectHeads(const at::Tensor& x, const MmditAttention& weights, int64_t heads) {
-  const std::vector<at::Tensor> qkv = weights.qkv.Tokens(x).chunk(3, -1);
-  Heads split{SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads)};
+// qkv [B, N, 3 D]
+Heads Split(const at::Tensor& qkv, int64_t heads) {
+  const std::vector<at::Tensor> parts = qkv.chunk(3, -1);
+  return {SplitHeads(parts[0], heads), SplitHeads(parts[1], heads), SplitHeads(parts[2], heads)};
+}
+
+Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
+  Heads split = Split(qkv, heads);
   if (weights.norm_q.defined()) split.q = RmsNorm(split.q, weights.norm_q, kEps);
   if (weights.norm_k.defined()) split.k = RmsNorm(split.k, weights.norm_k, kEps);
   return split;
 }
 
-// Image and text tokens attend to all of both; returns the mixtures, image first, before the output projections.
+// Both streams' heads normalised into one tensor, image first.
+Heads JoinOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
+  const at::Tensor joint = at::empty({image.size(0), image.size(1) + text.size(1), image.size(2)}, image.options());
+  NormHeads(image, heads, NormsOf(block.attention), joint, 0);
+  NormHeads(text, heads, NormsOf(block.context_attention), joint, image.size(1));
+  return Split(joint, heads);
+}
+
+// Image and text tokens attend to all of both; takes their queries, keys and values, returns the mixtures, image
+// first, before the output projections.
 at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const Heads a = ProjectHeads(image, block.attention, heads);
-  const Heads b = ProjectHeads(text, block.context_attention, heads);
+  if (HasHeadKernels(image, heads)) {
+    const Heads joint = JoinOnGpu(image, text, block, heads);
+    return Attention(joint.q, joint.k, joint.v);
+  }
+  const Heads a = SplitAndNorm(image, block.attention, heads);
+  const Heads b = SplitAndNorm(text, block.context_attention, heads);
   return Attention(at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2));
 }
 
-at::Tensor DualAttention(const at::Tensor& image, const MmditAttention& weights, int64_t heads) {
-  const Heads own = ProjectHeads(image, weights, heads);
+at::Tensor DualAttention(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
+  const bool in_place = HasHeadKernels(qkv, heads);
+  if (in_place) NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
+  const Heads own = in_place ? Split(qkv, heads) : SplitAndNorm(qkv, weights, heads);
   return weights.out.Tokens(Attention(own.q, own.k, own.v));
 }
 
-at::Tensor FeedForward(const at::Tensor& x, const MmditFeedForward& weights) {
-  at::Tensor up = weights.up.Tokens(x);
+at::Tensor Down(at::Tensor up, const MmditFeedForward& weights) {
+  if (const QuantizedLinear* const codes = TakesCodes(weights.down, up))
+    return codes->Product(GeluQuantize(up, codes->input_rows()));
   return weights.down.Tokens(GeluTanh(up));
 }
 
 // x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
-at::Tensor AddFeedForward(const at::Tensor& x, const MmditFeedForward& weights, const Modulation& m) {
-  const at::Tensor y = FeedForward(Modulate(PlainNorm(x), m.scale_mlp(), m.shift_mlp()), weights);
-  return at::addcmul(x, m.gate_mlp(), y);
+at::Tensor AddFeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m) {
+  AdaptiveNorm norm(std::move(x));
+  const at::Tensor y = Down(norm.Project(weights.up, m.scale_mlp(), m.shift_mlp()), weights);
+  return GateResidual(norm.x(), m.gate_mlp(), y);
 }
 
 // The two streams of tokens.
@@ -107,26 +160,28 @@ struct Streams {
 
 Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& text, const MmditBlock& block,
                  int64_t heads) {
-  const at::Tensor image_norm = PlainNorm(in.image);
-  const at::Tensor text_norm = PlainNorm(in.text);
+  AdaptiveNorm image_norm(in.image), text_norm(in.text);
   // The last block's context has scale before shift, and nothing else.
-  const at::Tensor text_in = block.is_last() ? Modulate(text_norm, text.chunk[0], text.chunk[1])
-                                             : Modulate(text_norm, text.scale_attention(), text.shift_attention());
-  const at::Tensor mixed =
-      JointAttention(Modulate(image_norm, image.scale_attention(), image.shift_attention()), text_in, block, heads);
+  const Linear& text_qkv = block.context_attention.qkv;
+  const at::Tensor text_heads = block.is_last()
+                                    ? text_norm.Project(text_qkv, text.chunk[0], text.chunk[1])
+                                    : text_norm.Project(text_qkv, text.scale_attention(), text.shift_attention());
+  const at::Tensor image_heads =
+      image_norm.Project(block.attention.qkv, image.scale_attention(), image.shift_attention());
+  const at::Tensor mixed = JointAttention(image_heads, text_heads, block, heads);
   const int64_t tokens = in.image.size(1);
 
   Streams out;
-  out.image = at::addcmul(in.image, image.gate_attention(), block.attention.out.Tokens(mixed.narrow(1, 0, tokens)));
+  Residual x{in.image, image.gate_attention(), block.attention.out.Tokens(mixed.narrow(1, 0, tokens))};
   if (block.has_dual()) {
-    const at::Tensor dual_in = Modulate(image_norm, image.scale_dual(), image.shift_dual());
-    out.image = at::addcmul(out.image, image.gate_dual(), DualAttention(dual_in, block.dual, heads));
+    const at::Tensor dual = image_norm.Project(block.dual.qkv, image.scale_dual(), image.shift_dual());
+    x = {GateResidual(x.x, x.gate, x.branch), image.gate_dual(), DualAttention(dual, block.dual, heads)};
   }
-  out.image = AddFeedForward(out.image, block.feed_forward, image);
+  out.image = AddFeedForward(std::move(x), block.feed_forward, image);
   if (block.is_last()) return out;
-  out.text = at::addcmul(in.text, text.gate_attention(),
-                         block.context_attention.out.Tokens(mixed.narrow(1, tokens, in.text.size(1))));
-  out.text = AddFeedForward(out.text, block.context_feed_forward, text);
+  const at::Tensor text_mixed = mixed.narrow(1, tokens, in.text.size(1));
+  out.text = AddFeedForward({in.text, text.gate_attention(), block.context_attention.out.Tokens(text_mixed)},
+                            block.context_feed_forward, text);
   return out;
 }
 
@@ -162,14 +217,21 @@ at::Tensor Unpatchify(const at::Tensor& x, int64_t h, int64_t w, int64_t p) {
 
 }  // namespace
 
-absl::StatusOr<Mmdit> Mmdit::Load(const std::string& dir, const Placement& placement) {
+absl::StatusOr<Mmdit> Mmdit::Load(const std::string& dir, const Placement& placement, const LayerTable& layers) {
   FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ReadMmditConfig(dir));
-  FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kDiffusersStem));
-  return Read(config, WeightReader(std::move(store), placement));
+  FRESCO_ASSIGN_OR_RETURN(WeightStore weights, WeightStore::Open(dir, kDiffusersStem));
+  return Load(config, std::move(weights), placement, layers);
 }
 
-absl::StatusOr<Mmdit> Mmdit::Random(const MmditConfig& config, const Placement& placement) {
-  return Read(config, WeightReader(placement));
+absl::StatusOr<Mmdit> Mmdit::Load(const MmditConfig& config, WeightStore weights, const Placement& placement,
+                                  const LayerTable& layers, const std::shared_ptr<LinearProbe>& probe) {
+  WeightReader reader(std::move(weights), placement, layers);
+  reader.SetProbe(probe);
+  return Read(config, std::move(reader));
+}
+
+absl::StatusOr<Mmdit> Mmdit::Random(const MmditConfig& config, const Placement& placement, const LayerTable& layers) {
+  return Read(config, WeightReader(placement, layers));
 }
 
 absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader) {
@@ -179,6 +241,7 @@ absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader
   FRESCO_RETURN_IF_ERROR(reader.status());
   model.placement_ = reader.placement();
   model.weight_bytes_ = reader.bytes();
+  model.linears_ = reader.linears();
   model.positions_ = std::make_shared<PositionTable>(weights->positions, config.pos_embed_max_size, reader.placement());
   model.weights_ = std::move(weights);
   return model;
@@ -203,7 +266,8 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
   observe("context", x.text);
 
   at::Tensor activated = temb.clone();
-  ModulationParts modulations(weights.modulation.Rows(Silu(activated)), config_.dim());
+  Silu(activated);
+  ModulationParts modulations(weights.modulation.Rows(activated), config_.dim());
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const MmditBlock& block = weights.blocks[i];
     const Modulation image = modulations.Next(block.image_parts());
@@ -212,8 +276,10 @@ at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, con
     observe(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observe(StrCat("block.", i, ".context"), x.text);
   }
-  const Modulation out = modulations.Next(2);  // scale before shift
-  const at::Tensor normed = Modulate(PlainNorm(x.image), out.chunk[0], out.chunk[1]);
+  // Scale before shift.
+  const Modulation out = ModulationParts(weights.norm_out.Rows(activated), config_.dim()).Next(2);
+  Residual image{x.image, {}, {}};
+  const at::Tensor normed = NormModulate(&image, {out.chunk[0], out.chunk[1], kEps});
   observe("norm_out", normed);
   at::Tensor velocity = Unpatchify(weights.out.Tokens(normed), height, width, p);
   observe("output", velocity);

@@ -7,15 +7,20 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/linear_info.h"
 #include "pipeline/models/mmdit_config.h"
 #include "pipeline/models/observer.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/precision/layer_table.h"
 
 namespace fresco {
 
 struct MmditWeights;
+class LinearProbe;
 class PositionTable;
 class WeightReader;
 
@@ -23,12 +28,15 @@ class WeightReader;
 // size.
 class Mmdit {
  public:
-  // From a component folder; errors as ClipTextModel::Load.
-  static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement);
+  // As ClipTextModel::Load. `probe`, where there is one, sees what every linear but the embedding of patches is given.
+  static absl::StatusOr<Mmdit> Load(const MmditConfig& config, WeightStore weights, const Placement& placement,
+                                    const LayerTable& layers = {}, const std::shared_ptr<LinearProbe>& probe = nullptr);
+  static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement, const LayerTable& layers = {});
 
   // Random weights of a shape, made on the device: for measuring speed without a checkpoint. May throw libtorch's
   // exceptions.
-  static absl::StatusOr<Mmdit> Random(const MmditConfig& config, const Placement& placement);
+  static absl::StatusOr<Mmdit> Random(const MmditConfig& config, const Placement& placement,
+                                      const LayerTable& layers = {});
 
   // latents [B, C, H, W] and text [B, T, J] and pooled [B, P] in the placement's type, timesteps [B] fp32 in 0..1000
   // (may be fractional, each sample its own), all on the placement's device; H and W multiples of patch_size, at most
@@ -42,6 +50,8 @@ class Mmdit {
 
   const MmditConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
+  // Every linear, and what it is computed in.
+  const std::vector<LinearInfo>& linears() const { return linears_; }
   int64_t weight_bytes() const { return weight_bytes_; }  // on the device; the position table stays in its file
 
  private:
@@ -51,6 +61,7 @@ class Mmdit {
   MmditConfig config_;
   Placement placement_;
   int64_t weight_bytes_ = 0;
+  std::vector<LinearInfo> linears_;
   std::shared_ptr<const MmditWeights> weights_;
   std::shared_ptr<PositionTable> positions_;
 };

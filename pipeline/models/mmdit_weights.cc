@@ -61,7 +61,6 @@ Linear ReadModulation(const MmditConfig& config, const std::vector<MmditBlock>& 
     parts.push_back({prefix + "norm1.linear", blocks[i].image_parts() * dim});
     parts.push_back({prefix + "norm1_context.linear", blocks[i].text_parts() * dim});
   }
-  parts.push_back({"norm_out.linear", 2 * dim});
   return reader->ReadStacked(parts, dim);
 }
 
@@ -69,7 +68,7 @@ Linear ReadPatchEmbedding(const MmditConfig& config, WeightReader* reader) {
   const int64_t patch = config.patch_size;
   const at::Tensor kernels = reader->Tensor("pos_embed.proj.weight", {config.dim(), config.in_channels, patch, patch});
   const at::Tensor bias = reader->Tensor("pos_embed.proj.bias", {config.dim()});
-  return kernels.defined() && bias.defined() ? reader->Pack({kernels.flatten(1), bias}) : Linear();
+  return kernels.defined() && bias.defined() ? reader->Pack({kernels.flatten(1), bias, nullptr, nullptr}) : Linear();
 }
 
 }  // namespace
@@ -88,6 +87,7 @@ MmditWeights ReadMmditWeights(const MmditConfig& config, WeightReader* reader) {
   weights.context = reader->ReadLinear("context_embedder", config.joint_attention_dim, dim);
   for (int64_t i = 0; i < config.num_layers; ++i) weights.blocks.push_back(ReadBlock(config, i, reader));
   weights.modulation = ReadModulation(config, weights.blocks, reader);
+  weights.norm_out = reader->ReadLinear("norm_out.linear", dim, 2 * dim);
   weights.out = reader->ReadLinear("proj_out", dim, patch * config.out_channels);
   return weights;
 }

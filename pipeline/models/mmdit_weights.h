@@ -30,8 +30,8 @@ struct MmditBlock {
 
   int64_t image_parts() const { return has_dual() ? 9 : 6; }  // of the modulation, D each
   int64_t text_parts() const { return is_last() ? 2 : 6; }
-  bool has_dual() const { return dual.qkv.weight.defined(); }
-  bool is_last() const { return !context_feed_forward.up.weight.defined(); }
+  bool has_dual() const { return dual.qkv.defined(); }
+  bool is_last() const { return !context_feed_forward.up.defined(); }
 };
 
 struct MmditWeights {
@@ -40,10 +40,11 @@ struct MmditWeights {
   Linear pooled_1, pooled_2;
   Linear context;  // J → D
   std::vector<MmditBlock> blocks;
-  // All adaptive norms' linears in one, D → parts · D. They have one input, and are a third of the weights but one row
-  // of work per sample: one product costs less than two per block. In order, per block image_parts() and text_parts(),
-  // then two for the final norm.
+  // All blocks' adaptive norms' linears in one, D → parts · D. They have one input, and are a third of the weights but
+  // one row of work per sample: one product costs less than two per block. In order, per block image_parts() and
+  // text_parts().
   Linear modulation;
+  Linear norm_out;       // D → 2 D: scale, shift of the final norm
   Linear out;            // D → p · p · C
   at::Tensor positions;  // [1, max², D] as stored, on the host
 };

@@ -67,15 +67,23 @@ at::Tensor RunBlock(at::Tensor x, const T5Weights::Block& block, const at::Tenso
 
 }  // namespace
 
-absl::StatusOr<T5Encoder> T5Encoder::Load(const std::string& dir, const Placement& placement) {
+absl::StatusOr<T5Encoder> T5Encoder::Load(const std::string& dir, const Placement& placement,
+                                          const LayerTable& layers) {
+  FRESCO_ASSIGN_OR_RETURN(const T5Config config, ReadT5Config(dir));
+  FRESCO_ASSIGN_OR_RETURN(WeightStore weights, WeightStore::Open(dir, kTransformersStem));
+  return Load(config, std::move(weights), placement, layers);
+}
+
+absl::StatusOr<T5Encoder> T5Encoder::Load(const T5Config& config, WeightStore weights, const Placement& placement,
+                                          const LayerTable& layers) {
   T5Encoder model;
-  FRESCO_ASSIGN_OR_RETURN(model.config_, ReadT5Config(dir));
-  FRESCO_ASSIGN_OR_RETURN(WeightStore store, WeightStore::Open(dir, kTransformersStem));
-  WeightReader reader(std::move(store), placement);
+  model.config_ = config;
+  WeightReader reader(std::move(weights), placement, layers);
   model.weights_ = std::make_shared<T5Weights>(ReadT5Weights(model.config_, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
   model.placement_ = placement;
   model.weight_bytes_ = reader.bytes();
+  model.linears_ = reader.linears();
   return model;
 }
 

@@ -6,10 +6,14 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/linear_info.h"
 #include "pipeline/models/observer.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/precision/layer_table.h"
 
 namespace fresco {
 
@@ -35,9 +39,12 @@ struct T5Weights;
 // Immutable and thread-safe once loaded (see ClipTextModel).
 class T5Encoder {
  public:
-  // From a component folder; errors as ClipTextModel::Load. In fp16 the feed-forward's down-projections stay in fp32,
-  // and with them the residual, as in transformers: their results leave fp16's range.
-  static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement);
+  // As ClipTextModel::Load. In fp16 the feed-forward's down-projections stay in fp32, and with them the residual, as in
+  // transformers: their results leave fp16's range.
+  static absl::StatusOr<T5Encoder> Load(const T5Config& config, WeightStore weights, const Placement& placement,
+                                        const LayerTable& layers = {});
+  static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement,
+                                        const LayerTable& layers = {});
 
   // ids: [B, T] int64, values in [0, vocab_size). Returns [B, T, D] in the placement's type. There is no attention
   // mask: pads are attended to. A row's result does not depend on the other rows. Throws libtorch's exceptions; call it
@@ -46,6 +53,8 @@ class T5Encoder {
 
   const T5Config& config() const { return config_; }
   const Placement& placement() const { return placement_; }
+  // Every linear, and what it is computed in.
+  const std::vector<LinearInfo>& linears() const { return linears_; }
   int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
@@ -54,6 +63,7 @@ class T5Encoder {
   T5Config config_;
   Placement placement_;
   int64_t weight_bytes_ = 0;
+  std::vector<LinearInfo> linears_;
   std::shared_ptr<const T5Weights> weights_;
 };
 

@@ -57,9 +57,10 @@ T5Weights::Block ReadBlock(const T5Config& config, const std::string& prefix, We
 
 T5Weights ReadT5Weights(const T5Config& config, WeightReader* reader) {
   // transformers ties the two names; files hold either.
-  const std::string tokens = reader->Contains("shared.weight") ? "shared.weight" : "encoder.embed_tokens.weight";
+  const bool shared = reader->Contains("shared.weight") || !reader->Contains("encoder.embed_tokens.weight");
+  const std::string tokens = shared ? "shared" : "encoder.embed_tokens";
   T5Weights weights;
-  weights.tokens = reader->Tensor(tokens, {config.vocab_size, config.d_model});
+  weights.tokens = reader->ReadEmbedding(tokens, config.vocab_size, config.d_model);
   weights.relative_bias = reader->Tensor("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
                                          {config.relative_buckets, config.num_heads});
   for (int64_t i = 0; i < config.num_layers; ++i) {

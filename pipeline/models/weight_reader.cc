@@ -1,70 +1,26 @@
 #include "pipeline/models/weight_reader.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/logical_and.h>
 #include <ATen/ops/randn.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/models/tensor_view.h"
+#include "pipeline/precision/quantized_linear.h"
 
 namespace fresco {
 namespace {
 
 constexpr int64_t kRandomNumbers = (1 << 20) + 7;  // odd, so that rows of a weight differ
 constexpr double kRandomDeviation = 0.02;
-
-at::ScalarType ToScalarType(DType dtype) {
-  switch (dtype) {
-    case DType::kBool:
-      return at::kBool;
-    case DType::kU8:
-      return at::kByte;
-    case DType::kI8:
-      return at::kChar;
-    case DType::kF8E4M3:
-      return at::kFloat8_e4m3fn;
-    case DType::kF8E5M2:
-      return at::kFloat8_e5m2;
-    case DType::kI16:
-      return at::kShort;
-    case DType::kU16:
-      return at::kUInt16;
-    case DType::kF16:
-      return at::kHalf;
-    case DType::kBF16:
-      return at::kBFloat16;
-    case DType::kI32:
-      return at::kInt;
-    case DType::kU32:
-      return at::kUInt32;
-    case DType::kF32:
-      return at::kFloat;
-    case DType::kI64:
-      return at::kLong;
-    case DType::kU64:
-      return at::kUInt64;
-    case DType::kF64:
-      return at::kDouble;
-  }
-  std::abort();
-}
-
-// The file's own memory where it is aligned, else a copy.
-at::Tensor ViewOf(const TensorView& view) {
-  const at::ScalarType dtype = ToScalarType(view.dtype);
-  if (!view.AlignedToElement()) {
-    at::Tensor copy = at::empty(view.shape, dtype);
-    std::memcpy(copy.mutable_data_ptr(), view.data, view.bytes);
-    return copy;
-  }
-  auto keep = [mapping = view.mapping](void*) {};
-  return at::from_blob(const_cast<std::byte*>(view.data), view.shape, std::move(keep), at::TensorOptions(dtype));
-}
 
 // Fails for weights whose values need a scale to be understood.
 absl::Status CheckNotQuantised(const WeightStore& store, const std::string& name, DType dtype) {
@@ -81,17 +37,37 @@ absl::Status CheckNotQuantised(const WeightStore& store, const std::string& name
   return absl::OkStatus();
 }
 
+bool Same(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() == b.defined() && (!a.defined() || at::equal(a, b));
+}
+
+// The weight that is multiplied with inputs as they are.
+at::Tensor HighWeight(const StoredLinear& stored, const at::Tensor& multiplier, at::ScalarType dtype) {
+  if (multiplier.defined()) return (Dequantize(stored, at::kFloat) * multiplier).to(dtype);
+  return stored.scale.defined() ? Dequantize(stored, dtype) : stored.values;
+}
+
 }  // namespace
 
 void WeightReader::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
-WeightReader::WeightReader(WeightStore store, const Placement& placement)
-    : store_(std::move(store)), placement_(placement), pack_(Linear::CanPack(placement.device, placement.dtype)) {}
+WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerTable layers)
+    : store_(std::move(store)),
+      placement_(placement),
+      layers_(std::move(layers)),
+      pack_(Linear::CanPack(placement.device, placement.dtype)) {
+  const auto found = store_->metadata().find(std::string(kQuantizationMetadataKey));
+  if (found == store_->metadata().end()) return;
+  absl::StatusOr<QuantizationMetadata> metadata = QuantizationMetadata::Parse(found->second, store_->path());
+  if (metadata.ok()) metadata_ = *std::move(metadata);
+  Fail(metadata.status());
+}
 
-WeightReader::WeightReader(const Placement& placement)
+WeightReader::WeightReader(const Placement& placement, LayerTable layers)
     : placement_(placement),
+      layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)),
       random_(at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
                   .mul_(kRandomDeviation)
@@ -122,7 +98,7 @@ absl::StatusOr<at::Tensor> WeightReader::Find(const std::string& name, const std
                                              "asks for ", ShapeString(shape)));
   }
   if (absl::Status plain = CheckNotQuantised(*store_, name, view->dtype); !plain.ok()) return Annotate(plain, where);
-  return ViewOf(*view);
+  return ToTensor(*view);
 }
 
 at::Tensor WeightReader::Place(const at::Tensor& stored, at::ScalarType dtype) {
@@ -149,32 +125,125 @@ at::Tensor WeightReader::Tensor(const std::string& name, const std::vector<int64
 }
 
 Linear WeightReader::ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias) {
-  return Pack({Tensor(prefix + ".weight", {out, in}), bias ? Tensor(prefix + ".bias", {out}) : at::Tensor()});
+  return ReadStacked({{prefix, out}}, in, bias);
+}
+
+// They have one input: the largest scale is right for all.
+std::optional<float> WeightReader::InputScaleOf(const std::vector<std::string>& layers) const {
+  std::optional<float> largest;
+  for (const std::string& layer : layers) {
+    const std::optional<float> scale = layers_.InputScaleOf(layer);
+    if (!scale) return std::nullopt;
+    largest = std::max(largest.value_or(0), *scale);
+  }
+  return largest;
+}
+
+// Ours: what a calibration for int8 has moved from the inputs into the weight.
+at::Tensor WeightReader::ReadMultiplier(const std::string& prefix, int64_t in) {
+  const std::string name = prefix + ".input_multiplier";
+  if (!store_ || !store_->Contains(name)) return {};
+  const at::Tensor stored = Stored(name, {in});
+  if (!stored.defined()) return {};
+  const at::Tensor multiplier = stored.to(at::kFloat);
+  if (at::logical_and(multiplier > 0, at::isfinite(multiplier)).all().item<bool>()) return multiplier;
+  Fail(absl::InvalidArgumentError(
+      StrCat(store_->PathOf(name), ": tensor \"", name, "\": its values are not all finite and above 0")));
+  return {};
 }
 
 Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype) {
-  return Pack({TensorAs(prefix + ".weight", {out, in}, dtype), {}});
+  const StoredLinear stored = ReadStored(prefix, in, out);
+  if (!status_.ok()) return {};
+  linears_.push_back({prefix, LinearScheme::kHigh, stored.source, false});
+  return Pack({Place(Dequantize(stored, dtype), dtype), {}, nullptr, nullptr});
+}
+
+at::Tensor WeightReader::ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim) {
+  const StoredLinear stored = ReadStored(prefix, dim, rows);
+  return status_.ok() ? Place(Dequantize(stored, placement_.dtype), placement_.dtype) : at::Tensor();
 }
 
 Linear WeightReader::Pack(const Linear& linear) const {
   return pack_ && status_.ok() ? linear.Pack() : linear;
 }
 
-Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
-  std::vector<at::Tensor> weights, biases;
-  for (const Part& part : parts) {
-    weights.push_back(Stored(part.prefix + ".weight", {part.out, in}));
-    if (bias) biases.push_back(Stored(part.prefix + ".bias", {part.out}));
-  }
+StoredLinear WeightReader::ReadStored(const std::string& prefix, int64_t in, int64_t out) {
   if (!status_.ok()) return {};
-  return Pack({Stack(weights), bias ? Stack(biases) : at::Tensor()});
+  if (!store_) return {.values = Random({out, in}), .scale = {}, .input_scale = {}, .source = "random"};
+  absl::StatusOr<StoredLinear> stored = ReadStoredLinear(*store_, metadata_, prefix, out, in);
+  if (stored.ok()) return *std::move(stored);
+  Fail(stored.status());
+  return {};
 }
 
-at::Tensor WeightReader::Stack(const std::vector<at::Tensor>& parts) {
+std::vector<WeightReader::Run> WeightReader::ReadRuns(const std::vector<Part>& parts, int64_t in, bool bias) {
+  std::vector<Run> runs;
+  for (const Part& part : parts) {
+    StoredLinear stored = ReadStored(part.prefix, in, part.out);
+    const at::Tensor stored_bias = bias ? Stored(part.prefix + ".bias", {part.out}) : at::Tensor();
+    const at::Tensor multiplier = ReadMultiplier(part.prefix, in);
+    if (!status_.ok()) return {};
+    LinearScheme scheme = layers_.Of(part.prefix);
+    if (stored.full_precision_matmul) scheme = StorageOnly(scheme);
+    linears_.push_back(
+        {part.prefix, scheme, stored.source, scheme != LinearScheme::kHigh && IsStoredAs(stored, scheme)});
+    if (runs.empty() || runs.back().scheme != scheme || !Same(runs.back().multiplier, multiplier))
+      runs.push_back({.scheme = scheme, .layers = {}, .weights = {}, .multiplier = multiplier, .biases = {}});
+    runs.back().layers.push_back(part.prefix);
+    runs.back().weights.push_back(std::move(stored));
+    if (bias) runs.back().biases.push_back(stored_bias);
+  }
+  return runs;
+}
+
+Linear WeightReader::ToLinear(const Run& run) {
+  const at::Tensor bias = run.biases.empty() ? at::Tensor() : PlaceStacked(run.biases, placement_.dtype);
+  if (run.scheme == LinearScheme::kHigh) {
+    std::vector<at::Tensor> weights;
+    for (const StoredLinear& stored : run.weights) {
+      weights.push_back(HighWeight(stored, run.multiplier, placement_.dtype));
+    }
+    return Pack({PlaceStacked(weights, placement_.dtype), bias, nullptr, nullptr});
+  }
+  std::vector<QuantizedWeight> quantized;
+  for (const StoredLinear& stored : run.weights) quantized.push_back(ToScheme(stored, run.scheme));
+  const QuantizedWeight stacked = Stack(quantized);
+  QuantizedWeight placed{stacked.codes.to(placement_.device), stacked.scale.to(placement_.device)};
+  bytes_ += placed.bytes();
+  InputQuantization input;
+  if (run.multiplier.defined()) {
+    input.multiplier = run.multiplier.to(placement_.device);
+  } else {
+    input.scale = InputScaleOf(run.layers);  // of inputs as they are
+  }
+  input.layer = run.layers.front();
+  return {{}, {}, std::make_shared<QuantizedLinear>(std::move(placed), bias, run.scheme, std::move(input)), nullptr};
+}
+
+Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
+  std::vector<Linear> linears;
+  for (const Run& run : ReadRuns(parts, in, bias)) linears.push_back(ToLinear(run));
+  if (!status_.ok()) return {};
+  Linear whole = linears.front();
+  if (linears.size() > 1) whole = {{}, {}, nullptr, std::make_shared<std::vector<Linear>>(std::move(linears))};
+  if (probe_ == nullptr) return whole;
+  LinearTap tap{{}, {}, probe_};
+  for (const Part& part : parts) {
+    tap.layers.push_back(part.prefix);
+    tap.outputs.push_back(part.out);
+  }
+  whole.tap = std::make_shared<const LinearTap>(std::move(tap));
+  return whole;
+}
+
+// Rows of the first, then of the second, …
+at::Tensor WeightReader::PlaceStacked(const std::vector<at::Tensor>& parts, at::ScalarType dtype) {
+  if (parts.size() == 1) return Place(parts.front(), dtype);
   std::vector<int64_t> shape = parts.front().sizes().vec();
   shape[0] = 0;
   for (const at::Tensor& part : parts) shape[0] += part.size(0);
-  at::Tensor stacked = at::empty(shape, at::TensorOptions(placement_.device).dtype(placement_.dtype));
+  at::Tensor stacked = at::empty(shape, at::TensorOptions(placement_.device).dtype(dtype));
   int64_t row = 0;
   for (const at::Tensor& part : parts) {
     stacked.narrow(0, row, part.size(0)).copy_(part);

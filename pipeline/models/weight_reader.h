@@ -4,15 +4,22 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "pipeline/checkpoint/stored_weight.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/models/layers.h"
+#include "pipeline/models/linear_info.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/models/stored_linear.h"
+#include "pipeline/precision/layer_table.h"
+#include "pipeline/precision/scheme.h"
 
 namespace fresco {
 
@@ -24,9 +31,13 @@ namespace fresco {
 // writing to it faults); all others are converted once.
 class WeightReader {
  public:
-  WeightReader(WeightStore store, const Placement& placement);
+  // `layers`: which linears are stored and computed how.
+  WeightReader(WeightStore store, const Placement& placement, LayerTable layers = {});
   // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
-  explicit WeightReader(const Placement& placement);
+  explicit WeightReader(const Placement& placement, LayerTable layers = {});
+
+  // Every linear read from now on lets `probe` see what it is given.
+  void SetProbe(std::shared_ptr<LinearProbe> probe) { probe_ = std::move(probe); }
 
   at::Tensor Tensor(const std::string& name, const std::vector<int64_t>& shape);
   // As Tensor, in a type of its own.
@@ -34,16 +45,21 @@ class WeightReader {
   // As it is stored, on the host; not counted in bytes().
   at::Tensor Stored(const std::string& name, const std::vector<int64_t>& shape);
 
-  // PREFIX.weight and PREFIX.bias, packed where that is faster (Linear::Pack).
+  // PREFIX.weight and PREFIX.bias, in whatever way they are stored (FindStoredWeight), and PREFIX.input_multiplier
+  // where there is one (docs/CALIBRATION.md, "Rounding"): quantised where the table says so, else packed where that is
+  // faster (Linear::Pack). A file that asks for high precision in a layer's product gets it.
   Linear ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias = true);
-  // Several linears of one input as one: rows of the first, then of the second, …
+  // Several linears of one input as one: rows of the first, then of the second, … Neighbours of one scheme are one
+  // product.
   struct Part {
     std::string prefix;
     int64_t out = 0;
   };
   Linear ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias = true);
-  // PREFIX.weight alone, in a type of its own.
+  // PREFIX.weight alone, whatever the table says, in a type of its own.
   Linear ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype);
+  // PREFIX.weight, in whatever way it is stored: rows to look up.
+  at::Tensor ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim);
   // `linear`, packed where that is faster.
   Linear Pack(const Linear& linear) const;
   Norm ReadNorm(const std::string& prefix, int64_t dim);
@@ -56,20 +72,39 @@ class WeightReader {
 
   const absl::Status& status() const { return status_; }
   int64_t bytes() const { return bytes_; }  // of the weights handed out, as placed
+  // Every linear that was read, in order.
+  const std::vector<LinearInfo>& linears() const { return linears_; }
   const Placement& placement() const { return placement_; }
 
  private:
   absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
-  at::Tensor Stack(const std::vector<at::Tensor>& parts);
+  at::Tensor PlaceStacked(const std::vector<at::Tensor>& parts, at::ScalarType dtype);
+  StoredLinear ReadStored(const std::string& prefix, int64_t in, int64_t out);
+  // Neighbours of one scheme: with their biases, or none.
+  struct Run {
+    LinearScheme scheme = LinearScheme::kHigh;
+    std::vector<std::string> layers;
+    std::vector<StoredLinear> weights;
+    at::Tensor multiplier;  // InputQuantization's, or undefined
+    std::vector<at::Tensor> biases;
+  };
+  std::vector<Run> ReadRuns(const std::vector<Part>& parts, int64_t in, bool bias);
+  Linear ToLinear(const Run& run);
+  at::Tensor ReadMultiplier(const std::string& prefix, int64_t in);
+  std::optional<float> InputScaleOf(const std::vector<std::string>& layers) const;
   at::Tensor Random(const std::vector<int64_t>& shape) const;
 
   const std::optional<WeightStore> store_;  // nothing: random weights
   const Placement placement_;
+  const LayerTable layers_;
+  QuantizationMetadata metadata_;
   const bool pack_;
-  const at::Tensor random_;  // small normal numbers, on the device; undefined where there is a store
+  const at::Tensor random_;             // small normal numbers, on the device; undefined where there is a store
+  std::shared_ptr<LinearProbe> probe_;  // or null
   absl::Status status_;
   int64_t bytes_ = 0;
+  std::vector<LinearInfo> linears_;
 };
 
 }  // namespace fresco

@@ -10,6 +10,7 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -26,10 +27,14 @@ namespace {
 struct Param {
   at::ScalarType dtype;
   int threads;
+  std::string quantised = "";  // a precision with a table of layers, in which the rest is in dtype
 };
 
 std::string NameOf(const Param& param) {
-  return std::string(param.dtype == at::kFloat ? "fp32" : "bf16") + "_" + std::to_string(param.threads) + "threads";
+  std::string name = param.quantised + (param.quantised.empty() ? "" : "_in_");
+  name += std::string(param.dtype == at::kFloat ? "fp32" : "bf16") + "_" + std::to_string(param.threads) + "threads";
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 void PrintTo(const Param& param, std::ostream* out) {
@@ -67,8 +72,9 @@ class Batch : public ::testing::TestWithParam<Param> {
 
 TEST_P(Batch, Transformer) {
   for (const char* checkpoint : {"medium", "large", "sd3"}) {
-    const Mmdit model =
-        Mmdit::Load(ReferencePath(std::string("checkpoints/") + checkpoint + "/transformer"), placement()).value();
+    const Mmdit model = Mmdit::Load(ReferencePath(std::string("checkpoints/") + checkpoint + "/transformer"),
+                                    placement(), LayerTable::ForTransformer(GetParam().quantised))
+                            .value();
     const MmditConfig& config = model.config();
     const at::Tensor pooled = at::randn({kSamples, config.pooled_projection_dim}).to(GetParam().dtype);
     const at::Tensor timesteps = at::rand({kSamples}) * 1000;
@@ -101,7 +107,9 @@ TEST_P(Batch, Clip) {
 }
 
 TEST_P(Batch, T5) {
-  const T5Encoder model = T5Encoder::Load(ReferencePath("checkpoints/medium/text_encoder_3"), placement()).value();
+  const T5Encoder model = T5Encoder::Load(ReferencePath("checkpoints/medium/text_encoder_3"), placement(),
+                                          LayerTable::ForT5(GetParam().quantised))
+                              .value();
   for (int64_t length : {7, 16, 77}) {
     const at::Tensor ids = at::randint(model.config().vocab_size, {kSamples, length}, at::kLong);
     ExpectIndependent("t5", [&](int64_t first, int64_t count) { return model.Encode(ids.narrow(0, first, count)); });
@@ -119,7 +127,11 @@ TEST_P(Batch, Autoencoder) {
 
 INSTANTIATE_TEST_SUITE_P(All, Batch,
                          ::testing::Values(Param{at::kFloat, 1}, Param{at::kFloat, 2}, Param{at::kBFloat16, 1},
-                                           Param{at::kBFloat16, 2}, Param{at::kFloat, 3}, Param{at::kBFloat16, 3}),
+                                           Param{at::kBFloat16, 2}, Param{at::kFloat, 3}, Param{at::kBFloat16, 3},
+                                           Param{at::kFloat, 2, "fp8"}, Param{at::kBFloat16, 1, "fp8"},
+                                           Param{at::kFloat, 3, "fp8-weight-only"},
+                                           Param{at::kBFloat16, 2, "fp8-weight-only"}, Param{at::kFloat, 2, "int8"},
+                                           Param{at::kBFloat16, 3, "int8"}),
                          [](const auto& info) { return NameOf(info.param); });
 
 }  // namespace

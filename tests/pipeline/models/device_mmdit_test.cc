@@ -1,0 +1,69 @@
+// The transformer on a GPU, where tokens go through fused kernels, against the CPU; skipped where there is no GPU.
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "pipeline/engine/device.h"
+#include "pipeline/models/mmdit.h"
+#include "pipeline/precision/fused_rows.h"
+
+namespace fresco {
+namespace {
+
+class DeviceMmdit : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    const absl::StatusOr<at::Device> device = PrepareDevice("cuda:0", 0);
+    if (!device.ok()) GTEST_SKIP() << "needs a GPU: " << device.status().message();
+    ASSERT_TRUE(CudaKernelsStatus().ok()) << CudaKernelsStatus();
+  }
+
+  static at::Tensor Random(at::IntArrayRef shape, uint64_t seed) {
+    return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions());
+  }
+
+  // The demo model's velocity of two samples at unlike times.
+  static at::Tensor Velocity(const Placement& placement, const std::string& precision) {
+    const Mmdit model =
+        Mmdit::Load("models/demo/transformer", placement, LayerTable::ForTransformer(precision)).value();
+    const MmditConfig& config = model.config();
+    const auto place = [&](const at::Tensor& x) { return x.to(placement.device, placement.dtype); };
+    return model
+        .Forward(place(Random({2, config.in_channels, 16, 12}, 1)),
+                 place(Random({2, 45, config.joint_attention_dim}, 2)),
+                 place(Random({2, config.pooled_projection_dim}, 3)), at::tensor({900.0f, 250.0f}).to(placement.device))
+        .to(at::kCPU, at::kFloat);
+  }
+
+  static double Distance(const at::Tensor& a, const at::Tensor& b) {
+    return (at::linalg_vector_norm(a - b) / at::linalg_vector_norm(b)).item<double>();
+  }
+
+  const c10::InferenceMode inference_;
+};
+
+// The fused kernels round less often than the CPU's tensors: no further from fp32 than these, but for chance.
+TEST_P(DeviceMmdit, IsAsCloseToFp32AsTheCpu) {
+  const at::Tensor exact = Velocity({at::kCPU, at::kFloat}, "fp32");
+  const double on_cpu = Distance(Velocity({at::kCPU, at::kBFloat16}, GetParam()), exact);
+  const double on_gpu = Distance(Velocity({at::Device(at::kCUDA, 0), at::kBFloat16}, GetParam()), exact);
+  RecordProperty("on_cpu", std::to_string(on_cpu));
+  RecordProperty("on_gpu", std::to_string(on_gpu));
+  EXPECT_LT(on_gpu, 1.2 * on_cpu + 1e-3);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DeviceMmdit, ::testing::Values("bf16", "fp8", "fp8-weight-only", "int8"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) c = c == '-' ? '_' : c;
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace fresco
