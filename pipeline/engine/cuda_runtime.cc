@@ -35,6 +35,17 @@ int CudaDeviceCount() {
   }
 }
 
+int CudaCapability(int device) {
+  if (!LoadCuda().ok()) return 0;
+  // Of the CUDA runtime that came with libtorch_cuda; its header is not there where there is no toolkit.
+  constexpr int kMajor = 75, kMinor = 76;  // cudaDevAttrComputeCapabilityMajor, …Minor
+  using GetAttribute = int (*)(int* value, int attribute, int device);
+  const auto get = reinterpret_cast<GetAttribute>(dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
+  int major = 0, minor = 0;
+  if (get == nullptr || get(&major, kMajor, device) != 0 || get(&minor, kMinor, device) != 0) return 0;
+  return 10 * major + minor;
+}
+
 std::vector<std::string> AvailableDevices() {
   std::vector<std::string> devices;
   for (int i = 0; i < CudaDeviceCount(); ++i) devices.push_back(StrCat("cuda:", i));

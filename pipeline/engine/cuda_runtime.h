@@ -15,4 +15,7 @@ absl::Status LoadCuda();
 // Usable CUDA devices; 0 where there is no library, driver or GPU.
 int CudaDeviceCount();
 
+// 10 * major + minor: 90 for a Hopper. 0 where it cannot be asked.
+int CudaCapability(int device);
+
 }  // namespace fresco

@@ -38,7 +38,6 @@ at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& dev
   return at::tensor(rows, at::kFloat).to(device);
 }
 
-// The job's velocity out of the batch's, whose rows from `row` on are its own.
 at::Tensor GuidedVelocity(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) {
   if (!job.guided()) return velocities.narrow(0, row, 1);
   return Guide(velocities.narrow(0, row, 1), velocities.narrow(0, row + 1, 1), job.spec().guidance_scale);
@@ -63,6 +62,12 @@ const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
   return texts_;
 }
 
+at::Tensor Denoiser::VelocityOf(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) const {
+  const at::Tensor guided = GuidedVelocity(job, velocities, row);
+  if (corrector_ == nullptr || !job.state().correct_noise) return guided;
+  return corrector_->Correct(guided, job.sigma());
+}
+
 at::Tensor Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
   const Texts& texts = TextsOf(jobs);
   return transformer_.Forward(Latents(jobs), texts.text, texts.pooled,
@@ -75,7 +80,7 @@ std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
   std::vector<at::Tensor> latents;
   int64_t row = 0;
   for (const DiffusionJob* job : jobs) {
-    velocity.push_back(GuidedVelocity(*job, velocities, row));
+    velocity.push_back(VelocityOf(*job, velocities, row));
     const float next = job->state().schedule.sigmas[static_cast<size_t>(job->step()) + 1];
     latents.push_back(EulerStep(job->state().latents, velocity.back(), job->sigma(), next));
     row += Rows(*job);

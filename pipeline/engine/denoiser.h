@@ -4,11 +4,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "pipeline/engine/diffusion_job.h"
+#include "pipeline/engine/noise_corrector.h"
 #include "pipeline/models/mmdit.h"
 
 namespace fresco {
@@ -16,8 +19,9 @@ namespace fresco {
 // Not thread-safe.
 class Denoiser {
  public:
-  // `transformer` outlives the denoiser.
-  explicit Denoiser(const Mmdit& transformer) : transformer_(transformer) {}
+  // `transformer` outlives the denoiser. `corrector`: of the noise that its quantisation makes; may be null.
+  explicit Denoiser(const Mmdit& transformer, std::shared_ptr<const NoiseCorrector> corrector = nullptr)
+      : transformer_(transformer), corrector_(std::move(corrector)) {}
 
   // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed).
   // Jobs are distinct, not failed and not done, and their latents and texts have equal shapes; each job's result is the
@@ -34,8 +38,11 @@ class Denoiser {
   };
   const Texts& TextsOf(absl::Span<DiffusionJob* const> jobs);
   at::Tensor Velocities(absl::Span<DiffusionJob* const> jobs);
+  // The job's own out of the batch's, whose rows from `row` on are its.
+  at::Tensor VelocityOf(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) const;
 
   const Mmdit& transformer_;
+  const std::shared_ptr<const NoiseCorrector> corrector_;
   Texts texts_;  // of the last step's jobs
 };
 

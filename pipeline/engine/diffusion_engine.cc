@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/image_conversion.h"
@@ -62,6 +63,11 @@ int64_t Sum(const std::vector<ModelInfo::Component>& components) {
   return sum;
 }
 
+Warning NoCorrection(const ModelInfo& info) {
+  return {Warning::Kind::kPrecisionFallback, "noise_correction",
+          StrCat("the model has no noise correction for ", info.precision, ": drawn without")};
+}
+
 // Latents whose picture is at most max_side pixels a side, each the mean of those it stands for.
 at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int max_side) {
   const int64_t largest = std::max<int64_t>(1, max_side / pixels_per_latent);
@@ -74,13 +80,16 @@ at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int 
 
 }  // namespace
 
-DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes)
+DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
+                                 std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise)
     : info_(std::move(info)),
       parts_(std::move(parts)),
       mapped_(std::move(mapped)),
       weight_bytes_(Sum(info_.components)),
+      has_corrector_(corrector != nullptr),
+      correct_noise_(correct_noise),
       cache_(prompt_cache_bytes),
-      denoiser_(parts_.transformer) {}
+      denoiser_(parts_.transformer, std::move(corrector)) {}
 
 EngineStats DiffusionEngine::stats() const {
   const PromptCache::Counts cache = cache_.counts();
@@ -89,6 +98,11 @@ EngineStats DiffusionEngine::stats() const {
   stats.prompt_cache_hits = cache.hits;
   stats.prompt_cache_misses = cache.misses;
   stats.nonfinite_outputs = nonfinite_.load();
+  const SaturationCount::Layer quantized = parts_.saturation->Total();
+  stats.quantized_activations = quantized.elements;
+  stats.saturated_activations = quantized.saturated;
+  for (const SaturationCount::Layer& layer : parts_.saturation->Worst(EngineStats::kSaturatedLayers))
+    stats.saturated_layers.push_back({layer.name, layer.saturated, layer.elements});
   stats.weight_bytes = weight_bytes_;
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
@@ -136,6 +150,8 @@ std::unique_ptr<ImageJob> DiffusionEngine::NewJob(const ImageSpec& spec, Embeddi
   state.negative = std::move(negative);
   state.schedule = MakeSchedule(parts_.schedule, spec.steps);
   state.latents = InitialLatents(spec);
+  state.correct_noise = has_corrector_ && spec.noise_correction.value_or(correct_noise_);
+  if (spec.noise_correction.value_or(false) && !has_corrector_) warnings.push_back(NoCorrection(info_));
   auto job = std::make_unique<DiffusionJob>(next_job_++, spec, std::move(state));
   for (Warning& warning : warnings) job->Warn(std::move(warning));
   return job;

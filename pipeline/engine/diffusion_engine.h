@@ -18,8 +18,10 @@ namespace fresco {
 
 class DiffusionEngine final : public Engine {
  public:
-  // `mapped`: the weights that lie in their files.
-  DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes);
+  // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
+  // say themselves where `correct_noise`.
+  DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
+                  std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true);
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
@@ -51,6 +53,8 @@ class DiffusionEngine final : public Engine {
   const ModelParts parts_;
   const MappedBytes mapped_;
   const int64_t weight_bytes_;
+  const bool has_corrector_;
+  const bool correct_noise_;
 
   PromptCache cache_;  // thread-safe
   std::atomic<int64_t> nonfinite_ = 0;

@@ -18,9 +18,10 @@ struct DiffusionState {
   Schedule schedule;
   std::shared_ptr<const PromptEmbedding> positive;
   std::shared_ptr<const PromptEmbedding> negative;  // null without guidance
-  at::Tensor latents;   // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
-  at::Tensor velocity;  // [1, C, h, w], guided, of the last step; undefined before the first
-  bool failed = false;  // a result was not finite: no further step
+  at::Tensor latents;          // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
+  at::Tensor velocity;         // [1, C, h, w], guided, of the last step; undefined before the first
+  bool correct_noise = false;  // each velocity is corrected, where the denoiser has a corrector
+  bool failed = false;         // a result was not finite: no further step
 };
 
 class DiffusionJob final : public ImageJob {

@@ -22,11 +22,12 @@ namespace fresco {
 
 // What a model is and takes; constant after load.
 struct ModelInfo {
-  std::string name;            // as the configuration calls it
-  std::string architecture;    // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
-  std::string device;          // "cpu", "cuda:0"
-  std::string precision;       // what is computed in: "fp32", "bf16", …
-  std::string weights_digest;  // "sha256:…" over the weights as stored
+  std::string name;             // as the configuration calls it
+  std::string architecture;     // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
+  std::string device;           // "cpu", "cuda:0"
+  std::string precision;        // what is computed in: "fp32", "bf16", …
+  std::string precision_asked;  // as LoadOptions::precision
+  std::string weights_digest;   // "sha256:…" over the weights as stored
   // Defaults for whatever a request leaves out.
   int default_width = 1024;
   int default_height = 1024;
@@ -74,10 +75,19 @@ class ImageJob {
 struct EngineStats {
   int64_t prompt_cache_hits = 0;
   int64_t prompt_cache_misses = 0;
-  int64_t nonfinite_outputs = 0;  // images that failed because a velocity or a pixel was NaN or infinite
-  int64_t weight_bytes = 0;       // on the device
-  int64_t allocated_bytes = 0;    // on the device, now, by this process's tensors (weights too)
-  int64_t peak_bytes = 0;         // the most that allocated_bytes has been
+  int64_t nonfinite_outputs = 0;      // images that failed because a velocity or a pixel was NaN or infinite
+  int64_t quantized_activations = 0;  // elements that were brought to FP8 or int8
+  int64_t saturated_activations = 0;  // of these, the ones that were clamped to what the type can hold
+  struct SaturatedLayer {
+    std::string name;
+    int64_t saturated = 0;  // activations
+    int64_t elements = 0;   // of so many
+  };
+  std::vector<SaturatedLayer> saturated_layers;  // the worst, at most kSaturatedLayers
+  static constexpr int kSaturatedLayers = 5;
+  int64_t weight_bytes = 0;     // on the device
+  int64_t allocated_bytes = 0;  // on the device, now, by this process's tensors (weights too)
+  int64_t peak_bytes = 0;       // the most that allocated_bytes has been
 };
 
 // Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device.

@@ -22,6 +22,9 @@ struct ImageSpec {
   uint64_t seed = 0;              // of this image's initial noise; taken modulo 2^32, as ATen's CPU generator is
   int max_sequence_length = 256;  // T5 tokens
   int clip_skip = 0;              // CLIP layers left out before the last but one, positive prompt only
+  // Whether what quantisation does to the velocities on average is taken back, where the model has a calibration for
+  // it; absent: as the model is configured.
+  std::optional<bool> noise_correction;
 
   bool operator==(const ImageSpec&) const = default;
 };

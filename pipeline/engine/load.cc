@@ -3,20 +3,27 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <future>
+#include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
 #include "pipeline/engine/memory.h"
-#include "pipeline/engine/model_folder.h"
+#include "pipeline/engine/model_defaults.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
+#include "pipeline/engine/model_source.h"
+#include "pipeline/engine/noise_corrector.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
 
@@ -29,13 +36,13 @@ int64_t WeightBytes(const ModelInfo& info) {
   return bytes;
 }
 
-// Hashes a folder's weights on a thread of its own, as long as somebody wants to know.
+// Hashes a model's weights on a thread of its own, as long as somebody wants to know.
 class Hashing {
  public:
-  // `folder` must outlive it.
-  explicit Hashing(const ModelFolder& folder)
+  // `source` must outlive it.
+  explicit Hashing(const ModelSource& source)
       : digest_(std::async(std::launch::async,
-                           [&folder, stop = stop_.get_token()] { return DigestWeights(folder, 1, stop); })) {}
+                           [&source, stop = stop_.get_token()] { return DigestWeights(source, 1, stop); })) {}
   ~Hashing() { stop_.request_stop(); }  // and digest_'s destructor waits for it
   Hashing(const Hashing&) = delete;
   Hashing& operator=(const Hashing&) = delete;
@@ -47,24 +54,87 @@ class Hashing {
   std::future<absl::StatusOr<std::string>> digest_;
 };
 
+std::string CalibrationPath(const LoadOptions& options) {
+  return options.calibration.empty() ? StrCat(options.path, "/", kCalibrationFile) : options.calibration;
+}
+
+// Nothing for a precision that is not quantised, and where there is no file that was not asked for.
+absl::StatusOr<std::optional<Calibration>> FindCalibration(const LoadOptions& options, const Precision& precision) {
+  if (precision.transformer.rules().empty()) return std::nullopt;
+  absl::StatusOr<Calibration> calibration = ReadCalibration(CalibrationPath(options));
+  if (calibration.ok()) return *std::move(calibration);
+  if (options.calibration.empty() && absl::IsNotFound(calibration.status())) return std::nullopt;
+  return calibration.status();
+}
+
+void UseCalibration(const Calibration& calibration, const LoadOptions& options, Precision* precision) {
+  if (options.static_scales) SetStaticScales(calibration, &precision->transformer);
+  const auto rounded = calibration.rounded_weights.find(precision->name);
+  if (rounded == calibration.rounded_weights.end()) return;
+  precision->rounded = std::filesystem::path(CalibrationPath(options)).replace_filename(rounded->second).string();
+}
+
+// Ranges and corrections of other weights may still serve, a fine-tune's for example, but not the weights themselves.
+absl::Status CheckWeights(const Calibration& calibration, const Precision& precision, const ModelInfo& info) {
+  if (precision.rounded.empty() || calibration.weights_digest == info.weights_digest) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat(precision.rounded, ": holds the weights of another model (",
+                                           PrintableName(calibration.weights_digest), ") than ", info.weights_digest));
+}
+
+std::string CalibrationNote(const Calibration& calibration, const ModelInfo& info) {
+  const bool corrects = calibration.noise_correction.contains(info.precision);
+  std::string note = StrCat("calibrated with ", calibration.prompts, " prompts: ", corrects ? "with" : "without",
+                            " noise correction for ", info.precision);
+  if (calibration.weights_digest != info.weights_digest)
+    note += StrCat("; it was made for other weights (", PrintableName(calibration.model), ", ",
+                   PrintableName(calibration.weights_digest), ")");
+  return note;
+}
+
+absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibration& calibration,
+                                                                    const ModelParts& parts,
+                                                                    const Precision& precision) {
+  const auto found = calibration.noise_correction.find(precision.name);
+  if (found == calibration.noise_correction.end()) return nullptr;
+  const auto channels = static_cast<size_t>(parts.transformer.config().out_channels);
+  if (found->second.front().scale.size() != channels)
+    return absl::InvalidArgumentError(StrCat("calibration: noise_correction: of ", found->second.front().scale.size(),
+                                             " channels, where the model has ", channels));
+  return std::make_shared<NoiseCorrector>(calibration.buckets, found->second, parts.transformer.placement().device);
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
-  FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(options.precision, device));
-  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(options.path, options.base));
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.path, options.base));
+  FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
+  FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device));
+  FRESCO_ASSIGN_OR_RETURN(const std::optional<Calibration> calibration, FindCalibration(options, precision));
+  std::vector<LayerTable::Rule> layers = calibration ? RulesOf(*calibration, precision.name) : defaults.layers;
+  if (calibration) layers.insert(layers.end(), defaults.layers.begin(), defaults.layers.end());
+  layers.insert(layers.end(), options.layers.begin(), options.layers.end());
+  FRESCO_ASSIGN_OR_RETURN(precision, ChoosePrecision(options.precision, device, layers));
+  if (calibration) UseCalibration(*calibration, options, &precision);
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
-  Hashing hashing(folder);
+  Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
   const int64_t before = MemoryUseOf(at::kCPU).allocated_bytes;
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(folder, {device, precision.type}));
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae));
   const int64_t allocated = MemoryUseOf(at::kCPU).allocated_bytes - before;
-  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, parts, precision));
+  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
   MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
+  std::shared_ptr<const NoiseCorrector> corrector;
+  if (calibration) {
+    FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));
+    FRESCO_ASSIGN_OR_RETURN(corrector, MakeCorrector(*calibration, parts, precision));
+    info.notes.push_back(CalibrationNote(*calibration, info));
+  }
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
-                                                  options.prompt_cache_bytes);
+                                                  options.prompt_cache_bytes, std::move(corrector),
+                                                  options.noise_correction.value_or(true));
   const absl::Status warm = engine->WarmUp();
   // A picture of NaN: most often the weights hold it, and then which ones is what its owner wants to know.
-  if (absl::IsDataLoss(warm)) FRESCO_RETURN_IF_ERROR(CheckWeightsFinite(folder));
+  if (absl::IsDataLoss(warm)) FRESCO_RETURN_IF_ERROR(CheckWeightsFinite(source));
   FRESCO_RETURN_IF_ERROR(warm);
   return engine;
 }

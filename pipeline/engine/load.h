@@ -9,17 +9,27 @@
 
 #include "absl/status/statusor.h"
 #include "pipeline/engine/engine.h"
+#include "pipeline/models/autoencoder_options.h"
+#include "pipeline/precision/layer_table.h"
 
 namespace fresco {
 
 struct LoadOptions {
   std::string name;                // what ModelInfo::name says
-  std::string path;                // diffusers folder
+  std::string path;                // diffusers folder, or single .safetensors file
   std::string base;                // optional diffusers folder for what `path` lacks; empty: none
   std::string device = "cpu";      // "cpu", "cuda:N"
-  std::string precision = "auto";  // fp32 | bf16 | fp16 | auto
-  int threads = 0;                 // CPU threads for computing; 0: as many as the machine has
+  std::string precision = "auto";  // fp32 | bf16 | fp16 | fp8 | fp8-weight-only | int8 | auto
+  VaeOptions vae;
+  // Of a quantised precision: schemes of layers, noise correction. Empty: `path`/calibration.json where it is there.
+  std::string calibration;
+  bool static_scales = false;            // inputs are quantised with the calibration's scales, not one for each token
+  std::optional<bool> noise_correction;  // of images that do not say; absent: where the calibration has it
+  int threads = 0;                       // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;
+  // What is to be different from the precision's own table and from the folder's (fresco.yaml); later ones win. A
+  // pattern that matches no linear of the transformer or T5 is INVALID_ARGUMENT.
+  std::vector<LayerTable::Rule> layers;
 };
 
 // Reads, checks and warms up. Errors name the file and the tensor or key: NOT_FOUND for a missing file,

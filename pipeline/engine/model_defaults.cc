@@ -46,9 +46,10 @@ class Reader {
     if (key == "height") return ReadInt(key, value, kMaxSide, &defaults_.height);
     if (key == "max_sequence_length") return ReadInt(key, value, kMaxTextTokens, &defaults_.max_sequence_length);
     if (key == "guidance_scale") return ReadGuidance(key, value);
+    if (key == "layers") return ReadLayers(value);
     return ErrorAt(path_, key_node.Mark(),
                    StrCat("unknown key '", PrintableName(key),
-                          "'; the keys are steps, guidance_scale, width, height, max_sequence_length"));
+                          "'; the keys are steps, guidance_scale, width, height, max_sequence_length, layers"));
   }
 
   absl::Status ReadInt(const std::string& key, const YAML::Node& value, int max, std::optional<int>* out) {
@@ -65,6 +66,20 @@ class Reader {
     if (!ok || !std::isfinite(number) || number < 0 || number > kMaxGuidance)
       return ErrorAt(path_, value.Mark(), StrCat(key, ": ", Shown(value), " is not a number from 0 to ", kMaxGuidance));
     defaults_.guidance_scale = number;
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadLayers(const YAML::Node& value) {
+    if (!value.IsMap()) return ErrorAt(path_, value.Mark(), "layers: expected `PATTERN: SCHEME` lines");
+    for (const auto& entry : value) {
+      const std::optional<LinearScheme> scheme =
+          entry.second.IsScalar() ? ParseScheme(entry.second.Scalar()) : std::nullopt;
+      if (!entry.first.IsScalar() || entry.first.Scalar().empty())
+        return ErrorAt(path_, entry.first.Mark(), "layers: a pattern is not a text");
+      if (!scheme)
+        return ErrorAt(path_, entry.second.Mark(), StrCat("layers: ", Shown(entry.second), " is not ", SchemeNames()));
+      defaults_.layers.push_back({entry.first.Scalar(), *scheme});
+    }
     return absl::OkStatus();
   }
 

@@ -3,8 +3,10 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "pipeline/precision/layer_table.h"
 
 namespace fresco {
 
@@ -15,6 +17,7 @@ struct ModelDefaults {
   std::optional<int> width;                // pixels
   std::optional<int> height;               // pixels
   std::optional<int> max_sequence_length;  // T5 tokens
+  std::vector<LayerTable::Rule> layers;    // exceptions from a precision's table, in the file's order
 };
 
 // A file that is not there gives no defaults. INVALID_ARGUMENT, as "FILE:LINE: KEY: …", for an unknown key, a wrong

@@ -45,35 +45,36 @@ absl::Status ApplyDefaults(const ModelDefaults& defaults, const std::string& pat
 
 }  // namespace
 
-absl::StatusOr<ModelShape> ReadModelShape(const ModelFolder& folder) {
+absl::StatusOr<ModelShape> ReadModelShape(const ModelSource& source) {
   ModelShape shape;
-  FRESCO_ASSIGN_OR_RETURN(const std::string transformer, folder.Find("transformer"));
-  FRESCO_ASSIGN_OR_RETURN(const std::string vae, folder.Find("vae"));
-  FRESCO_ASSIGN_OR_RETURN(shape.transformer, ReadMmditConfig(transformer));
+  FRESCO_ASSIGN_OR_RETURN(shape.transformer, source.TransformerConfig());
+  FRESCO_ASSIGN_OR_RETURN(const std::string vae, source.Find("vae"));
   FRESCO_ASSIGN_OR_RETURN(shape.vae, ReadAutoencoderConfig(vae));
-  shape.has_t5 = folder.Has("text_encoder_3");
+  shape.has_t5 = source.Has("text_encoder_3");
   return shape;
 }
 
-absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelShape& shape,
+absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelSource& source, const ModelShape& shape,
                                         const Precision& precision) {
-  const std::string path = options.path + "/fresco.yaml";
+  const std::string path = source.DefaultsPath();
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(path));
   ModelInfo info = InfoOf(shape);
   FRESCO_RETURN_IF_ERROR(ApplyDefaults(defaults, path, &info));
   info.name = options.name;
   info.device = options.device;
   info.precision = precision.name;
-  if (!precision.reason.empty()) info.notes.push_back(precision.reason);
+  info.precision_asked = options.precision;
+  if (!precision.note.empty()) info.notes.push_back(precision.note);
   if (!shape.has_t5) info.notes.emplace_back("no T5: its tokens are zeros");
   return info;
 }
 
-absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelParts& parts,
+absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelSource& source, const ModelParts& parts,
                                         const Precision& precision) {
   const ModelShape shape = {parts.transformer.config(), parts.vae.config(), parts.text.has_t5()};
-  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, shape, precision));
-  info.components = parts.Components(precision.name);
+  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, shape, precision));
+  info.components = parts.Components(precision);
+  for (std::string& note : parts.Notes(precision)) info.notes.push_back(std::move(note));
   return info;
 }
 

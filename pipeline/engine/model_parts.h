@@ -1,6 +1,7 @@
 // A model's parts, loaded and checked against each other.
 #pragma once
 
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -11,23 +12,15 @@
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/diffusion/text_conditioning.h"
 #include "pipeline/engine/engine.h"
-#include "pipeline/engine/model_folder.h"
+#include "pipeline/engine/model_source.h"
+#include "pipeline/engine/precision.h"
 #include "pipeline/models/autoencoder.h"
 #include "pipeline/models/mmdit.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/precision/layer_table.h"
+#include "pipeline/precision/saturation.h"
 
 namespace fresco {
-
-// A part that has weights, and the stem of their files' names.
-struct WeightedPart {
-  std::string_view name;
-  std::string_view stem;
-};
-inline constexpr WeightedPart kWeightedParts[] = {{"transformer", kDiffusersStem},
-                                                  {"text_encoder", kTransformersStem},
-                                                  {"text_encoder_2", kTransformersStem},
-                                                  {"text_encoder_3", kTransformersStem},
-                                                  {"vae", kDiffusersStem}};
 
 // Immutable; computes on the calling thread.
 struct ModelParts {
@@ -35,23 +28,35 @@ struct ModelParts {
   TextConditioner text;
   Mmdit transformer;
   Autoencoder vae;
+  std::shared_ptr<SaturationCount> saturation;  // of all parts that compute in FP8; never null, thread-safe
 
   // Pixels a side of an image must be a multiple of.
   int size_multiple() const;
-  // Their names, type and bytes, the transformer first. `precision` names their type.
-  std::vector<ModelInfo::Component> Components(std::string_view precision) const;
+  // Their names, precisions and bytes, the transformer first.
+  std::vector<ModelInfo::Component> Components(const Precision& precision) const;
+  // How many linears are computed in what and were stored as what, a line for each component that a table is for.
+  std::vector<std::string> Notes(const Precision& precision) const;
 };
 
-// Errors name the file and the tensor or key: as the parts' Load. May throw libtorch's exceptions.
-absl::StatusOr<ModelParts> LoadModelParts(const ModelFolder& folder, const Placement& placement);
+// The transformer alone; the source need have no other part. Errors as ModelSource::TransformerConfig's and
+// Mmdit::Load's. May throw libtorch's exceptions. `rounded`: a file of weights that take the place of the source's
+// where `layers` quantises them (docs/CALIBRATION.md, "Rounding"); empty: none. `probe`: Mmdit::Load's.
+absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement& placement, const LayerTable& layers,
+                                      const std::string& rounded = "",
+                                      const std::shared_ptr<LinearProbe>& probe = nullptr);
+
+// Errors name the file and the tensor or key: as ModelSource's and the parts' Load. May throw libtorch's exceptions.
+absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::Device& device,
+                                          const Precision& precision, const VaeOptions& vae = {},
+                                          const std::shared_ptr<LinearProbe>& probe = nullptr);
 
 // "sha256:…" over the digests of all weights that the model uses, as stored (WeightStore::Digest of each component):
 // SHA-256 of "transformer sha256:…\n", "text_encoder …\n" and so on. Reads every weight file; `threads` read at a time.
 // CANCELLED soon after `stop` is asked for.
-absl::StatusOr<std::string> DigestWeights(const ModelFolder& folder, int threads, const std::stop_token& stop = {});
+absl::StatusOr<std::string> DigestWeights(const ModelSource& source, int threads, const std::stop_token& stop = {});
 
 // INVALID_ARGUMENT that names the file and the first tensor with a NaN or an infinite weight; OK where there is none.
 // Reads every weight file.
-absl::Status CheckWeightsFinite(const ModelFolder& folder);
+absl::Status CheckWeightsFinite(const ModelSource& source);
 
 }  // namespace fresco

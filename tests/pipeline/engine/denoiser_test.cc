@@ -1,5 +1,6 @@
 #include "pipeline/engine/denoiser.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -10,6 +11,8 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pipeline/diffusion/sampling.h"
 
@@ -54,6 +57,50 @@ class DenoiserTest : public ::testing::TestWithParam<double> {
   const c10::InferenceMode inference_;
   const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
 };
+
+class CorrectedDenoiserTest : public ::testing::Test {
+ protected:
+  // One step of each job; `corrected` tells which.
+  std::vector<std::unique_ptr<DiffusionJob>> Step(const std::vector<bool>& corrected) {
+    std::vector<std::unique_ptr<DiffusionJob>> jobs;
+    std::vector<DiffusionJob*> batch;
+    for (size_t i = 0; i < corrected.size(); ++i) {
+      jobs.push_back(Job(i));
+      jobs.back()->state().correct_noise = corrected[i];
+      batch.push_back(jobs.back().get());
+    }
+    Denoiser denoiser(transformer_, corrector_);
+    for (const absl::Status& status : denoiser.Step(batch)) EXPECT_TRUE(status.ok()) << status;
+    return jobs;
+  }
+
+  const c10::InferenceMode inference_;
+  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  // The first step is at sigma 1.
+  const std::shared_ptr<const NoiseCorrector> corrector_ = std::make_shared<NoiseCorrector>(
+      SigmaBuckets{{1, 0.9F}}, NoiseCorrection{{{2, 1, 0.5F, 1}, {0, 0.25F, 0, -1}}, {{9, 9, 9, 9}, {9, 9, 9, 9}}},
+      at::kCPU);
+};
+
+TEST_F(CorrectedDenoiserTest, EachChannelOfTheVelocityIsScaledAndMoved) {
+  const auto plain = Step({false}), corrected = Step({true});
+  const std::vector<std::pair<double, double>> kAffine = {{2, 0}, {1, 0.25}, {0.5, 0}, {1, -1}};
+  for (int64_t channel = 0; channel < 4; ++channel) {
+    const auto [scale, offset] = kAffine[static_cast<size_t>(channel)];
+    EXPECT_TRUE(at::equal(corrected[0]->state().velocity.select(1, channel),
+                          plain[0]->state().velocity.select(1, channel) * scale + offset))
+        << channel;
+  }
+  EXPECT_FALSE(at::equal(corrected[0]->state().latents, plain[0]->state().latents));
+}
+
+TEST_F(CorrectedDenoiserTest, AnImageIsCorrectedOrNotWhateverItsBatch) {
+  const auto together = Step({true, false, true}), other = Step({false, true, false});
+  for (size_t i = 0; i < 3; ++i) EXPECT_FALSE(at::equal(together[i]->state().latents, other[i]->state().latents));
+  EXPECT_TRUE(at::equal(together[0]->state().latents, Step({true})[0]->state().latents));
+  EXPECT_TRUE(at::equal(other[0]->state().latents, Step({false})[0]->state().latents));
+  EXPECT_TRUE(at::equal(together[2]->state().latents, Step({false, false, true})[2]->state().latents));
+}
 
 // Not a number, and a text so large that it becomes none on its way.
 INSTANTIATE_TEST_SUITE_P(Texts, DenoiserTest,

@@ -305,7 +305,7 @@ TEST_P(AnyBatch, GivesTheSamePictureBitForBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, AnyBatch, ::testing::Values("fp32", "bf16"));
+INSTANTIATE_TEST_SUITE_P(Types, AnyBatch, ::testing::Values("fp32", "bf16", "fp8", "fp8-weight-only", "int8"));
 
 // The smallest and the largest id that a text of one known word holds, in bf16 rows of `width`: NaN.
 void PoisonRow(const CheckpointCopy& copy, size_t row, size_t width) {

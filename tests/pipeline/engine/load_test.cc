@@ -147,15 +147,6 @@ TEST(Load, FolderThatIsNotThere) {
   EXPECT_THAT(std::string(engine.status().message()), HasSubstr("no/such/model"));
 }
 
-TEST(Load, ASingleFileIsToldWhatToGiveInItsPlace) {
-  const std::string path = StrCat(kMedium, "/", kTransformer);
-  const auto engine = LoadEngine(Options(path));
-  EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(engine.status().message()),
-              AllOf(HasSubstr(path), HasSubstr("single-file checkpoints are not supported yet"),
-                    HasSubstr("give a diffusers folder")));
-}
-
 TEST(Load, BaseSuppliesWhatIsMissing) {
   const CheckpointCopy copy(kMedium);
   for (const char* part :
@@ -194,16 +185,58 @@ TEST(Load, FolderHasItsOwnDefaults) {
   EXPECT_EQ(info.default_max_sequence_length, 16);
 }
 
-TEST(Load, PrecisionsThatCannotBeComputedSaySo) {
+TEST(Load, AnUnknownPrecisionIsRefused) {
   LoadOptions options = Options(kMedium);
+  options.precision = "fp12";
+  const absl::Status status = LoadEngine(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("fp12"), HasSubstr("fp8-weight-only")));
+}
+
+TEST(Load, QuantisedPrecisionsSayWhatTheyAre) {
+  const int64_t plain = LoadEngine(Options(kMedium)).value()->info().components.front().weight_bytes;
   for (const char* precision : {"fp8", "fp8-weight-only", "int8"}) {
+    LoadOptions options = Options(kMedium);
     options.precision = precision;
     const auto engine = LoadEngine(options);
-    EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnimplemented) << precision;
-    EXPECT_THAT(std::string(engine.status().message()), HasSubstr(precision));
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    const ModelInfo& info = (*engine)->info();
+    EXPECT_EQ(info.precision, precision);
+    EXPECT_EQ(info.components.front().precision, precision);
+    EXPECT_LT(info.components.front().weight_bytes, plain / 2);
+    EXPECT_THAT(info.notes, Contains(HasSubstr(StrCat(precision, ":"))));
+    EXPECT_THAT(info.notes, Contains(AllOf(HasSubstr("transformer: "), HasSubstr("quantised at load from plain"))));
   }
-  options.precision = "fp12";
-  EXPECT_EQ(LoadEngine(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Load, LayersAreExceptedByPattern) {
+  LoadOptions options = Options(kMedium);
+  options.precision = "fp8";
+  const int64_t whole = LoadEngine(options).value()->info().components.front().weight_bytes;
+  options.layers = {{"transformer_blocks.0.ff.net.2", LinearScheme::kHigh}};
+  EXPECT_GT(LoadEngine(options).value()->info().components.front().weight_bytes, whole);
+  options.layers = {{"transformer_blocks.0.*", LinearScheme::kHigh}, {"*", LinearScheme::kFp8}};
+  EXPECT_LT(LoadEngine(options).value()->info().components.front().weight_bytes, whole);
+}
+
+TEST(Load, TheFoldersOwnExceptionsComeBeforeTheConfigurations) {
+  const CheckpointCopy copy(kMedium);
+  LoadOptions options = Options(copy.path());
+  options.precision = "fp8";
+  const int64_t whole = LoadEngine(options).value()->info().components.front().weight_bytes;
+  copy.Write("fresco.yaml", "layers:\n  transformer_blocks.0.ff.net.2: high\n");
+  EXPECT_GT(LoadEngine(options).value()->info().components.front().weight_bytes, whole);
+  options.layers = {{"*.ff.net.2", LinearScheme::kFp8}};
+  EXPECT_EQ(LoadEngine(options).value()->info().components.front().weight_bytes, whole);
+}
+
+TEST(Load, AnExceptionThatMatchesNothingIsAMistake) {
+  LoadOptions options = Options(kMedium);
+  options.precision = "fp8";
+  options.layers = {{"transformer_blocks.*.mlp.*", LinearScheme::kHigh}};
+  const absl::Status status = LoadEngine(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'transformer_blocks.*.mlp.*' matches no linear"));
 }
 
 TEST(Load, AutoSaysWhatItChoseAndWhy) {
