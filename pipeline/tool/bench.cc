@@ -20,8 +20,8 @@
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/memory.h"
-#include "pipeline/engine/model_folder.h"
 #include "pipeline/engine/model_info.h"
+#include "pipeline/engine/model_source.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/mmdit.h"
@@ -45,12 +45,10 @@ struct Measurement {
 // `options` with its sides set.
 absl::StatusOr<BenchOptions> WithSides(const ModelOptions& model, BenchOptions options) {
   int width = kPresetSide, height = kPresetSide;
-  if (options.preset.empty()) {
-    FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
-    FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(folder));
-    LoadOptions described;
-    described.path = model.model;
-    FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(described, shape, Precision()));
+  if (options.preset.empty() && (options.width == 0 || options.height == 0)) {
+    FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(model.model, model.base));
+    FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(source));
+    FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptions(), source, shape, Precision()));
     width = info.default_width;
     height = info.default_height;
   }
@@ -63,15 +61,15 @@ absl::StatusOr<MmditConfig> ConfigOf(const BenchOptions& options) {
   return PresetConfig(options.preset, options.layers, (std::max(options.width, options.height) + 15) / 16);
 }
 
-absl::StatusOr<Mmdit> LoadTransformer(const ModelOptions& model, const BenchOptions& options,
-                                      const Placement& placement) {
+absl::StatusOr<Mmdit> MakeTransformer(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
+                                      const Precision& precision) {
+  const Placement placement{device, precision.type};
   if (!options.preset.empty()) {
     FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ConfigOf(options));
-    return Mmdit::Random(config, placement);
+    return Mmdit::Random(config, placement, precision.transformer);
   }
-  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
-  FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find("transformer"));
-  return Mmdit::Load(dir, placement);
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(model.model, model.base));
+  return LoadTransformer(source, placement, precision.transformer);
 }
 
 absl::Status CheckSize(const Mmdit& transformer, const BenchOptions& options) {
@@ -133,7 +131,7 @@ absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOption
                                     const Precision& precision) {
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
-  FRESCO_ASSIGN_OR_RETURN(const Mmdit transformer, LoadTransformer(model, options, {device, precision.type}));
+  FRESCO_ASSIGN_OR_RETURN(const Mmdit transformer, MakeTransformer(model, options, device, precision));
   FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
   // Weights in their mapped file are in memory too.
   const int64_t counted = MemoryUseOf(device).allocated_bytes;

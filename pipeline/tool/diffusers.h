@@ -12,7 +12,7 @@ namespace fresco {
 
 struct DiffusersRun {
   std::string python;
-  std::string model;      // diffusers folder
+  std::string model;      // diffusers folder or single file
   std::string base;       // empty: none
   std::string precision;  // fp32 or bf16
   int threads = 0;        // 0: torch's choice

@@ -9,7 +9,6 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/engine/load.h"
 #include "pipeline/engine/parameters_text.h"
 #include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
@@ -85,17 +84,24 @@ ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
   spec.guidance_scale = options.guidance.value_or(info.default_guidance_scale);
   spec.max_sequence_length = options.max_sequence_length.value_or(info.default_max_sequence_length);
   spec.seed = options.seed;
+  spec.noise_correction = options.noise_correction;
   return spec;
 }
 
-absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const std::string& output) {
+LoadOptions LoadOptionsOf(const ModelOptions& model) {
   LoadOptions options;
   options.name = options.path = model.model;
   options.base = model.base;
   options.device = model.device;
   options.precision = model.precision;
+  options.vae = model.vae;
+  options.calibration = model.calibration;
   options.threads = model.threads;
-  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(options));
+  return options;
+}
+
+absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const std::string& output) {
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(LoadOptionsOf(model)));
   const Clock::time_point begin = Clock::now();
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job, engine->Prepare(SpecOf(draw, engine->info())));
   FRESCO_ASSIGN_OR_RETURN(const Image image, Draw(*engine, *job));

@@ -2,18 +2,22 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/safetensors.h"
+#include "pipeline/checkpoint/single_file.h"
+#include "pipeline/checkpoint/stored_weight.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/engine/architecture.h"
-#include "pipeline/engine/model_folder.h"
-#include "pipeline/engine/model_parts.h"
+#include "pipeline/engine/model_source.h"
 #include "pipeline/models/mmdit_config.h"
 #include "pipeline/tool/json_print.h"
 
@@ -31,30 +35,100 @@ struct Part {
   std::string name;
   std::string path;
   std::vector<Tensor> tensors;
-  int64_t parameters = 0;
-  int64_t bytes = 0;
+  StoredWeightSummary stored;
+
+  int64_t parameters() const {
+    int64_t count = 0;
+    for (const Tensor& tensor : tensors) count += tensor.entry.numel();
+    return count;
+  }
+  int64_t bytes() const {
+    uint64_t count = 0;
+    for (const Tensor& tensor : tensors) count += tensor.entry.bytes();
+    return static_cast<int64_t>(count);
+  }
 };
 
-absl::StatusOr<Part> ReadPart(const ModelFolder& folder, const WeightedPart& weighted) {
-  Part part;
-  part.name = weighted.name;
-  FRESCO_ASSIGN_OR_RETURN(const std::string dir, folder.Find(weighted.name));
-  FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, WeightStore::Open(dir, weighted.stem));
-  part.path = weights.path();
-  part.bytes = weights.total_bytes();
-  for (const std::string& name : weights.Names()) {
-    const SafetensorsFile::Entry& entry = *weights.FindEntry(name);
-    part.parameters += entry.numel();
-    part.tensors.push_back({StrCat(part.name, "/", name), entry});
+// What is wrong with the metadata is wrong with every weight.
+StoredWeightSummary Summarize(const WeightStore& weights) {
+  const auto text = weights.metadata().find(std::string(kQuantizationMetadataKey));
+  if (text == weights.metadata().end()) return SummarizeStoredWeights(weights, {});
+  const auto metadata = QuantizationMetadata::Parse(text->second, weights.path());
+  if (metadata.ok()) return SummarizeStoredWeights(weights, *metadata);
+  StoredWeightSummary summary = SummarizeStoredWeights(weights, {});
+  for (const auto& [source, count] : summary.by_source) summary.unreadable += count;
+  summary.by_source.clear();
+  summary.first_error = metadata.status();
+  return summary;
+}
+
+// The tensors of a folder's part are called "PART/NAME", those of a single file as they are there.
+absl::StatusOr<Part> ReadPart(const ModelSource& source, std::string_view name) {
+  FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, source.OpenWeights(name));
+  Part part{std::string(name), weights.path(), {}, Summarize(weights)};
+  if (source.InFile(name)) {
+    const auto& entries = source.file()->file().entries();
+    for (const std::string& stored : source.file()->StoredNames(name))
+      part.tensors.push_back({stored, entries.find(stored)->second});
+    return part;
   }
+  for (const std::string& tensor : weights.Names())
+    part.tensors.push_back({StrCat(name, "/", tensor), *weights.FindEntry(tensor)});
   return part;
+}
+
+// What a single file holds besides.
+Part ReadRest(const SingleFile& file) {
+  std::set<std::string> used;
+  for (const std::string& component : file.Components()) {
+    const std::vector<std::string> names = file.StoredNames(component);
+    used.insert(names.begin(), names.end());
+  }
+  Part rest{"(not used)", file.path(), {}, {}};
+  for (const auto& [name, entry] : file.file().entries()) {
+    if (!used.contains(name)) rest.tensors.push_back({name, entry});
+  }
+  return rest;
+}
+
+absl::StatusOr<std::vector<Part>> ReadParts(const ModelSource& source) {
+  std::vector<Part> parts;
+  for (const WeightedPart& weighted : kWeightedParts) {
+    // Of a file, what there is is listed, whether it makes a model or not.
+    const bool there = source.InFile(weighted.name) || source.Find(weighted.name).ok();
+    if (!source.Has(weighted.name) || (source.file() != nullptr && !there)) continue;
+    FRESCO_ASSIGN_OR_RETURN(Part part, ReadPart(source, weighted.name));
+    parts.push_back(std::move(part));
+  }
+  if (source.file() == nullptr) return parts;
+  if (Part rest = ReadRest(*source.file()); !rest.tensors.empty()) parts.push_back(std::move(rest));
+  return parts;
+}
+
+absl::StatusOr<std::string> Architecture(const ModelSource& source) {
+  if (source.file() != nullptr && !source.InFile("transformer") && !source.Find("transformer").ok())
+    return "none (no transformer)";
+  FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, source.TransformerConfig());
+  return ArchitectureName(config);
+}
+
+Json ToJson(const Part& part) {
+  Json json = {{"name", part.name},
+               {"path", part.path},
+               {"parameters", part.parameters()},
+               {"bytes", part.bytes()},
+               {"stored", Json::object()}};
+  for (const auto& [source, count] : part.stored.by_source) json["stored"][source] = count;
+  if (part.stored.unreadable == 0) return json;
+  json["unreadable"] = part.stored.unreadable;
+  json["first_error"] = std::string(part.stored.first_error.message());
+  return json;
 }
 
 Json ToJson(const std::string& architecture, const std::vector<Part>& parts, const std::string& device) {
   Json report = {{"architecture", architecture}, {"parts", Json::array()}, {"tensors", Json::array()}};
   for (const Part& part : parts) {
-    report["parts"].push_back(
-        {{"name", part.name}, {"path", part.path}, {"parameters", part.parameters}, {"bytes", part.bytes}});
+    report["parts"].push_back(ToJson(part));
     for (const Tensor& tensor : part.tensors) {
       report["tensors"].push_back({{"name", tensor.name},
                                    {"dtype", tensor.entry.dtype_name},
@@ -64,6 +138,15 @@ Json ToJson(const std::string& architecture, const std::vector<Part>& parts, con
     }
   }
   return report;
+}
+
+// "96 comfy_quant float8_e4m3fn, 5 plain"
+std::string Shown(const StoredWeightSummary& stored) {
+  std::vector<std::string> kinds;
+  for (const auto& [source, count] : stored.by_source) kinds.push_back(StrCat(count, " ", PrintableName(source)));
+  if (stored.unreadable > 0)
+    kinds.push_back(StrCat(stored.unreadable, " not readable (the first: ", stored.first_error.message(), ")"));
+  return absl::StrJoin(kinds, ", ");
 }
 
 void PrintTable(const std::string& architecture, const std::vector<Part>& parts) {
@@ -78,27 +161,26 @@ void PrintTable(const std::string& architecture, const std::vector<Part>& parts)
   std::printf("\n%-16s %8s %14s %12s  %s\n", "part", "tensors", "parameters", "MiB", "file");
   for (const Part& part : parts) {
     std::printf("%-16s %8zu %14lld %12.1f  %s\n", part.name.c_str(), part.tensors.size(),
-                static_cast<long long>(part.parameters), static_cast<double>(part.bytes) / (1 << 20),
+                static_cast<long long>(part.parameters()), static_cast<double>(part.bytes()) / (1 << 20),
                 part.path.c_str());
+  }
+  std::printf("\n%-16s linears and embeddings, by how they are stored\n", "part");
+  for (const Part& part : parts) {
+    if (const std::string stored = Shown(part.stored); !stored.empty())
+      std::printf("%-16s %s\n", part.name.c_str(), stored.c_str());
   }
 }
 
 }  // namespace
 
 absl::Status RunInspect(const ModelOptions& options) {
-  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(options.model, options.base));
-  FRESCO_ASSIGN_OR_RETURN(const std::string transformer, folder.Find("transformer"));
-  FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ReadMmditConfig(transformer));
-  std::vector<Part> parts;
-  for (const WeightedPart& weighted : kWeightedParts) {
-    if (!folder.Has(weighted.name)) continue;
-    FRESCO_ASSIGN_OR_RETURN(Part part, ReadPart(folder, weighted));
-    parts.push_back(std::move(part));
-  }
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.model, options.base));
+  FRESCO_ASSIGN_OR_RETURN(const std::string architecture, Architecture(source));
+  FRESCO_ASSIGN_OR_RETURN(const std::vector<Part> parts, ReadParts(source));
   if (options.json) {
-    PrintJson(ToJson(ArchitectureName(config), parts, options.device));
+    PrintJson(ToJson(architecture, parts, options.device));
   } else {
-    PrintTable(ArchitectureName(config), parts);
+    PrintTable(architecture, parts);
   }
   return absl::OkStatus();
 }

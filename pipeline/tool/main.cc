@@ -1,12 +1,15 @@
 // fresco-model: looks into a checkpoint, without a server.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -14,19 +17,27 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/tool/bench.h"
+#include "pipeline/tool/calibrate.h"
+#include "pipeline/tool/compare.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/inspect.h"
 #include "pipeline/tool/options.h"
+#include "pipeline/tool/quantize.h"
 #include "pipeline/tool/verify.h"
 
 namespace fresco {
 namespace {
 
 constexpr char kAbout[] =
-    "Looks into a Stable Diffusion 3 / 3.5 checkpoint (a folder as diffusers writes it), without a server.\n\n"
+    "Looks into a Stable Diffusion 3 / 3.5 checkpoint (a folder as diffusers writes it, or a single .safetensors "
+    "file),\n"
+    "without a server.\n\n"
     "  fresco-model inspect models/demo\n"
     "  fresco-model draw models/demo --prompt \"a red apple\" --output apple.png\n"
+    "  fresco-model draw sd3.5_medium.safetensors --base stable-diffusion-3.5-medium --prompt \"a red apple\"\n"
     "  fresco-model verify models/demo --python venv/bin/python\n"
+    "  fresco-model quantize models/demo --precision fp8 --output demo-fp8\n"
+    "  fresco-model compare models/demo --html compare.html\n"
     "  fresco-model bench --preset sd3.5-medium --device cuda:0\n\n"
     "Exit codes: 0 done, 1 failed or not equal, 2 usage.";
 
@@ -40,12 +51,15 @@ class Help : public CLI::Formatter {
 };
 
 CLI::Option* AddModel(CLI::App* command, ModelOptions* options) {
-  command->add_option("--base", options->base, "Diffusers folder that supplies what the model's lacks")
+  command
+      ->add_option("--base", options->base,
+                   "Diffusers folder that supplies what the model lacks: configurations, tokenizers, encoders, VAE")
       ->type_name("DIR");
   return command
-      ->add_option("--model,DIR", options->model,
-                   "Diffusers folder (model_index.json, transformer/, vae/ …); or --model DIR")
-      ->type_name("DIR");
+      ->add_option(
+          "--model,MODEL", options->model,
+          "Diffusers folder (model_index.json, transformer/, vae/ …) or single .safetensors file; or --model MODEL")
+      ->type_name("PATH");
 }
 
 void AddNeededModel(CLI::App* command, ModelOptions* options) {
@@ -61,9 +75,36 @@ void AddDevice(CLI::App* command, ModelOptions* options) {
 
 void AddPrecision(CLI::App* command, ModelOptions* options) {
   command
-      ->add_option("--precision", options->precision, "fp32, bf16, fp16, or auto: bf16 where the device is fast at it")
+      ->add_option("--precision", options->precision,
+                   "fp32, bf16, fp16, fp8, fp8-weight-only, int8, or auto: the fastest that the device computes")
       ->type_name("TYPE")
       ->capture_default_str();
+}
+
+// An option that takes one of `names` and stores the enumerator of that index.
+template <typename Enum, size_t kCount>
+CLI::Option* AddChoice(CLI::App* command, const char* option, const std::string_view (&names)[kCount], Enum* choice,
+                       const char* description) {
+  const std::vector<std::string> known(std::begin(names), std::end(names));
+  const auto choose = [choice, known](const std::string& name) {
+    *choice = static_cast<Enum>(std::find(known.begin(), known.end(), name) - known.begin());
+  };
+  return command->add_option_function<std::string>(option, choose, description)
+      ->check(CLI::IsMember(known).description(""))
+      ->default_str(known[static_cast<size_t>(*choice)]);
+}
+
+void AddVae(CLI::App* command, VaeOptions* vae) {
+  AddChoice(command, "--vae-tiling", kVaeTilingNames, &vae->tiling,
+            "Decode in overlapping tiles, in bounded memory: always, never, or auto: pictures above a megapixel")
+      ->type_name("WHEN");
+  command->add_option("--vae-tile", vae->tile_size, "A tile's side; a multiple of 32")
+      ->type_name("PIXELS")
+      ->capture_default_str();
+  AddChoice(command, "--vae-precision", kVaePrecisionNames, &vae->precision, "fp8, or auto: the model's own type")
+      ->type_name("TYPE");
+  command->add_flag("!--no-vae-overflow-guard", vae->overflow_guard,
+                    "Naive FP8, which saturates and bands: to see what the guard is for");
 }
 
 void AddJson(CLI::App* command, ModelOptions* options) {
@@ -128,7 +169,10 @@ class Program {
     AddInspect();
     AddDrawCommand();
     AddVerify();
+    AddQuantize();
+    AddCompare();
     AddBench();
+    AddCalibrate();
     app_.footer("fresco-model COMMAND --help says more about each.");  // last: subcommands would take it over
   }
 
@@ -176,8 +220,15 @@ class Program {
     AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
+    command
+        ->add_option("--calibration", model_.calibration,
+                     "What `calibrate` wrote [calibration.json of the model, if it has one]")
+        ->type_name("FILE");
+    command->add_flag("--noise-correction,!--no-noise-correction", draw_.noise_correction,
+                      "Use the calibration's noise correction, or not [where it has one]");
     command->add_option("--output,-o", output_, "PNG file to write")
         ->type_name("FILE")
         ->capture_default_str()
@@ -213,6 +264,67 @@ class Program {
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunVerify(model_, draw_, verify_); }); });
   }
 
+  void AddQuantize() {
+    CLI::App* const command = app_.add_subcommand(
+        "quantize",
+        "Writes the model with its linears in FP8 or int8: a folder that is loaded without further work,\n"
+        "or one file (--output NAME.safetensors) that ComfyUI reads too");
+    AddNeededModel(command, &model_);
+    command->add_option("--precision", quantize_.precision, "fp8, fp8-weight-only or int8")
+        ->type_name("TYPE")
+        ->check(CLI::IsMember({"fp8", "fp8-weight-only", "int8"}, CLI::ignore_space).description(""))
+        ->capture_default_str();
+    command->add_option("--output,-o", quantize_.output, "Folder or .safetensors file to write")
+        ->type_name("PATH")
+        ->required();
+    command
+        ->add_option_function<std::vector<std::string>>(
+            "--layer",
+            [this](const std::vector<std::string>& rules) {
+              for (const std::string& rule : rules) quantize_.layers.push_back(ParseLayerRule(rule).value());
+            },
+            "Store the linears that a pattern matches otherwise: 'transformer_blocks.*.ff.net.2=high'.\n"
+            "high, fp8, fp8-weight-only, int8 or int8-weight-only; may be given again, the last that matches counts")
+        ->type_name("PATTERN=SCHEME")
+        ->expected(1)
+        ->take_all()
+        ->check(CLI::Validator(
+            [](const std::string& rule) { return std::string(ParseLayerRule(rule).status().message()); }, ""));
+    command->add_flag("--with-encoders", quantize_.with_encoders, "A file holds text encoders and VAE too");
+    command->add_flag("--force", quantize_.force, "Replace what is there");
+    command->add_option("--threads", model_.threads, "CPU threads; 0: as many as the machine has")
+        ->type_name("N")
+        ->capture_default_str();
+    AddJson(command, &model_);
+    command->callback([this] { exit_code_ = Exit(RunQuantize(model_, quantize_)); });
+  }
+
+  void AddCompare() {
+    CLI::App* const command = app_.add_subcommand(
+        "compare",
+        "Draws the same pictures in several precisions and says what each costs and how far it is from the\n"
+        "highest of them");
+    AddNeededModel(command, &model_);
+    AddDevice(command, &model_);
+    command
+        ->add_option("--precisions", compare_.precisions,
+                     "fp32, bf16, fp16, fp8, fp8-weight-only, int8, with commas between\n"
+                     "[all but fp16; on a GPU fp16,int8,fp8]")
+        ->type_name("TYPES")
+        ->delimiter(',');
+    command->add_option("--prompts", compare_.prompts_file, "File with a prompt a line [four of the demo model's]")
+        ->type_name("FILE");
+    command->add_option("--html", compare_.html, "Page to write, with the pictures side by side")->type_name("FILE");
+    AddDraw(command, &draw_);
+    command->get_option("--seed")->description("Of the first prompt's noise; the next have the next");
+    command->add_flag("--json", model_.json, "Print one JSON list");
+    command->callback([this] {
+      if (const auto highest = HighestPrecision(compare_.precisions); !compare_.precisions.empty() && !highest.ok())
+        throw CLI::ValidationError("--precisions", std::string(highest.status().message()));
+      exit_code_ = RunOnDevice([this] { return Exit(RunCompare(model_, draw_, compare_)); });
+    });
+  }
+
   void AddBench() {
     CLI::App* const command = app_.add_subcommand(
         "bench", "Measures one denoising step of the transformer: of a model, or of a known shape with random weights");
@@ -225,6 +337,50 @@ class Program {
     AddBenchStep(command);
     AddJson(command, &model_);
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunBench(model_, bench_); }); });
+  }
+
+  void AddCalibrate() {
+    CLI::App* const command = app_.add_subcommand(
+        "calibrate",
+        "Learns from drawing prompts what a precision does to a model: ranges of its activations, how\n"
+        "sensitive each layer is, and the correction of the noise. Writes it to a file that the server and\n"
+        "the other commands take. Interrupted, it goes on with --resume.");
+    AddNeededModel(command, &model_);
+    AddDevice(command, &model_);
+    command->add_option("--prompts", calibrate_.prompts, "What to draw, one to a line")->type_name("FILE")->required();
+    command->add_option("--output,-o", calibrate_.output, "File to write; beside it FILE.state while it is at work")
+        ->type_name("FILE")
+        ->required();
+    command->add_option("--precision", calibrate_.precision, "fp8, fp8-weight-only or int8")
+        ->type_name("TYPE")
+        ->capture_default_str();
+    command->add_option("--high", calibrate_.high, "fp32, bf16 or fp16: what it is measured against")
+        ->type_name("TYPE")
+        ->capture_default_str();
+    AddDraw(command, &draw_);
+    for (const char* unused : {"--negative", "--max-sequence-length"})
+      command->remove_option(command->get_option(unused));
+    command->add_option("--buckets", calibrate_.buckets, "Groups of noise levels, at most")
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        ->add_option("--sensitivity-samples", calibrate_.sensitivity_samples,
+                     "Steps that each layer is tried on alone; 0: none")
+        ->type_name("N")
+        ->capture_default_str();
+    command
+        ->add_option("--high-inputs", calibrate_.high_inputs,
+                     "Share of the work whose activations may stay high, where that helps most")
+        ->type_name("SHARE")
+        ->capture_default_str();
+    command
+        ->add_option("--rounding-samples", calibrate_.rounding_samples,
+                     "Steps whose activations decide how the weights are rounded; 0: to the nearest")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_flag("--resume", calibrate_.resume, "Go on where an interrupted run stood");
+    AddJson(command, &model_);
+    command->callback([this] { exit_code_ = RunOnDevice([this] { return RunCalibrate(model_, draw_, calibrate_); }); });
   }
 
   void AddBenchStep(CLI::App* command) {
@@ -244,7 +400,10 @@ class Program {
   ModelOptions model_;
   DrawOptions draw_;
   VerifyOptions verify_;
+  QuantizeOptions quantize_;
+  CompareOptions compare_;
   BenchOptions bench_;
+  CalibrateOptions calibrate_;
   std::string output_ = "out.png";
   int exit_code_ = kUsage;
 };

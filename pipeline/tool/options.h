@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "pipeline/models/autoencoder_options.h"
+
 namespace fresco {
 
 // Exit codes.
@@ -13,12 +15,14 @@ inline constexpr int kFailed = 1;  // or a mismatch
 inline constexpr int kUsage = 2;
 
 struct ModelOptions {
-  std::string model;  // diffusers folder
+  std::string model;  // diffusers folder or single file
   std::string base;   // what supplies what it lacks; empty: none
   std::string device = "cpu";
   std::string precision = "auto";
-  int threads = 0;    // 0: as many as the machine has
-  bool json = false;  // one JSON object on standard output, nothing else there
+  VaeOptions vae;
+  std::string calibration;  // file; empty: calibration.json in `model`, if it is there
+  int threads = 0;          // 0: as many as the machine has
+  bool json = false;        // one JSON object on standard output, nothing else there
 };
 
 // What is drawn. Where it is unset, the model's own default counts.
@@ -30,6 +34,7 @@ struct DrawOptions {
   std::optional<int> steps;
   std::optional<float> guidance;
   std::optional<int> max_sequence_length;
+  std::optional<bool> noise_correction;
   uint64_t seed = 0;
 };
 

@@ -15,8 +15,8 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
-#include "pipeline/engine/model_folder.h"
 #include "pipeline/engine/model_info.h"
+#include "pipeline/engine/model_source.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/diffusers.h"
@@ -63,27 +63,20 @@ struct Loaded {
   std::unique_ptr<DiffusionEngine> engine;
 };
 
-LoadOptions LoadOptionsOf(const ModelOptions& model) {
-  LoadOptions options;
-  options.name = options.path = model.model;
-  options.device = model.device;
-  return options;
-}
-
 // The request in full and checked, from the configs alone.
-absl::StatusOr<ImageSpec> ReadRequest(const ModelOptions& model, const ModelFolder& folder, const DrawOptions& draw,
+absl::StatusOr<ImageSpec> ReadRequest(const ModelOptions& model, const ModelSource& source, const DrawOptions& draw,
                                       const Precision& precision) {
-  FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(folder));
-  FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptionsOf(model), shape, precision));
+  FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(source));
+  FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptionsOf(model), source, shape, precision));
   ImageSpec spec = RequestOf(draw, info);
   FRESCO_RETURN_IF_ERROR(CheckSpec(info, /*max_clip_skip=*/0, spec));
   return spec;
 }
 
-absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const ModelFolder& folder, const Precision& precision,
+absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const ModelSource& source, const Precision& precision,
                                  const at::Device& device) {
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(folder, {device, precision.type}));
-  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(LoadOptionsOf(model), parts, precision));
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision));
+  FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(LoadOptionsOf(model), source, parts, precision));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), parts, MappedBytes(), kPromptCacheBytes);
   return Loaded{std::move(parts), std::move(engine)};
 }
@@ -168,13 +161,14 @@ absl::StatusOr<bool> Compare(const ModelOptions& model, const DrawOptions& draw,
   FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(options.precision, device));
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
-  FRESCO_ASSIGN_OR_RETURN(const ModelFolder folder, ModelFolder::Open(model.model, model.base));
-  FRESCO_ASSIGN_OR_RETURN(const ImageSpec spec, ReadRequest(model, folder, draw, precision));
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(model.model, model.base));
+  FRESCO_RETURN_IF_ERROR(source.CheckComplete());
+  FRESCO_ASSIGN_OR_RETURN(const ImageSpec spec, ReadRequest(model, source, draw, precision));
   // One after the other: the model need not fit into memory twice.
   FRESCO_ASSIGN_OR_RETURN(
       auto reference,
       RunDiffusers({PythonOf(options), model.model, model.base, options.precision, model.threads}, spec));
-  FRESCO_ASSIGN_OR_RETURN(const Loaded loaded, LoadModel(model, folder, precision, device));
+  FRESCO_ASSIGN_OR_RETURN(const Loaded loaded, LoadModel(model, source, precision, device));
   const Limits limits = LimitsOf(precision);
   StageComparison comparison(loaded.parts, std::move(reference), spec, limits.relative, limits.psnr);
   FRESCO_RETURN_IF_ERROR(comparison.CompareTexts());

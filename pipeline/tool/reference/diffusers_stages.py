@@ -19,6 +19,14 @@ from pathlib import Path
 NEEDED = "torch==2.11.0 diffusers==0.42.1 transformers==5.23.0 safetensors sentencepiece accelerate"
 FORMAT = "fresco-stages-1"
 TEXT_ENCODERS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5"}
+# What the names in a single file of Stability AI's layout begin with: those that diffusers' from_single_file knows.
+SINGLE_FILE_NAMES = {
+    "transformer": ("joint_blocks.", "model.diffusion_model.joint_blocks."),
+    "text_encoder": ("text_encoders.clip_l.transformer.",),
+    "text_encoder_2": ("text_encoders.clip_g.transformer.",),
+    "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
+    "vae": ("first_stage_model.",),
+}
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "tokenizer_3", *TEXT_ENCODERS)
 REQUEST_DEFAULTS = {
     "prompt": "",
@@ -77,14 +85,17 @@ def read_request(values):
 
 
 class Checkpoint:
-    """The parts of a diffusers folder, each loaded when asked for, from `base` where the folder lacks it."""
+    """The parts of a diffusers folder or a single file, each loaded when asked for, from `base` where they lack it."""
 
-    def __init__(self, folder, base=None):
+    def __init__(self, path, base=None):
         self.torch, self.diffusers, self.transformers, _ = _import_libraries()
-        self.folders = [Path(p) for p in (folder, base) if p]
-        for path in self.folders:
-            if not path.is_dir():
-                raise Unusable(f"{path}: not a folder (a diffusers folder is needed: model_index.json, transformer/, vae/ …)")
+        self.file = Path(path) if Path(path).is_file() else None
+        self.folders = [Path(p) for p in (None if self.file else path, base) if p]
+        if not self.folders:
+            raise Unusable(f"{path}: a single file needs --base, a diffusers folder that supplies what it lacks")
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise Unusable(f"{folder}: not a folder (a diffusers folder is needed: model_index.json, transformer/, vae/ …)")
         indices = [p / "model_index.json" for p in self.folders if (p / "model_index.json").is_file()]
         if not indices:
             raise Unusable(f"{self.folders[0]}: no model_index.json, so this is no diffusers folder")
@@ -104,6 +115,8 @@ class Checkpoint:
         cls = self._class(part)
         if part == "scheduler" or part.startswith("tokenizer"):
             return cls.from_pretrained(folder)
+        if self._in_file(part):
+            return self._from_file(part, dtype).eval()
         arguments = {"variant": _variant(folder), "dtype" if part in TEXT_ENCODERS else "torch_dtype": self.dtype(dtype)}
         return cls.from_pretrained(folder, **arguments).eval()
 
@@ -112,6 +125,30 @@ class Checkpoint:
         cls = self._class("transformer")
         with self.torch.device("meta"):
             return cls.from_config(cls.load_config(self._folder("transformer")))
+
+    def _in_file(self, part):
+        if self.file is None:
+            return False
+        import safetensors
+        with safetensors.safe_open(self.file, framework="pt") as file:
+            return any(name.startswith(SINGLE_FILE_NAMES[part]) for name in file.keys())
+
+    def _from_file(self, part, dtype):
+        """The part as StableDiffusion3Pipeline.from_single_file makes it, configured by the folder."""
+        from diffusers.loaders import single_file, single_file_utils
+        checkpoint = single_file_utils.load_single_file_checkpoint(str(self.file))
+        # transformers 5 breaks two habits of these loaders: they leave buffers that no file holds on the meta device when
+        # accelerate is there, and take T5's two names of one tensor for two.
+        single_file_utils.is_accelerate_available = lambda: False
+        tokens = "text_encoders.t5xxl.transformer.{}.weight"
+        if tokens.format("shared") in checkpoint:
+            checkpoint.setdefault(tokens.format("encoder.embed_tokens"), checkpoint[tokens.format("shared")])
+        library, name = self.index[part]
+        model = single_file.load_single_file_sub_model(
+            library_name=library, class_name=name, name=part, checkpoint=checkpoint, pipelines=None,
+            is_pipeline_module=False, cached_model_config_path=str(self._folder(part).parent), local_files_only=True,
+            torch_dtype=self.dtype(dtype))
+        return model.to(self.dtype(dtype))
 
     def _folder(self, part):
         for folder in self.folders:
@@ -293,7 +330,7 @@ def save(path, tensors, metadata):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="diffusers folder")
+    parser.add_argument("checkpoint", help="diffusers folder, or single .safetensors file with --base")
     parser.add_argument("--base", help="diffusers folder that supplies what the checkpoint lacks")
     parser.add_argument("--request", required=True, help="JSON file; '-' reads standard input")
     parser.add_argument("--output", required=True, help="safetensors file to write")

@@ -1,10 +1,8 @@
 // fresco-model as a process: what it prints and how it ends.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -14,6 +12,8 @@
 
 #include "pipeline/checkpoint/safetensors.h"
 #include "pipeline/image/codec.h"
+#include "tests/pipeline/checkpoint/single_file_maker.h"
+#include "tests/pipeline/tool/tool_runner.h"
 
 namespace fresco {
 namespace {
@@ -21,54 +21,19 @@ namespace {
 using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
-using Json = nlohmann::json;
-
-constexpr char kMedium[] = "tests/reference/checkpoints/medium";
-
-struct Result {
-  int code = -1;
-  std::string output;
-  std::string errors;
-  Json json() const { return Json::parse(output); }
-};
-
-std::string ReadFile(const std::filesystem::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
-class ToolTest : public ::testing::Test {
- protected:
-  ToolTest() {
-    std::string name = (std::filesystem::temp_directory_path() / "fresco-tool-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error(name);
-    folder_ = name;
-  }
-  ~ToolTest() override { std::filesystem::remove_all(folder_); }
-
-  std::string File(const std::string& name) const { return (folder_ / name).string(); }
-
-  // `arguments` are a shell's words.
-  Result Run(const std::string& arguments) const {
-    const std::string command =
-        std::string(FRESCO_MODEL_BINARY) + " " + arguments + " >" + File("out") + " 2>" + File("err");
-    const int status = std::system(command.c_str());
-    return {WEXITSTATUS(status), ReadFile(File("out")), ReadFile(File("err"))};
-  }
-
-  std::filesystem::path folder_;
-};
 
 TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
   const Result help = Run("--help");
   EXPECT_EQ(help.code, 0);
-  for (const char* command : {"inspect", "draw", "verify", "bench", "Exit codes"})
+  for (const char* command : {"inspect", "draw", "verify", "quantize", "compare", "bench", "Exit codes"})
     EXPECT_THAT(help.output, HasSubstr(command));
   EXPECT_EQ(Run("").code, 2);
   const Result unknown = Run("paint");
   EXPECT_EQ(unknown.code, 2);
-  EXPECT_THAT(unknown.errors, HasSubstr("unknown command 'paint'; the commands are inspect, draw, verify, bench\n"));
+  EXPECT_THAT(
+      unknown.errors,
+      HasSubstr(
+          "unknown command 'paint'; the commands are inspect, draw, verify, quantize, compare, bench, calibrate\n"));
   EXPECT_EQ(Run("inspect").code, 2);
   EXPECT_EQ(Run("draw " + std::string(kMedium)).code, 2);  // without a prompt
   for (const char* seed : {"-1", "18446744073709551616", "x"})
@@ -86,7 +51,7 @@ TEST_F(ToolTest, SaysWhoseVersionItIs) {
 }
 
 TEST_F(ToolTest, HelpShowsTheModelOnce) {
-  for (const char* command : {"inspect", "draw", "verify", "bench"}) {
+  for (const char* command : {"inspect", "draw", "verify", "quantize", "compare", "bench"}) {
     const std::string help = Run(std::string(command) + " --help").output;
     const std::string folder = "Diffusers folder (model_index.json";
     EXPECT_THAT(help, HasSubstr(folder)) << command;
@@ -145,8 +110,92 @@ TEST_F(ToolTest, InspectListsATypeThatItDoesNotKnow) {
   EXPECT_THAT(Run("inspect " + File("model")).output, HasSubstr("BF17"));
 }
 
+// How many weights of two dimensions a part of the medium checkpoint has.
+int64_t Matrices(const std::string& part) {
+  const WeightStore store = OpenReferencePart("medium", part);
+  int64_t count = 0;
+  for (const std::string& name : store.Names()) count += store.FindEntry(name)->shape.size() == 2 ? 1 : 0;
+  return count;
+}
+
+TEST_F(ToolTest, InspectListsASingleFileAsItIs) {
+  MadeTensors tensors = OriginalTensors("medium", "transformer", "model.diffusion_model.");
+  tensors.merge(OriginalTensors("medium", "vae", "first_stage_model."));
+  tensors["model_ema.decay"] = {"F32", {}, "1234"};
+  WriteFile("model.safetensors", SafetensorsBytes(tensors));
+  const Result result = Run("inspect --json " + File("model.safetensors"));
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["architecture"], "mmdit 3x48");
+  std::map<std::string, Json> listed;
+  for (const Json& tensor : report["tensors"]) listed[tensor["name"]] = tensor;
+  EXPECT_EQ(listed.size(), tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    EXPECT_EQ(listed[name]["dtype"], tensor.dtype) << name;
+    EXPECT_EQ(listed[name]["shape"], tensor.shape) << name;
+    EXPECT_EQ(listed[name]["bytes"], tensor.data.size()) << name;
+  }
+  ASSERT_EQ(report["parts"].size(), 3u);
+  EXPECT_EQ(report["parts"][0]["name"], "transformer");
+  EXPECT_EQ(report["parts"][0]["path"], File("model.safetensors"));
+  EXPECT_EQ(report["parts"][0]["parameters"], 317920);  // as of the folder
+  EXPECT_EQ(report["parts"][0]["stored"], Json({{"plain", Matrices("transformer")}}));
+  EXPECT_EQ(report["parts"][1]["name"], "vae");
+  EXPECT_EQ(report["parts"][2]["name"], "(not used)");
+  EXPECT_EQ(report["parts"][2]["bytes"], 4);
+  EXPECT_THAT(Run("inspect " + File("model.safetensors")).output,
+              AllOf(HasSubstr("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"),
+                    HasSubstr("model_ema.decay"), HasSubstr("(not used)")));
+}
+
+TEST_F(ToolTest, InspectSaysHowWeightsAreStored) {
+  MadeTensors tensors = OriginalTensors("medium", "transformer", "");
+  const std::string layer = "joint_blocks.0.x_block.mlp.fc1";
+  MadeTensor& weight = tensors.at(layer + ".weight");
+  weight.dtype = "F8_E4M3";
+  weight.data.resize(weight.data.size() / 2);
+  const std::string format = R"({"format": "float8_e4m3fn"})";
+  tensors[layer + ".comfy_quant"] = {"U8", {static_cast<int64_t>(format.size())}, format};
+  tensors[layer + ".weight_scale"] = {"F32", {}, std::string("\0\0\x80\x3f", 4)};
+  WriteFile("fp8.safetensors", SafetensorsBytes(tensors));
+  const std::string stored = std::to_string(Matrices("transformer") - 1) + " plain";
+  EXPECT_THAT(Run("inspect " + File("fp8.safetensors")).output,
+              HasSubstr("transformer      1 comfy_quant float8_e4m3fn, " + stored + "\n"));
+  tensors[layer + ".weight_scale"].data = std::string("\0\0\xc0\x7f", 4);  // NaN
+  WriteFile("nan.safetensors", SafetensorsBytes(tensors));
+  const Json part = Run("inspect --json " + File("nan.safetensors")).json()["parts"][0];
+  EXPECT_EQ(part["unreadable"], 1);
+  EXPECT_THAT(part["first_error"].get<std::string>(), HasSubstr("transformer_blocks.0.ff.net.0.proj.weight_scale"));
+}
+
+TEST_F(ToolTest, ASingleFileIsDrawnWithABase) {
+  WriteFile("medium.safetensors", SafetensorsBytes(OriginalTensors("medium", "transformer", "")));
+  const std::string request =
+      " --prompt 'a fox' --width 32 --height 32 --steps 1 --max-sequence-length 16 --precision fp32 --threads 1 "
+      "--json ";
+  const Result file =
+      Run("draw " + File("medium.safetensors") + " --base " + kMedium + request + "--output " + File("file.png"));
+  ASSERT_EQ(file.code, 0) << file.errors;
+  const Result folder = Run("draw " + std::string(kMedium) + request + "--output " + File("folder.png"));
+  ASSERT_EQ(folder.code, 0) << folder.errors;
+  EXPECT_EQ(file.json()["weights_digest"], folder.json()["weights_digest"]);
+  EXPECT_TRUE(DecodeImage(ReadFile(File("file.png")))->image.rgb ==
+              DecodeImage(ReadFile(File("folder.png")))->image.rgb);
+  const Result alone = Run("draw " + File("medium.safetensors") + request + "--output " + File("alone.png"));
+  EXPECT_EQ(alone.code, 1);
+  EXPECT_THAT(alone.errors, AllOf(HasSubstr("lacks text_encoder, "), HasSubstr("tokenizer"), HasSubstr("base")));
+}
+
+TEST_F(ToolTest, BenchNeedsNoBaseForASingleFile) {
+  WriteFile("medium.safetensors", SafetensorsBytes(OriginalTensors("medium", "transformer", "")));
+  const Result result = Run("bench --model " + File("medium.safetensors") +
+                            " --precision fp32 --threads 1 --width 32 --height 32 --steps 1 --text-tokens 16 --json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  EXPECT_EQ(result.json()["weight_bytes"], (317920 - 24 * 24 * 48) * 4);
+}
+
 TEST_F(ToolTest, FailuresSayWhatIsWrongAndEndWithOne) {
-  for (const char* command : {"inspect", "draw --prompt x", "bench", "verify"}) {
+  for (const char* command : {"inspect", "draw --prompt x", "bench", "verify", "quantize -o x", "compare"}) {
     const Result result = Run(std::string(command) + " --model no/such/model");
     EXPECT_EQ(result.code, 1) << command;
     EXPECT_THAT(result.errors, HasSubstr("no/such/model")) << command;
@@ -379,6 +428,46 @@ TEST_F(VerifyTest, APythonThatFailsIsNamed) {
   const Result missing = Run("verify " + std::string(kMedium) + " --python no-such-python");
   EXPECT_EQ(missing.code, 1);
   EXPECT_THAT(missing.errors, HasSubstr("no-such-python"));
+}
+
+// As the arguments of a short run.
+std::string Calibrate(const std::string& prompts, const std::string& output) {
+  return "calibrate " + std::string(kMedium) + " --prompts " + prompts + " --output " + output +
+         " --steps 2 --width 32 --height 32 --sensitivity-samples 1 --rounding-samples 1";
+}
+
+TEST_F(ToolTest, CalibrateWritesWhatDrawTakes) {
+  std::ofstream(File("prompts")) << "a red apple\n\n  a robot  \n";
+  const Result result = Run(Calibrate(File("prompts"), File("c.json")) + " --json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["prompts"], 2);
+  EXPECT_EQ(report["precision"], "fp8");
+  EXPECT_GT(report["noise"], report["corrected_noise"]);
+  EXPECT_GT(report["sensitivity"][0]["error"], report["sensitivity"].back()["error"]);
+  EXPECT_THAT(result.errors, HasSubstr("100 %"));
+  EXPECT_FALSE(std::filesystem::exists(File("c.json.state")));
+  const Json file = Json::parse(ReadFile(File("c.json")));
+  EXPECT_EQ(file["format"], "fresco-calibration");
+  EXPECT_EQ(file["rounded_weights"]["fp8"], "c.fp8.safetensors");
+  const auto rounded = SafetensorsFile::Open(File("c.fp8.safetensors"));
+  ASSERT_TRUE(rounded.ok()) << rounded.status();
+  EXPECT_TRUE((*rounded)->entries().contains("transformer_blocks.0.attn.to_q.weight_scale"));
+}
+
+TEST_F(ToolTest, CalibrateRefusesBeforeHoursOfWork) {
+  std::ofstream(File("empty")) << "\n  \n";
+  std::ofstream(File("prompts")) << "a red apple\n";
+  const Result empty = Run(Calibrate(File("empty"), File("c.json")));
+  EXPECT_EQ(empty.code, 2);
+  EXPECT_THAT(empty.errors, HasSubstr("empty: holds no prompt"));
+  const Result unwritable = Run(Calibrate(File("prompts"), File("no/such/c.json")));
+  EXPECT_EQ(unwritable.code, 2);
+  EXPECT_THAT(unwritable.errors, HasSubstr("no/such/c.json: cannot be written"));
+  EXPECT_EQ(Run(Calibrate(File("none"), File("c.json"))).code, 2);
+  const Result high = Run(Calibrate(File("prompts"), File("c.json")) + " --precision bf16");
+  EXPECT_EQ(high.code, 1);
+  EXPECT_THAT(high.errors, HasSubstr("'bf16' quantises nothing"));
 }
 
 }  // namespace

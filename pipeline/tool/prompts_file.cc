@@ -1,0 +1,24 @@
+#include "pipeline/tool/prompts_file.h"
+
+#include <string_view>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_split.h"
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/text_file.h"
+
+namespace fresco {
+
+absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& path) {
+  FRESCO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, size_t{16} << 20));
+  std::vector<std::string> prompts;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    const absl::string_view prompt = absl::StripAsciiWhitespace(line);
+    if (!prompt.empty()) prompts.emplace_back(prompt);
+  }
+  if (prompts.empty()) return absl::InvalidArgumentError(StrCat(path, ": holds no prompt (one to a line)"));
+  return prompts;
+}
+
+}  // namespace fresco
