@@ -171,6 +171,9 @@ void AddTexts(CLI::App* app, DrawRequest* request) {
   app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one")
       ->type_name("N")
       ->capture_default_str();
+  app->add_flag(
+      "--noise-correction,!--no-noise-correction", request->noise_correction,
+      "Take back, or not, what the model's quantisation does on average [as the server is configured for the model]");
   app->add_option("--max-sequence-length", request->max_sequence_length,
                   "T5 tokens of the prompt; longer ones are cut [the model's default]")
       ->type_name("N");

@@ -21,6 +21,7 @@ struct DrawRequest {
   std::optional<std::string> prompt_3;  // T5's own; unset: prompt
   std::string negative_prompt;
   int clip_skip = 0;
+  std::optional<bool> noise_correction;
   int max_sequence_length = 0;  // T5 tokens
   int width = 0;                // pixels
   int height = 0;               // pixels

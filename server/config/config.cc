@@ -95,6 +95,37 @@ std::string NameFromPath(const std::string& path) {
   return trimmed.extension() == ".safetensors" ? trimmed.stem().string() : trimmed.filename().string();
 }
 
+void ReadLayers(YamlMap* section, std::vector<LayerTable::Rule>* layers) {
+  const YAML::Node node = section->Take("layers");
+  if (!node) return;
+  if (!node.IsMap()) {
+    section->AddError("layers", "expected a mapping of patterns, like {\"*.ff.net.2\": high}");
+    return;
+  }
+  for (const auto& entry : node) {
+    const std::string pattern = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    const std::string word = entry.second.IsScalar() ? entry.second.Scalar() : "";
+    const std::optional<LinearScheme> scheme = ParseScheme(word);
+    if (pattern.empty()) section->AddError("layers", "a pattern is empty or not a text");
+    if (!scheme)
+      section->AddError("layers", StrCat("'", pattern, "': expected ", SchemeNames(), ", found '", word, "'"));
+    if (!pattern.empty() && scheme) layers->push_back({pattern, *scheme});
+  }
+}
+
+void ReadVae(YamlMap& section, VaeOptions* vae) {
+  if (const int tiling = section.ReadChoice("tiling", kVaeTilingNames); tiling >= 0)
+    vae->tiling = static_cast<VaeTiling>(tiling);
+  section.Read("tile_size", VaeOptions::kSmallestTile, 16384, &vae->tile_size);
+  if (vae->tile_size % VaeOptions::kTileSizeMultiple != 0) {
+    section.AddError("tile_size", StrCat("expected a multiple of ", VaeOptions::kTileSizeMultiple, ", found '",
+                                         vae->tile_size, "'"));
+  }
+  if (const int precision = section.ReadChoice("precision", kVaePrecisionNames); precision >= 0)
+    vae->precision = static_cast<VaePrecision>(precision);
+  section.Read("overflow_guard", &vae->overflow_guard);
+}
+
 ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const ConfigSource& source,
                       ConfigErrors* errors) {
   static constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "fp8", "fp8-weight-only", "int8", "auto"};
@@ -106,7 +137,16 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
     model.precision = kPrecisions[choice];
   ReadDevices(&section, &model.devices);
-  if (node.IsMap() && !node["path"]) section.AddError("path", "is missing: the folder of the model");
+  ReadLayers(&section, &model.layers);
+  if (const YAML::Node vae = section.Take("vae")) {
+    YamlMap settings(vae, section.PathOf("vae"), errors);
+    ReadVae(settings, &model.vae);
+    settings.Finish();
+  }
+  if (node.IsMap() && !node["path"]) section.AddError("path", "is missing: the folder or the file of the model");
+  model.calibration = ReadModelPath(&section, "calibration", source);
+  section.Read("static_scales", &model.static_scales);
+  if (node.IsMap() && node["noise_correction"]) section.Read("noise_correction", &model.noise_correction.emplace(true));
   if (model.name.empty()) model.name = NameFromPath(model.path);
   if (!model.path.empty() && !IsModelName(model.name)) {
     section.AddError("name", StrCat("expected at most 64 letters, digits, '-', '_' or '.', found '", model.name, "'"));

@@ -2,21 +2,29 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "pipeline/models/autoencoder_options.h"
+#include "pipeline/precision/layer_table.h"
 
 namespace fresco {
 
 struct ModelConfig {
   std::string name;                             // by which requests ask for it; letters, digits, '-', '_', '.'
-  std::string path;                             // absolute: a diffusers folder
+  std::string path;                             // absolute: a diffusers folder or a single .safetensors file
   std::string base;                             // absolute; a diffusers folder for what `path` lacks; empty: none
   std::string precision = "auto";               // fp32 | bf16 | fp16 | fp8 | fp8-weight-only | int8 | auto
   std::vector<std::string> devices = {"auto"};  // "cpu", "cuda:N", "auto": one replica each
+  std::string calibration;               // absolute; a calibration file; empty: calibration.json in `path`, if any
+  bool static_scales = false;            // inputs are quantised with the calibration's scales
+  std::optional<bool> noise_correction;  // of requests that do not say; absent: where the calibration has it
+  std::vector<LayerTable::Rule> layers;  // exceptions from the precision's own choice of layers, in order
+  VaeOptions vae;
 };
 
 // What a request may ask for at most; a model's own limits come on top.

@@ -205,6 +205,11 @@ class Application {
     load.base = replica.model->base;
     load.device = replica.device;
     load.precision = replica.model->precision;
+    load.layers = replica.model->layers;
+    load.vae = replica.model->vae;
+    load.calibration = replica.model->calibration;
+    load.static_scales = replica.model->static_scales;
+    load.noise_correction = replica.model->noise_correction;
     load.threads = options_.config.threads;
     load.prompt_cache_bytes = options_.config.prompt_cache_bytes;
     logger_.Log(LogLevel::kInfo, "model_loading", {{"model", load.name}, {"device", load.device}, {"path", load.path}});
@@ -226,7 +231,10 @@ class Application {
   }
 
   void DescribeLoaded(const ModelInfo& info, const LoadOptions& load, absl::Duration took) {
-    for (const std::string& note : info.notes) registry_.AddNote(load.device, StrCat(load.name, ": ", note));
+    for (const std::string& note : info.notes) {
+      registry_.AddNote(load.device, StrCat(load.name, ": ", note));
+      logger_.Log(LogLevel::kInfo, "model_note", {{"model", info.name}, {"device", info.device}, {"note", note}});
+    }
     logger_.Log(LogLevel::kInfo, "model_ready",
                 {{"model", info.name},
                  {"device", info.device},

@@ -60,7 +60,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--metrics-address", flags->metrics_address, "Serve GET /metrics here instead of metrics.address")
       ->type_name("HOST:PORT");
   app->add_option("--model-path", flags->model_path, "Serve this one model, as 'demo', instead of the configured ones")
-      ->type_name("DIR");
+      ->type_name("PATH");
   app->add_option("--port-file", flags->port_file, "Write the ports that are listened on to this file, as JSON")
       ->type_name("FILE");
   app->add_flag("--check-config", flags->check_config, "Read the configuration, say what is wrong with it, and exit");

@@ -60,7 +60,6 @@ class Metrics::Impl {
     for (const std::string& model : models) {
       images.Add({{"model", model}});
       requests.Add({{"model", model}, {"code", "OK"}});
-      saturated.Add({{"model", model}});
       for (const RequestPriority priority : kPriorities)
         queue_depth.Add({{"model", model}, {"priority", std::string(PriorityName(priority))}});
     }
@@ -82,9 +81,6 @@ class Metrics::Impl {
   Counters& requests =
       MakeCounters(registry.get(), "fresco_requests_total", "Calls that have ended, by the code that the caller got.");
   Counters& images = MakeCounters(registry.get(), "fresco_images_total", "Images drawn.");
-  Counters& saturated = MakeCounters(registry.get(), "fresco_saturated_activations_total",
-                                     "Activations that were clamped to what their type can hold. 0: no precision of "
-                                     "this version clamps any.");
   Gauges& running = MakeGauges(registry.get(), "fresco_requests_running", "Requests that a device is working on.");
   Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
   Gauges& load_time =

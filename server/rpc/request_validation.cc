@@ -102,6 +102,7 @@ ImageSpec CheckSpec(Checker* check, const v1::GenerateRequest& request, const Mo
   spec.max_sequence_length = check->Ranged("max_sequence_length", request.max_sequence_length(),
                                            info.default_max_sequence_length, 1, max_length);
   spec.clip_skip = check->Ranged("clip_skip", request.clip_skip(), 0, 1, kMaxClipSkip);
+  if (request.has_noise_correction()) spec.noise_correction = request.noise_correction();
   return spec;
 }
 

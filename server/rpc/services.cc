@@ -27,6 +27,13 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const abs
   return reactor;
 }
 
+void AddSaturation(const ModelInfo& info, const EngineStats& stats, v1::Device* out) {
+  for (const EngineStats::SaturatedLayer& layer : stats.saturated_layers) {
+    out->add_notes(StrCat(info.name, ": saturated: ", layer.name, ", ", layer.saturated, " of ", layer.elements,
+                          " activations (docs/PRECISION.md)"));
+  }
+}
+
 void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environment, v1::Device* out) {
   out->set_name(snapshot.device);
   out->set_batch_size(snapshot.batch_size);
@@ -38,6 +45,7 @@ void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environmen
       if (engine->info().device != snapshot.device) continue;
       const EngineStats stats = engine->stats();
       weights += stats.weight_bytes;
+      AddSaturation(engine->info(), stats, out);
       // These two are the process's on the device, and the same from each of its engines.
       allocated = std::max(allocated, stats.allocated_bytes);
       peak = std::max(peak, stats.peak_bytes);

@@ -41,6 +41,7 @@ TEST_F(FrescoTest, SendsEveryOption) {
                                "a fox in the snow",
                                "--clip-skip",
                                "1",
+                               "--no-noise-correction",
                                "--max-sequence-length",
                                "77",
                                "--model",
@@ -80,6 +81,8 @@ TEST_F(FrescoTest, SendsEveryOption) {
   EXPECT_EQ(request.prompt_2(), "");
   EXPECT_EQ(request.prompt_3(), "a fox in the snow");
   EXPECT_EQ(request.clip_skip(), 1);
+  EXPECT_TRUE(request.has_noise_correction());
+  EXPECT_FALSE(request.noise_correction());
   EXPECT_EQ(request.max_sequence_length(), 77);
   EXPECT_EQ(request.model(), "demo");
   EXPECT_EQ(request.width(), 512);

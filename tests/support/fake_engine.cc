@@ -47,6 +47,20 @@ void FakeScript::SetDurations(absl::Duration prepare, absl::Duration step, absl:
   finish_ = finish;
 }
 
+void FakeScript::Saturate(const std::string& layer, int64_t saturated, int64_t elements) {
+  MutexLock lock(&mutex_);
+  saturated_.push_back({layer, saturated, elements});
+}
+
+void FakeScript::AddSaturation(EngineStats* stats) const {
+  MutexLock lock(&mutex_);
+  stats->saturated_layers = saturated_;
+  for (const EngineStats::SaturatedLayer& layer : saturated_) {
+    stats->saturated_activations += layer.saturated;
+    stats->quantized_activations += layer.elements;
+  }
+}
+
 std::vector<FakeStep> FakeScript::steps() const {
   MutexLock lock(&mutex_);
   return steps_;
@@ -81,6 +95,7 @@ EngineStats FakeEngine::stats() const {
   stats.weight_bytes = 1000;
   stats.allocated_bytes = 1000 + 10 * script_->live_jobs();
   stats.peak_bytes = 5000;
+  script_->AddSaturation(&stats);
   return stats;
 }
 
@@ -168,6 +183,7 @@ ModelInfo FakeModelInfo(const std::string& name, const std::string& device) {
   info.architecture = "fake";
   info.device = device;
   info.precision = "fp32";
+  info.precision_asked = "auto";
   info.weights_digest = "sha256:0000";
   info.default_width = 16;
   info.default_height = 16;

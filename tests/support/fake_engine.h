@@ -48,6 +48,9 @@ class FakeScript {
   // How long things take on the clock.
   void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
 
+  // Stats say so from now on.
+  void Saturate(const std::string& layer, int64_t saturated, int64_t elements);
+
   Gate* prepare_gate() { return &prepare_gate_; }
   Gate* step_gate() { return &step_gate_; }  // before anything of a step happens
 
@@ -65,6 +68,7 @@ class FakeScript {
   // Throws where it is to.
   absl::Status Check(const std::string& prompt, Stage stage, int step) const;
   void Record(absl::Span<ImageJob* const> batch);
+  void AddSaturation(EngineStats* stats) const;
 
   Gate prepare_gate_;
   Gate step_gate_;
@@ -74,6 +78,7 @@ class FakeScript {
   std::map<std::tuple<std::string, Stage, int>, Failure> failures_ FRESCO_GUARDED_BY(mutex_);
   std::vector<FakeStep> steps_ FRESCO_GUARDED_BY(mutex_);
   int memory_limit_ FRESCO_GUARDED_BY(mutex_) = 1 << 30;
+  std::vector<EngineStats::SaturatedLayer> saturated_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration prepare_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration step_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration finish_ FRESCO_GUARDED_BY(mutex_);

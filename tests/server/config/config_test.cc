@@ -53,7 +53,9 @@ server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_c
 metrics: {address: "localhost:9", enabled: false}
 models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"]}
-  - {name: second, path: weights.safetensors, base: models/demo, devices: cpu}
+  - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
+     vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
+     static_scales: true, noise_correction: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536}
 compute: {threads: 5, prompt_cache_bytes: 2GiB}
 images: {embed_prompts: false}
@@ -74,7 +76,20 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_THAT(config->models[0].devices, ElementsAre("cpu", "cuda:1"));
   EXPECT_EQ(config->models[1].base, (folder_ / "models/demo").string());
   EXPECT_EQ(config->models[1].precision, "auto");
+  EXPECT_EQ(config->models[0].calibration, "");
+  EXPECT_EQ(config->models[0].noise_correction, std::nullopt);
+  EXPECT_EQ(config->models[1].calibration, (folder_ / "weights.safetensors").string());
+  EXPECT_TRUE(config->models[1].static_scales);
+  EXPECT_EQ(config->models[1].noise_correction, false);
   EXPECT_THAT(config->models[1].devices, ElementsAre("cpu"));
+  EXPECT_EQ(config->models[0].vae.tiling, VaeTiling::kAuto);
+  EXPECT_EQ(config->models[0].vae.tile_size, 512);
+  EXPECT_EQ(config->models[0].vae.precision, VaePrecision::kAuto);
+  EXPECT_TRUE(config->models[0].vae.overflow_guard);
+  EXPECT_EQ(config->models[1].vae.tiling, VaeTiling::kAlways);
+  EXPECT_EQ(config->models[1].vae.tile_size, 256);
+  EXPECT_EQ(config->models[1].vae.precision, VaePrecision::kFp8);
+  EXPECT_FALSE(config->models[1].vae.overflow_guard);
   EXPECT_EQ(config->max_queue, 1);
   EXPECT_EQ(config->max_batch, 2);
   EXPECT_EQ(config->encode_threads, 3);
@@ -103,6 +118,17 @@ TEST(AddressTest, OnlyThatOfMetricsMayNotBeAHostName) {
     EXPECT_THAT(std::string(CheckMetricsAddress(address).message()), HasSubstr("an IP address or localhost"));
   }
   EXPECT_THAT(std::string(CheckMetricsAddress("localhost").message()), HasSubstr("expected host:port"));
+}
+
+TEST_F(ConfigTest, ExceptionsFromAPrecisionKeepTheirOrder) {
+  const auto config = Parse("models: [{path: models/demo, layers: {\"*.ff.net.2\": high, \"*.0.*\": int8}}]");
+  ASSERT_TRUE(config.ok()) << config.status();
+  const std::vector<LayerTable::Rule>& layers = config->models[0].layers;
+  ASSERT_EQ(layers.size(), 2U);
+  EXPECT_EQ(layers[0].pattern, "*.ff.net.2");
+  EXPECT_EQ(layers[0].scheme, LinearScheme::kHigh);
+  EXPECT_EQ(layers[1].pattern, "*.0.*");
+  EXPECT_EQ(layers[1].scheme, LinearScheme::kInt8);
 }
 
 TEST_F(ConfigTest, AModelWithoutANameIsCalledAsItsFolderOrFile) {
@@ -172,13 +198,30 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"NotADuration", "server: {grace_period: soon}", "server.grace_period: expected a duration"},
         Mistake{"NoModels", "models: []", "models: expected a list of at least one model"},
         Mistake{"ModelsNotAList", "models: demo", "models: expected a list of at least one model"},
-        Mistake{"NoPath", "models:\n  - name: a", "fresco.yaml:2: models[0].path: is missing: the folder of the model"},
+        Mistake{"NoPath", "models:\n  - name: a",
+                "fresco.yaml:2: models[0].path: is missing: the folder or the file of the model"},
         Mistake{"NothingAtPath", "models:\n  - path: models/other",
                 "fresco.yaml:2: models[0].path: there is nothing at "},
         Mistake{"SameName", "models:\n  - path: models/demo\n  - {name: demo, path: weights.safetensors}",
                 "fresco.yaml:3: models[1].name: 'demo' is the name of another model too"},
         Mistake{"BadName", "models: [{name: \"a b\", path: models/demo}]",
                 "models[0].name: expected at most 64 letters"},
+        Mistake{"LayersAreAMapping", "models: [{path: models/demo, layers: [high]}]",
+                "models[0].layers: expected a mapping of patterns"},
+        Mistake{
+            "LayerScheme", "models: [{path: models/demo, layers: {\"*.ff.*\": fp4}}]",
+            "models[0].layers: '*.ff.*': expected high, fp8, fp8-weight-only, int8 or int8-weight-only, found 'fp4'"},
+        Mistake{"VaeTiling", "models:\n  - path: models/demo\n    vae:\n      tiling: sometimes",
+                "fresco.yaml:4: models[0].vae.tiling: expected one of auto, always, never, found 'sometimes'"},
+        Mistake{"VaePrecision", "models: [{path: models/demo, vae: {precision: int8}}]",
+                "models[0].vae.precision: expected one of auto, fp8, found 'int8'"},
+        Mistake{"VaeTileSize", "models: [{path: models/demo, vae: {tile_size: 500}}]",
+                "models[0].vae.tile_size: expected a multiple of 32, found '500'"},
+        Mistake{"VaeTileTooSmall", "models: [{path: models/demo, vae: {tile_size: 64}}]",
+                "models[0].vae.tile_size: expected an integer from 128 to 16384, found '64'"},
+        Mistake{"VaeUnknownKey", "models: [{path: models/demo, vae: {tile: 512}}]",
+                "models[0].vae.tile: unknown setting"},
+        Mistake{"VaeIsNoSection", "models: [{path: models/demo, vae: fp8}]", "models[0].vae: expected"},
         Mistake{"Precision", "models: [{path: models/demo, precision: fp4}]",
                 "models[0].precision: expected one of fp32, bf16, fp16, fp8, fp8-weight-only, int8, auto, found 'fp4'"},
         Mistake{"Device", "models: [{path: models/demo, devices: [gpu]}]",

@@ -61,7 +61,6 @@ TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
     for (const char* priority : {"interactive", "standard", "batch"}) {
       EXPECT_THAT(text, HasSubstr(StrCat("fresco_queue_depth{model=\"", model, "\",priority=\"", priority, "\"} 0\n")));
     }
-    EXPECT_THAT(text, HasSubstr(StrCat("fresco_saturated_activations_total{model=\"", model, "\"} 0\n")));
     EXPECT_THAT(text, HasSubstr(StrCat("fresco_images_total{model=\"", model, "\"} 0\n")));
   }
 }
@@ -69,7 +68,9 @@ TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
 TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   const auto script = std::make_shared<FakeScript>();
   const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
-  const FakeEngine second(FakeModelInfo("two", "cpu"), script, nullptr);
+  const auto saturated = std::make_shared<FakeScript>();
+  saturated->Saturate("ff", 7, 100);
+  const FakeEngine second(FakeModelInfo("two", "cpu"), saturated, nullptr);
   Metrics metrics({"one", "two"}, "1");
   metrics.AddEngine(&first, absl::Milliseconds(1500));
   metrics.AddEngine(&second, absl::Milliseconds(500));
@@ -84,6 +85,11 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_hits_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_misses_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_nonfinite_outputs_total{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"two\"} 7\n"));
+  EXPECT_THAT(
+      text,
+      HasSubstr("fresco_model_info{model=\"two\",device=\"cpu\",precision_asked=\"auto\",precision=\"fp32\"} 1\n"));
   const auto job = FakeEngine(FakeModelInfo(), script, nullptr).Prepare(ImageSpec());
   EXPECT_THAT(metrics.Text(), HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"allocated\"} 1010\n"));
 }

@@ -9,6 +9,7 @@
 namespace fresco {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -105,6 +106,16 @@ TEST_F(ServiceTest, GetStatusShowsWhatRuns) {
   EXPECT_EQ(status.requests(0).total_steps(), 4);
   script_->step_gate()->Open();
   EXPECT_TRUE(call.Rest().status.ok());
+}
+
+TEST_F(ServiceTest, GetStatusNamesTheLayersThatSaturate) {
+  Start();
+  script_->Saturate("transformer_blocks.3.ff.net.2", 12, 4096);
+  grpc::ClientContext context;
+  v1::GetStatusResponse status;
+  ASSERT_TRUE(operations_->GetStatus(&context, {}, &status).ok());
+  EXPECT_THAT(status.devices(0).notes(),
+              Contains(HasSubstr("saturated: transformer_blocks.3.ff.net.2, 12 of 4096 activations")));
 }
 
 TEST_F(ServiceTest, DrainFinishesWhatRunsAndTakesNothingNew) {
