@@ -2,20 +2,15 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/abs.h>
-#include <ATen/ops/amax.h>
-#include <ATen/ops/clamp.h>
 #include <ATen/ops/reciprocal.h>
-#include <ATen/ops/round.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <utility>
 
-#include "pipeline/kernels/e4m3.h"
 #include "pipeline/precision/quantized_weight.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
@@ -58,14 +53,9 @@ std::unique_ptr<const QuantizedLinear> Quantised(const Linear& linear, LinearSch
 
 // What the codes of x [B, N, in] stand for, a scale for each token.
 at::Tensor RoundTrip(const at::Tensor& x, LinearScheme scheme) {
-  const double limit = IsFp8(scheme) ? kernels::kE4M3Largest : kernels::kInt8Largest;
-  const at::Tensor largest = x.to(at::kFloat).abs().amax({2}, /*keepdim=*/true);
-  const at::Tensor scale = at::where(largest == 0, 1.0, largest / limit).to(at::kFloat);
-  at::Tensor codes = x.to(at::kFloat) * scale.reciprocal();
-  if (!IsFp8(scheme)) codes.round_();
-  codes.clamp_(-limit, limit);
-  if (IsFp8(scheme)) codes = codes.to(at::kFloat8_e4m3fn).to(at::kFloat);
-  return codes.mul_(scale).to(x.scalar_type());
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor scale = ScalesByTensors(wide, scheme);
+  return CodesByTensors(wide, scale.reciprocal(), scheme).to(at::kFloat).mul_(scale).to(x.scalar_type());
 }
 
 }  // namespace

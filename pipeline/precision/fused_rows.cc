@@ -5,7 +5,6 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/amax.h>
-#include <ATen/ops/clamp.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
@@ -31,6 +30,7 @@
 #include "pipeline/kernels/cuda_library.h"
 #include "pipeline/kernels/e4m3.h"
 #include "pipeline/kernels/row_jobs.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
@@ -62,19 +62,11 @@ void OnStreamOf(const at::Tensor& x, const Launch& launch) {
   TORCH_CHECK(status.ok(), std::string(status.message()));
 }
 
-bool IsFp8Codes(const RowQuantization& quantization) {
-  return IsFp8(quantization.scheme);
-}
-
-float LargestOf(const RowQuantization& quantization) {
-  return IsFp8Codes(quantization) ? kernels::kE4M3Largest : kernels::kInt8Largest;
-}
-
 // Codes of x's shape, not yet computed.
 QuantizedRows EmptyRows(const at::Tensor& x, const RowQuantization& quantization) {
   const auto options = at::TensorOptions(x.device());
   QuantizedRows rows;
-  rows.codes = at::empty(x.sizes(), options.dtype(IsFp8Codes(quantization) ? at::kFloat8_e4m3fn : at::kChar));
+  rows.codes = at::empty(x.sizes(), options.dtype(CodeType(quantization.scheme)));
   rows.scale = at::empty({x.size(0) * x.size(1)}, options.dtype(at::kFloat));
   if (quantization.count_saturated) rows.saturated = at::zeros({1}, options.dtype(at::kLong));
   rows.dtype = x.scalar_type();
@@ -89,7 +81,7 @@ kernels::RowShape ShapeOf(const at::Tensor& x) {
 
 kernels::RowOutput OutputTo(const QuantizedRows& rows, const RowQuantization& quantization) {
   kernels::RowOutput out;
-  out.format = IsFp8Codes(quantization) ? kernels::RowFormat::kE4M3 : kernels::RowFormat::kInt8;
+  out.format = IsFp8(quantization.scheme) ? kernels::RowFormat::kE4M3 : kernels::RowFormat::kInt8;
   out.values = rows.codes.data_ptr();
   out.scales = rows.scale.mutable_data_ptr<float>();
   if (quantization.multiplier.defined()) out.multiplier = quantization.multiplier.const_data_ptr<float>();
@@ -158,24 +150,6 @@ at::Tensor GateResidualOnGpu(const at::Tensor& x, const at::Tensor& gate, const 
 
 // ---- elsewhere ------------------------------------------------------------------------------------------------------
 
-// What a token is quantised with, and how many of its elements that clamps.
-struct TokenScale {
-  float scale = 1;
-  int64_t saturated = 0;
-};
-
-template <typename Element>
-TokenScale ScaleOf(std::span<const Element> token, const RowQuantization& quantization) {
-  const float largest = kernels::AbsMax(token);
-  const float own = kernels::RowScale(largest, LargestOf(quantization));
-  const bool finite = own == own;
-  if (!quantization.fixed_scale || !finite) return {own, 0};
-  const float limit = *quantization.fixed_scale * LargestOf(quantization);
-  if (largest <= limit) return {*quantization.fixed_scale, 0};
-  if (quantization.guard) return {own, 0};
-  return {*quantization.fixed_scale, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
-}
-
 // Element: float, or the bits of bfloat16.
 template <typename Element>
 void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, const QuantizedRows& rows) {
@@ -187,11 +161,11 @@ void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, con
   at::parallel_for(0, rows.scale.numel(), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const std::span<const Element> token(elements + row * width, static_cast<size_t>(width));
-      const TokenScale own = ScaleOf(token, quantization);
+      const TokenScale own = ScaleOfToken(token, quantization.scheme, quantization.fixed_scale, quantization.guard);
       scale[row] = own.scale;
       if (own.saturated != 0) saturated += own.saturated;
       const float inverse = kernels::InverseScale(own.scale);
-      if (IsFp8Codes(quantization)) {
+      if (IsFp8(quantization.scheme)) {
         kernels::QuantizeE4M3(token, inverse, codes + row * width);
       } else {
         kernels::QuantizeInt8(token, inverse, reinterpret_cast<int8_t*>(codes) + row * width);
@@ -203,19 +177,17 @@ void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, con
 
 // As the kernels, in libtorch's own operations.
 void QuantizeByTensors(const at::Tensor& x, const RowQuantization& quantization, QuantizedRows* rows) {
-  const double limit = LargestOf(quantization);
   const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor largest = wide.abs().amax({2}, /*keepdim=*/true);
-  at::Tensor scale = at::where(largest == 0, 1.0, largest / limit).to(at::kFloat);
+  at::Tensor scale = ScalesByTensors(wide, quantization.scheme);
   if (quantization.fixed_scale) {
+    const double limit = LargestCode(quantization.scheme);
+    const at::Tensor largest = wide.abs().amax({2}, /*keepdim=*/true);
     const at::Tensor fixed = at::full({}, *quantization.fixed_scale, scale.options());
     const at::Tensor within = quantization.guard ? largest <= fixed * limit : at::isfinite(largest);
     scale = at::where(within, fixed, scale);
     if (rows->saturated.defined()) rows->saturated.copy_((wide.abs() > scale * limit).sum());
   }
-  at::Tensor codes = wide * scale.reciprocal();
-  if (!IsFp8Codes(quantization)) codes.round_();
-  rows->codes = codes.clamp_(-limit, limit).to(rows->codes.scalar_type());
+  rows->codes = CodesByTensors(wide, scale.reciprocal(), quantization.scheme);
   rows->scale = scale.view({-1});
 }
 

@@ -20,6 +20,7 @@
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
@@ -53,24 +54,6 @@ void WithElements(const at::Tensor& x, const Work& work) {
 template <typename Element>
 std::span<const Element> Row(const Element* elements, int64_t row, int64_t n) {
   return {elements + row * n, static_cast<size_t>(n)};
-}
-
-// What a token is quantised with, and how many of its elements that clamps.
-struct TokenScale {
-  float scale = 1;
-  int64_t saturated = 0;
-};
-
-template <typename Element>
-TokenScale ScaleOf(std::span<const Element> token, bool fp8, const InputQuantization& input) {
-  const float largest = kernels::AbsMax(token);
-  const float own = fp8 ? kernels::E4M3Scale(largest) : kernels::Int8Scale(largest);
-  const bool finite = own == own;
-  if (!input.scale || !finite) return {own, 0};
-  const float limit = *input.scale * (fp8 ? kernels::kE4M3Largest : kernels::kInt8Largest);
-  if (largest <= limit) return {*input.scale, 0};
-  if (input.overflow_guard) return {own, 0};
-  return {*input.scale, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
 }
 
 // Rows [begin, begin + rows) of a weight: the values of its codes (kFloat), or what they stand for in `dtype`.
@@ -160,7 +143,7 @@ QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const 
   WithElements(rows, [&](auto* elements) {
     ForRows(count, [&](int64_t row) {
       const auto in = Row<std::remove_pointer_t<decltype(elements)>>(elements, row, n);
-      const TokenScale token = ScaleOf(in, fp8, input_);
+      const TokenScale token = ScaleOfToken(in, scheme_, input_.scale, input_.overflow_guard);
       if (token.saturated != 0) saturated += token.saturated;
       scale[row] = token.scale;
       const float inverse = kernels::InverseScale(token.scale);

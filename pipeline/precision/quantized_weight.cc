@@ -2,15 +2,10 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/abs.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/clamp.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/reciprocal.h>
-#include <ATen/ops/round.h>
-#include <ATen/ops/where.h>
 
 #include <cstddef>
 #include <span>
@@ -18,18 +13,14 @@
 
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
 
-at::ScalarType CodeType(LinearScheme scheme) {
-  return IsFp8(scheme) ? at::kFloat8_e4m3fn : at::kChar;
-}
-
 template <typename Element>
 void QuantizeRow(std::span<const Element> row, LinearScheme scheme, void* codes, float* scale) {
-  const float largest = kernels::AbsMax(row);
-  *scale = IsFp8(scheme) ? kernels::E4M3Scale(largest) : kernels::Int8Scale(largest);
+  *scale = kernels::RowScale(kernels::AbsMax(row), LargestCode(scheme));
   const float inverse = kernels::InverseScale(*scale);
   if (IsFp8(scheme)) {
     kernels::QuantizeE4M3(row, inverse, static_cast<uint8_t*>(codes));
@@ -65,12 +56,8 @@ QuantizedWeight QuantizeOnCpu(const at::Tensor& weight, LinearScheme scheme) {
 // As the kernels, in libtorch's own operations.
 QuantizedWeight QuantizeOnGpu(const at::Tensor& weight, LinearScheme scheme) {
   const at::Tensor wide = weight.to(at::kFloat);
-  const double limit = IsFp8(scheme) ? kernels::kE4M3Largest : kernels::kInt8Largest;
-  const at::Tensor largest = wide.abs().amax({1});
-  const at::Tensor scale = at::where(largest == 0, 1.0, largest / limit).to(at::kFloat);
-  at::Tensor codes = wide * scale.reciprocal().unsqueeze(1);
-  if (IsInt8(scheme)) codes.round_();
-  return {codes.clamp_(-limit, limit).to(CodeType(scheme)), scale};
+  const at::Tensor scale = ScalesByTensors(wide, scheme);
+  return {CodesByTensors(wide, scale.reciprocal(), scheme), scale.squeeze(1)};
 }
 
 template <typename Element>

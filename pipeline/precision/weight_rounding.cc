@@ -25,23 +25,16 @@
 #include <limits>
 #include <vector>
 
-#include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
 
 constexpr int64_t kBlock = 64;  // columns whose errors are spread among themselves first, then over the rest at once
 
-double Largest(LinearScheme scheme) {
-  return IsFp8(scheme) ? kernels::kE4M3Largest : kernels::kInt8Largest;
-}
-
 // The values of the codes of x / scale.
 at::Tensor Rounded(const at::Tensor& x, const at::Tensor& inverse_scale, LinearScheme scheme) {
-  at::Tensor codes = x * inverse_scale;
-  if (!IsFp8(scheme)) codes.round_();
-  codes.clamp_(-Largest(scheme), Largest(scheme));
-  return IsFp8(scheme) ? codes.to(at::kFloat8_e4m3fn).to(at::kFloat) : codes;
+  return CodesByTensors(x, inverse_scale, scheme).to(at::kFloat);
 }
 
 // What to try in place of the scale that just holds a row's largest magnitude. E4M3 has the same steps in every octave:
@@ -56,8 +49,7 @@ std::vector<double> ScaleFactors(LinearScheme scheme) {
 
 // [out, 1]
 at::Tensor BestScales(const at::Tensor& weight, const at::Tensor& second, LinearScheme scheme) {
-  const at::Tensor largest = weight.abs().amax({1}, /*keepdim=*/true);
-  const at::Tensor plain = at::where(largest == 0, 1.0, largest / Largest(scheme)).to(at::kFloat);
+  const at::Tensor plain = ScalesByTensors(weight, scheme);
   at::Tensor best = plain.clone();
   at::Tensor least = at::full({weight.size(0), 1}, std::numeric_limits<float>::infinity(), plain.options());
   for (const double factor : ScaleFactors(scheme)) {
@@ -155,7 +147,7 @@ RoundedWeight RoundWeight(const at::Tensor& given, const at::Tensor& bias, Linea
   const at::Tensor rounded =
       RoundColumns(weight.t().index_select(0, order).contiguous(), spread, scale.squeeze(1), scheme);
   const at::Tensor values = rounded.index_select(0, at::argsort(order)).t().contiguous();
-  result.weight = {values.to(IsFp8(scheme) ? at::kFloat8_e4m3fn : at::kChar), scale.squeeze(1).contiguous()};
+  result.weight = {values.to(CodeType(scheme)), scale.squeeze(1).contiguous()};
   if (bias.defined()) result.bias = bias.to(at::kFloat) + at::mv(weight - values * scale, mean);
   return result;
 }
