@@ -140,6 +140,12 @@ void YamlMap::Read(const std::string& key, int64_t min, int64_t max, int* value)
 }
 
 void YamlMap::Read(const std::string& key, bool* value) {
+  std::optional<bool> given;
+  Read(key, &given);
+  *value = given.value_or(*value);
+}
+
+void YamlMap::Read(const std::string& key, std::optional<bool>* value) {
   const YAML::Node node = Scalar(key, "true or false");
   if (!node) return;
   if (IsPlain(node) && (node.Scalar() == "true" || node.Scalar() == "false")) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -42,6 +43,7 @@ class YamlMap {
   void Read(const std::string& key, int64_t min, int64_t max, int64_t* value);
   void Read(const std::string& key, int64_t min, int64_t max, int* value);
   void Read(const std::string& key, bool* value);
+  void Read(const std::string& key, std::optional<bool>* value);  // left as it is where the key is absent or wrong
   void Read(const std::string& key, std::string* value);
   void Read(const std::string& key, absl::Duration min, absl::Duration max,
             absl::Duration* value);                                                  // "30s", "1m30s", or seconds
