@@ -128,11 +128,12 @@ function(fresco_binary name)
   endif()
 endfunction()
 
-# fresco_test(NAME SOURCES files... DEPS targets... [LABELS label] [TORCH] [ALONE]): a GoogleTest program; each of its
-# tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS: ctest's;
-# "service" marks what runs a server. ALONE: it starts programs that compute on all cores.
+# fresco_test(NAME SOURCES files... DEPS targets... [LABELS label] [TORCH] [ALONE] [TOGETHER]): a GoogleTest program; each
+# of its tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS:
+# ctest's; "service" marks what runs a server. ALONE: it starts programs that compute on all cores. TOGETHER: the program
+# is one of ctest's: for many short tests, where loading libtorch (0.3 s) for each would take longer than they do.
 function(fresco_test name)
-  cmake_parse_arguments(ARG "TORCH;ALONE" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;ALONE;TOGETHER" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
@@ -150,6 +151,11 @@ function(fresco_test name)
   set(labels "")
   if(ARG_LABELS)
     set(labels LABELS "${ARG_LABELS}")
+  endif()
+  if(ARG_TOGETHER)
+    add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors} ${labels})
+    return()
   endif()
   include(GoogleTest)
   gtest_discover_tests(${name} TEST_PREFIX "${name}." WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
