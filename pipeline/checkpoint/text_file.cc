@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 
 #include "absl/status/status.h"
 #include "pipeline/base/strings.h"
@@ -24,6 +25,19 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_byt
   if (file.bad()) return absl::DataLossError(StrCat(path, ": cannot be read"));
   if (text.size() > max_bytes) return absl::InvalidArgumentError(StrCat(path, ": over ", max_bytes, " bytes"));
   return text;
+}
+
+absl::Status WriteFileWhole(const std::string& path, std::string_view bytes) {
+  const std::string unfinished = path + ".part";
+  {
+    std::ofstream file(unfinished, std::ios::binary);
+    if (!file) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    if (!file.flush()) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
+  }
+  std::error_code error;
+  std::filesystem::rename(unfinished, path, error);
+  return error ? absl::ErrnoToStatus(error.value(), StrCat(path, ": cannot be written")) : absl::OkStatus();
 }
 
 }  // namespace fresco

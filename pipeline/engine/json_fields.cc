@@ -1,11 +1,8 @@
 #include "pipeline/engine/json_fields.h"
 
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <system_error>
@@ -222,19 +219,6 @@ Json ShortFloats(const std::vector<float>& values) {
   Json list = Json::array();
   for (const float value : values) list.push_back(ShortFloat(value));
   return list;
-}
-
-absl::Status WriteFileWhole(const std::string& path, std::string_view bytes) {
-  const std::string unfinished = path + ".part";
-  {
-    std::ofstream file(unfinished, std::ios::binary);
-    if (!file) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    if (!file.flush()) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
-  }
-  std::error_code error;
-  std::filesystem::rename(unfinished, path, error);
-  return error ? absl::ErrnoToStatus(error.value(), StrCat(path, ": cannot be written")) : absl::OkStatus();
 }
 
 }  // namespace fresco

@@ -78,7 +78,4 @@ class JsonFields {
 nlohmann::json ShortFloat(float value);
 nlohmann::json ShortFloats(const std::vector<float>& values);
 
-// Writes a file whole or not at all: beside it first, then in its place. Errors name the file.
-absl::Status WriteFileWhole(const std::string& path, std::string_view bytes);
-
 }  // namespace fresco

@@ -2,37 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <utility>
 
+#include "pipeline/base/median.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/calibration_file.h"
+#include "pipeline/image/similarity.h"
 
 namespace fresco {
 namespace {
-
-constexpr double kLargestPixel = 255;
 
 // What a layer costs when it is quantised, per element of its weights.
 double CostPerElement(const LayerCalibration& layer, const std::string& precision) {
   const double elements =
       static_cast<double>(layer.outputs) * static_cast<double>(std::max<size_t>(1, layer.channel_absmax.size()));
   return std::pow(static_cast<double>(layer.sensitivity.at(precision)), 2) / elements;
-}
-
-double Psnr(const Image& a, const Image& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.rgb.size(); ++i) sum += std::pow(static_cast<double>(a.rgb[i]) - b.rgb[i], 2);
-  if (sum == 0) return std::numeric_limits<double>::infinity();
-  return 10 * std::log10(kLargestPixel * kLargestPixel * static_cast<double>(a.rgb.size()) / sum);
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
 absl::StatusOr<std::vector<Image>> Draw(const LoadOptions& load, const std::vector<ImageSpec>& specs) {
@@ -95,7 +81,10 @@ class Search {
     load.layers.insert(load.layers.end(), rules.begin(), rules.end());
     FRESCO_ASSIGN_OR_RETURN(const std::vector<Image> images, Draw(load, options_.specs));
     std::vector<double> each;
-    for (size_t i = 0; i < images.size(); ++i) each.push_back(Psnr(images[i], exact_[i]));
+    for (size_t i = 0; i < images.size(); ++i) {
+      FRESCO_ASSIGN_OR_RETURN(const double psnr, Psnr(images[i], exact_[i]));
+      each.push_back(psnr);
+    }
     const double psnr = Median(std::move(each));
     on_trial_(count, psnr);
     return psnr;

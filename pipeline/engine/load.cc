@@ -109,8 +109,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
   FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device));
   FRESCO_ASSIGN_OR_RETURN(const std::optional<Calibration> calibration, FindCalibration(options, precision));
-  std::vector<LayerTable::Rule> layers = calibration ? RulesOf(*calibration, precision.name) : defaults.layers;
-  if (calibration) layers.insert(layers.end(), defaults.layers.begin(), defaults.layers.end());
+  std::vector<LayerTable::Rule> layers;
+  if (calibration) layers = RulesOf(*calibration, precision.name);
+  layers.insert(layers.end(), defaults.layers.begin(), defaults.layers.end());
   layers.insert(layers.end(), options.layers.begin(), options.layers.end());
   FRESCO_ASSIGN_OR_RETURN(precision, ChoosePrecision(options.precision, device, layers));
   if (calibration) UseCalibration(*calibration, options, &precision);

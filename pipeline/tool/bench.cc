@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/median.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/sampling.h"
@@ -119,12 +120,6 @@ absl::StatusOr<double> TimeStep(Denoiser& denoiser, absl::Span<DiffusionJob* con
   for (const absl::Status& status : denoiser.Step(jobs)) FRESCO_RETURN_IF_ERROR(status);
   Synchronize(device);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
 absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOptions& options, const at::Device& device,

@@ -10,12 +10,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "pipeline/base/median.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/image/codec.h"
@@ -23,6 +22,7 @@
 #include "pipeline/tool/compare_page.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/prompts_file.h"
 
 namespace fresco {
 namespace {
@@ -46,14 +46,6 @@ constexpr auto kDefaultPrompts = std::to_array<std::string_view>({
 
 constexpr size_t kMaxPromptsBytes = 1 << 20;
 constexpr double kMiB = 1 << 20;
-
-// Of at least one.
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  if (values.size() % 2 == 1 || values[middle - 1] == values[middle]) return values[middle];  // infinite ones too
-  return (values[middle - 1] + values[middle]) / 2;
-}
 
 double MedianOf(const std::vector<ComparedPicture>& pictures, double ComparedPicture::*value) {
   std::vector<double> values;
@@ -170,12 +162,9 @@ class Comparer {
   std::vector<Image> reference_;
 };
 
-absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& path) {
-  if (path.empty()) return std::vector<std::string>(kDefaultPrompts.begin(), kDefaultPrompts.end());
-  FRESCO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxPromptsBytes));
-  std::vector<std::string> prompts = PromptsOf(text);
-  if (prompts.empty()) return absl::InvalidArgumentError(StrCat(path, ": holds no prompts"));
-  return prompts;
+absl::StatusOr<std::vector<std::string>> PromptsOf(const CompareOptions& options) {
+  if (!options.prompts_file.empty()) return ReadPrompts(options.prompts_file, kMaxPromptsBytes);
+  return std::vector<std::string>(kDefaultPrompts.begin(), kDefaultPrompts.end());
 }
 
 std::vector<std::string> DefaultPrecisions(const std::string& device) {
@@ -290,17 +279,6 @@ absl::StatusOr<std::string> HighestPrecision(const std::vector<std::string>& pre
   return std::string(kPrecisions.at(highest));
 }
 
-std::vector<std::string> PromptsOf(std::string_view text) {
-  std::vector<std::string> prompts;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const absl::string_view line = absl::StripAsciiWhitespace(ToAbsl(text.substr(0, end)));
-    if (!line.empty()) prompts.emplace_back(line);
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return prompts;
-}
-
 std::optional<double> SaturatedShare(int64_t quantized_activations, int64_t saturated_activations) {
   if (quantized_activations == 0) return std::nullopt;
   return static_cast<double>(saturated_activations) / static_cast<double>(quantized_activations);
@@ -313,7 +291,7 @@ absl::Status RunCompare(const ModelOptions& model, const DrawOptions& draw, cons
   Comparison comparison;
   comparison.model = model.model;
   comparison.seed = draw.seed;
-  FRESCO_ASSIGN_OR_RETURN(comparison.prompts, ReadPrompts(options.prompts_file));
+  FRESCO_ASSIGN_OR_RETURN(comparison.prompts, PromptsOf(options));
   Comparer comparer(model, draw, !options.html.empty(), &comparison);
   absl::StatusOr<PrecisionResult> base = comparer.Measure(reference);
   if (!base.ok()) return Annotate(base.status(), reference);

@@ -60,9 +60,6 @@ struct Comparison {
 // INVALID_ARGUMENT for a name that is none of these, or that comes twice, and for an empty list.
 absl::StatusOr<std::string> HighestPrecision(const std::vector<std::string>& precisions);
 
-// The lines of a text that are not empty, less blanks at their ends.
-std::vector<std::string> PromptsOf(std::string_view text);
-
 std::optional<double> SaturatedShare(int64_t quantized_activations, int64_t saturated_activations);
 
 // Loads one precision after the other, draws every prompt in each, prints a table, and writes a page. --json: a list,

@@ -1,6 +1,7 @@
 // A file of prompts, one to a line.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -9,7 +10,7 @@
 namespace fresco {
 
 // Its lines without surrounding blanks, the empty ones left out. NOT_FOUND for a file that is not there,
-// INVALID_ARGUMENT for one over 16 MiB or without any prompt.
-absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& path);
+// INVALID_ARGUMENT for one of over max_bytes or without any prompt.
+absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& path, size_t max_bytes = size_t{16} << 20);
 
 }  // namespace fresco

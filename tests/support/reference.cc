@@ -1,10 +1,8 @@
 #include "tests/support/reference.h"
 
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <fstream>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
@@ -150,19 +148,6 @@ ReferenceResult ReferenceStages(std::string_view case_name, std::string_view dty
 
 Image ReferenceImage(std::string_view case_name, std::string_view dtype) {
   return ReferenceResult(ReferencePath("results/images.safetensors")).Picture(StrCat(case_name, ".", dtype));
-}
-
-double Psnr(const Image& a, const Image& b) {
-  if (a.width != b.width || a.height != b.height || a.rgb.size() != b.rgb.size()) {
-    Fail(StrCat("pictures of ", a.width, "x", a.height, " and ", b.width, "x", b.height, " have no PSNR"));
-  }
-  double sum = 0;
-  for (size_t i = 0; i < a.rgb.size(); ++i) {
-    const double difference = static_cast<double>(a.rgb[i]) - b.rgb[i];
-    sum += difference * difference;
-  }
-  if (sum == 0) return std::numeric_limits<double>::infinity();
-  return 10 * std::log10(255.0 * 255.0 * static_cast<double>(a.rgb.size()) / sum);
 }
 
 }  // namespace fresco

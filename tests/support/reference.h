@@ -69,7 +69,4 @@ ReferenceResult ReferenceStages(std::string_view case_name, std::string_view dty
 // The finished picture of a case.
 Image ReferenceImage(std::string_view case_name, std::string_view dtype);
 
-// 10·log10(255²/mean squared difference) in dB, infinite where the pictures are equal. They have one size.
-double Psnr(const Image& a, const Image& b);
-
 }  // namespace fresco
