@@ -1,5 +1,6 @@
 #include "pipeline/precision/weight_rounding.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addmm.h>
@@ -19,6 +20,7 @@
 #include <ATen/ops/round.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -30,6 +32,7 @@
 namespace fresco {
 namespace {
 
+constexpr int64_t kOutputsOfAThread = 64;  // at least
 constexpr int64_t kBlock = 64;  // columns whose errors are spread among themselves first, then over the rest at once
 
 // The values of the codes of x / scale.
@@ -69,11 +72,11 @@ at::Tensor ErrorSpread(const at::Tensor& second, double damping) {
   return at::linalg_cholesky(at::cholesky_inverse(at::linalg_cholesky(h)), /*upper=*/true).to(at::kFloat);
 }
 
-// weight [in, out], overwritten; returns codes' values in the same layout, in which a column of the weight is a row.
-at::Tensor RoundColumns(at::Tensor weight, const at::Tensor& spread, const at::Tensor& scale, LinearScheme scheme) {
+// Some outputs of RoundColumns, each a row of the weight and independent of the others.
+void RoundOutputs(const at::Tensor& weight, const at::Tensor& spread, const at::Tensor& scale, LinearScheme scheme,
+                  const at::Tensor& codes) {
   const int64_t in = weight.size(0);
-  const at::Tensor inverse = scale.reciprocal();  // [out]
-  at::Tensor codes = at::empty_like(weight);
+  const at::Tensor inverse = scale.reciprocal();
   for (int64_t begin = 0; begin < in; begin += kBlock) {
     const int64_t count = std::min(kBlock, in - begin), rest = in - begin - count;
     const at::Tensor block = weight.narrow(0, begin, count);
@@ -90,6 +93,19 @@ at::Tensor RoundColumns(at::Tensor weight, const at::Tensor& spread, const at::T
     weight.narrow(0, begin + count, rest)
         .sub_(at::mm(spread.narrow(0, begin, count).narrow(1, begin + count, rest).t(), errors));
   }
+}
+
+// weight [in, out], a column of the weight to a row, overwritten; scale [out]. Returns the codes' values in the same
+// layout. Each thread takes outputs of its own: the many small steps are not worth sharing.
+at::Tensor RoundColumns(const at::Tensor& weight, const at::Tensor& spread, const at::Tensor& scale,
+                        LinearScheme scheme) {
+  at::Tensor codes = at::empty_like(weight);
+  at::parallel_for(0, weight.size(1), kOutputsOfAThread, [&](int64_t begin, int64_t end) {
+    const c10::InferenceMode inference(weight.is_inference());
+    const int64_t count = end - begin;
+    RoundOutputs(weight.narrow(1, begin, count), spread, scale.narrow(0, begin, count), scheme,
+                 codes.narrow(1, begin, count));
+  });
   return codes;
 }
 

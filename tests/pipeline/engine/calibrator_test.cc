@@ -6,6 +6,7 @@
 #include <ATen/ops/amax.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/norm.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/silu.h>
@@ -36,6 +37,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+constexpr char kMedium[] = "tests/reference/checkpoints/medium";  // small, of random weights
 constexpr char kTransformer[] = "tests/reference/checkpoints/medium/transformer";
 constexpr char kDemo[] = "models/demo";
 
@@ -112,22 +114,39 @@ TEST_F(ProbeTest, ChangesNothingUnlessAskedTo) {
   EXPECT_TRUE(at::equal(Forward(in), expected));
 }
 
-// As a model that was loaded with that layer alone quantised.
-TEST_F(ProbeTest, QuantisesOneLayerAsALoadedModelDoes) {
+// As a model that was loaded with those linears alone quantised.
+TEST_F(ProbeTest, QuantisesLinearsOfOneInputAsALoadedModelDoes) {
   const Inputs in = MakeInputs();
   const at::Tensor exact = Forward(in);
-  for (const char* layer : {"transformer_blocks.1.ff.net.2", "transformer_blocks.0.attn.to_q"}) {
-    const LayerTable table({{layer, LinearScheme::kFp8}});
-    const bool stacked = std::string(layer).ends_with("to_q");
-    const LayerTable stack({{"transformer_blocks.0.attn.to_q", LinearScheme::kFp8},
-                            {"transformer_blocks.0.attn.to_k", LinearScheme::kFp8},
-                            {"transformer_blocks.0.attn.to_v", LinearScheme::kFp8}});
-    const Mmdit loaded = Mmdit::Load(kTransformer, {at::kCPU, at::kFloat}, stacked ? stack : table).value();
-    probe_->Quantise(layer, LinearScheme::kFp8);
+  for (const std::vector<std::string>& layers : std::vector<std::vector<std::string>>{
+           {"transformer_blocks.1.ff.net.2"},
+           {"transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k", "transformer_blocks.0.attn.to_v"}}) {
+    std::vector<LayerTable::Rule> rules;
+    for (const std::string& layer : layers) rules.push_back({layer, LinearScheme::kFp8});
+    const Mmdit loaded = Mmdit::Load(kTransformer, {at::kCPU, at::kFloat}, LayerTable(rules)).value();
+    probe_->Quantise(layers.front(), LinearScheme::kFp8);
     const at::Tensor quantised = Forward(in);
-    EXPECT_TRUE(at::equal(quantised, loaded.Forward(in.latents, in.text, in.pooled, in.timesteps))) << layer;
-    EXPECT_FALSE(at::equal(quantised, exact)) << layer;
+    EXPECT_TRUE(at::equal(quantised, loaded.Forward(in.latents, in.text, in.pooled, in.timesteps))) << layers.front();
+    EXPECT_FALSE(at::equal(quantised, exact)) << layers.front();
   }
+}
+
+TEST_F(ProbeTest, QuantisesInputsAlone) {
+  const Inputs in = MakeInputs();
+  const std::string layer = "transformer_blocks.1.ff.net.2";
+  probe_->QuantiseInputs(layer, LinearScheme::kFp8);
+  const at::Tensor inputs = Forward(in);
+  probe_->Quantise(layer, LinearScheme::kFp8);
+  const at::Tensor both = Forward(in);
+  probe_->Quantise(layer, LinearScheme::kFp8WeightOnly);
+  const at::Tensor weight = Forward(in);
+  probe_->Rest();
+  const at::Tensor exact = Forward(in);
+  const auto error = [&](const at::Tensor& velocity) { return (velocity - exact).norm().item<double>(); };
+  EXPECT_GT(error(inputs), 0);
+  EXPECT_LT(error(inputs), error(both));
+  // The two errors are independent, so that their squares add up.
+  EXPECT_NEAR(error(both), std::hypot(error(inputs), error(weight)), 0.2 * error(both));
 }
 
 std::string Bytes(const std::string& path) {
@@ -137,11 +156,11 @@ std::string Bytes(const std::string& path) {
 
 CalibrationOptions Options() {
   CalibrationOptions options;
-  options.model = kDemo;
+  options.model = kMedium;
   options.threads = 1;
   options.prompts = {"a red apple on a light blue background", "a fox on a white background"};
   options.steps = 4;
-  options.width = options.height = 64;
+  options.width = options.height = 32;
   options.buckets = 2;
   options.sensitivity_samples = 1;
   return options;
@@ -217,7 +236,7 @@ TEST(CalibratorTest, WeightsRoundedForAnotherModelAreRefused) {
   ASSERT_TRUE(result.ok()) << result.status();
   result->calibration.weights_digest = "sha256:other";
   LoadOptions load;
-  load.path = kDemo;
+  load.path = kMedium;
   load.precision = "fp8";
   load.threads = 1;
   load.calibration = folder.path() + "/c.json";
@@ -259,6 +278,8 @@ std::unique_ptr<Engine> Load(const std::string& precision, const std::string& ca
 TEST(CalibratorTest, ACalibratedPictureIsNearerToTheExactOne) {
   const TempFolder folder;
   CalibrationOptions options = Options();
+  options.model = kDemo;
+  options.width = options.height = 64;
   options.steps = 8;
   options.sensitivity_samples = 4;
   options.rounding_samples = 16;
@@ -283,7 +304,6 @@ TEST(CalibratorTest, ACalibratedPictureIsNearerToTheExactOne) {
     calibrated_error += SquaredError(Draw(*calibrated, std::nullopt, 8, prompt), target);
   }
   EXPECT_LT(calibrated_error, plain_error);
-  std::printf("gain: %.2f dB\n", 10 * std::log10(plain_error / calibrated_error));
 }
 
 }  // namespace
