@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <stop_token>
+#include <string>
+#include <vector>
 
 #include "tests/pipeline/checkpoint/file_maker.h"
 
@@ -97,6 +99,36 @@ TEST(WeightStore, IgnoresOtherFiles) {
 std::string WithMetadata(const std::string& name, const std::string& metadata) {
   return SafetensorsBytes(
       "{\"__metadata__\":" + metadata + ",\"" + name + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", "");
+}
+
+// One byte each.
+std::string Tensors(const std::vector<std::string>& names, char data) {
+  std::string header;
+  for (size_t i = 0; i < names.size(); ++i) {
+    header += (header.empty() ? "{\"" : ",\"") + names[i] + "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[" +
+              std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+  }
+  return SafetensorsBytes(header + "}", std::string(names.size(), data));
+}
+
+TEST(WeightStore, LayersOfAnotherFileTakeTheirPlaceWhole) {
+  TempFolder folder;
+  const std::string own =
+      folder.Write("own.safetensors",
+                   Tensors({"a.bias", "a.scale_weight", "a.weight", "ab.weight", "b.bias", "b.weight", "norm"}, 'o'));
+  const std::string other = folder.Write(
+      "other.safetensors", Tensors({"a.weight", "a.weight_scale", "ab.weight", "b.bias", "b.weight", "lost"}, 'n'));
+  const WeightStore store = WeightStore::OpenFile(own).value().WithLayersOf(
+      WeightStore::OpenFile(other).value(), [](std::string_view layer) { return layer != "ab"; });
+  // Nothing of how a was stored before is left, its bias aside; b has a bias of its own; ab was not wanted, and what
+  // belongs to no layer is not taken.
+  EXPECT_THAT(store.Names(),
+              ElementsAre("a.bias", "a.weight", "a.weight_scale", "ab.weight", "b.bias", "b.weight", "norm"));
+  std::string data;
+  for (const std::string& name : store.Names()) data += DataOf(store, name);
+  EXPECT_EQ(data, "onnonno");
+  EXPECT_EQ(store.PathOf("a.weight"), other);
+  EXPECT_EQ(store.path(), own);
 }
 
 TEST(WeightStore, HasTheFilesMetadata) {

@@ -5,6 +5,7 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/norm.h>
 #include <ATen/ops/rand.h>
@@ -34,6 +35,7 @@ namespace fresco {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -223,6 +225,90 @@ TEST(CalibratorTest, AnInterruptedRunGoesOnToTheSameResult) {
   options.seed = 1;
   const auto other = Calibrate(options, [](const CalibrationProgress&) {});
   EXPECT_THAT(std::string(other.status().message()), AllOf(HasSubstr("/state"), HasSubstr("another run")));
+}
+
+TEST(CalibratorTest, RoundedWeightsMakeLessNoise) {
+  const TempFolder folder;
+  for (const char* precision : {"fp8", "fp8-weight-only", "int8"}) {
+    CalibrationOptions options = Options();
+    options.precision = precision;
+    options.sensitivity_samples = 0;
+    options.rounding_samples = 8;
+    const auto nearest = Calibrate(options, [](const CalibrationProgress&) {});
+    options.rounded = folder.path() + "/" + precision + ".safetensors";
+    const auto rounded = Calibrate(options, [](const CalibrationProgress&) {});
+    ASSERT_TRUE(nearest.ok() && rounded.ok()) << nearest.status() << rounded.status();
+    EXPECT_LT(rounded->noise, nearest->noise) << precision;
+    EXPECT_LT(rounded->corrected_noise, rounded->noise) << precision;
+  }
+}
+
+// int8's inputs are multiplied by what its weights were divided by, also where a layer is computed in high precision.
+TEST(CalibratorTest, SmoothedWeightsStandForTheSameProducts) {
+  const TempFolder folder;
+  CalibrationOptions options = Options();
+  options.precision = "int8";
+  options.sensitivity_samples = 0;
+  options.rounding_samples = 4;
+  options.rounded = folder.path() + "/int8.safetensors";
+  ASSERT_TRUE(Calibrate(options, [](const CalibrationProgress&) {}).ok());
+  const WeightStore rounded = WeightStore::OpenFile(options.rounded).value();
+  ASSERT_TRUE(rounded.Contains("transformer_blocks.0.attn.to_q.input_multiplier"));
+  const MmditConfig config = ReadMmditConfig(kTransformer).value();
+  const WeightStore exact = WeightStore::Open(kTransformer, kDiffusersStem).value();
+  const WeightStore mixed = exact.WithLayersOf(rounded, [](std::string_view) { return true; });
+
+  const c10::InferenceMode inference;
+  const at::Tensor latents = at::randn({1, config.in_channels, 8, 8});
+  const at::Tensor text = at::randn({1, 20, config.joint_attention_dim});
+  const at::Tensor pooled = at::randn({1, config.pooled_projection_dim}), timestep = at::full({1}, 500.0F);
+  const auto velocity = [&](const WeightStore& weights, const LayerTable& layers) {
+    return Mmdit::Load(config, weights, {at::kCPU, at::kFloat}, layers)
+        .value()
+        .Forward(latents, text, pooled, timestep);
+  };
+  const at::Tensor expected = velocity(exact, {});
+  for (const LayerTable& layers :
+       {LayerTable(), LayerTable::ForTransformer("int8"), LayerTable({{"*", LinearScheme::kInt8WeightOnly}})}) {
+    const at::Tensor error = velocity(mixed, layers) - expected;
+    EXPECT_LT(error.norm().item<double>(), 0.05 * expected.norm().item<double>());
+  }
+}
+
+TEST(CalibratorTest, SaysWhatItIsUsedForAndThatItIsOfOtherWeights) {
+  const TempFolder folder;
+  CalibrationOptions options = Options();
+  options.sensitivity_samples = 0;
+  options.steps = 1;
+  auto result = Calibrate(options, [](const CalibrationProgress&) {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  LoadOptions load;
+  load.path = kMedium;
+  load.precision = "fp8";
+  load.threads = 1;
+  load.calibration = folder.path() + "/c.json";
+  ASSERT_TRUE(WriteCalibration(result->calibration, load.calibration).ok());
+  const auto own = LoadEngine(load);
+  ASSERT_TRUE(own.ok()) << own.status();
+  EXPECT_THAT((*own)->info().notes, Contains("calibrated with 2 prompts: with noise correction for fp8"));
+
+  result->calibration.weights_digest = "sha256:other";
+  ASSERT_TRUE(WriteCalibration(result->calibration, load.calibration).ok());
+  EXPECT_THAT(LoadEngine(load).value()->info().notes, Contains(HasSubstr("it was made for other weights")));
+
+  load.precision = "int8";
+  const auto other = LoadEngine(load).value();
+  EXPECT_THAT(other->info().notes, Contains("calibrated with 2 prompts: without noise correction for int8; it was made "
+                                            "for other weights (tests/reference/checkpoints/medium, sha256:other)"));
+  ImageSpec spec;
+  spec.width = spec.height = 32;
+  spec.steps = 1;
+  spec.max_sequence_length = 16;
+  EXPECT_TRUE(other->Prepare(spec).value()->warnings().empty());
+  spec.noise_correction = true;
+  const auto job = other->Prepare(spec).value();
+  ASSERT_EQ(job->warnings().size(), 1u);
+  EXPECT_EQ(job->warnings()[0].field, "noise_correction");
 }
 
 TEST(CalibratorTest, WeightsRoundedForAnotherModelAreRefused) {
