@@ -44,7 +44,6 @@ constexpr auto kDefaultPrompts = std::to_array<std::string_view>({
     "an owl on a purple background",
 });
 
-constexpr size_t kMaxPromptsBytes = 1 << 20;
 constexpr double kMiB = 1 << 20;
 
 double MedianOf(const std::vector<ComparedPicture>& pictures, double ComparedPicture::*value) {
@@ -163,7 +162,7 @@ class Comparer {
 };
 
 absl::StatusOr<std::vector<std::string>> PromptsOf(const CompareOptions& options) {
-  if (!options.prompts_file.empty()) return ReadPrompts(options.prompts_file, kMaxPromptsBytes);
+  if (!options.prompts_file.empty()) return ReadPrompts(options.prompts_file);
   return std::vector<std::string>(kDefaultPrompts.begin(), kDefaultPrompts.end());
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,7 +14,7 @@ namespace fresco {
 
 struct CompareOptions {
   std::vector<std::string> precisions;  // empty: fp16, int8, fp8 on a GPU, else all but fp16
-  std::string prompts_file;             // a prompt a line; empty: kDefaultPrompts
+  std::string prompts_file;             // as ReadPrompts; empty: four of the demo model's
   std::string html;                     // a page to write; empty: none
 };
 

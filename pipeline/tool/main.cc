@@ -107,6 +107,13 @@ void AddVae(CLI::App* command, VaeOptions* vae) {
                     "Naive FP8, which saturates and bands: to see what the guard is for");
 }
 
+void AddCalibration(CLI::App* command, ModelOptions* options) {
+  command
+      ->add_option("--calibration", options->calibration,
+                   "What `calibrate` wrote [calibration.json of the model, if it has one]")
+      ->type_name("FILE");
+}
+
 void AddJson(CLI::App* command, ModelOptions* options) {
   command->add_flag("--json", options->json, "Print one JSON object");
 }
@@ -223,10 +230,7 @@ class Program {
     AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
-    command
-        ->add_option("--calibration", model_.calibration,
-                     "What `calibrate` wrote [calibration.json of the model, if it has one]")
-        ->type_name("FILE");
+    AddCalibration(command, &model_);
     command->add_flag("--noise-correction,!--no-noise-correction", draw_.noise_correction,
                       "Use the calibration's noise correction, or not [where it has one]");
     command->add_option("--output,-o", output_, "PNG file to write")
@@ -290,13 +294,29 @@ class Program {
         ->take_all()
         ->check(CLI::Validator(
             [](const std::string& rule) { return std::string(ParseLayerRule(rule).status().message()); }, ""));
+    AddCalibration(command, &model_);
+    AddKeep(command);
     command->add_flag("--with-encoders", quantize_.with_encoders, "A file holds text encoders and VAE too");
     command->add_flag("--force", quantize_.force, "Replace what is there");
     command->add_option("--threads", model_.threads, "CPU threads; 0: as many as the machine has")
         ->type_name("N")
         ->capture_default_str();
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = Exit(RunQuantize(model_, quantize_)); });
+    command->callback([this] { exit_code_ = Exit(RunQuantize(model_, draw_, keep_, quantize_)); });
+  }
+
+  void AddKeep(CLI::App* command) {
+    CLI::Option* const prompts =
+        command->add_option("--prompts", keep_.prompts_file, "With --keep-psnr: file with a prompt a line")
+            ->type_name("FILE");
+    command
+        ->add_option_function<double>(
+            "--keep-psnr", [this](double psnr) { keep_.psnr = psnr; },
+            "Keep as few layers high as it takes for pictures of --prompts to have this PSNR to fp32's;\n"
+            "by the calibration's sensitivities")
+        ->type_name("DB")
+        ->needs(prompts);
+    AddDraw(command, &draw_);
   }
 
   void AddCompare() {
@@ -314,6 +334,7 @@ class Program {
         ->delimiter(',');
     command->add_option("--prompts", compare_.prompts_file, "File with a prompt a line [four of the demo model's]")
         ->type_name("FILE");
+    AddCalibration(command, &model_);
     command->add_option("--html", compare_.html, "Page to write, with the pictures side by side")->type_name("FILE");
     AddDraw(command, &draw_);
     command->get_option("--seed")->description("Of the first prompt's noise; the next have the next");
@@ -401,6 +422,7 @@ class Program {
   DrawOptions draw_;
   VerifyOptions verify_;
   QuantizeOptions quantize_;
+  KeepOptions keep_;
   CompareOptions compare_;
   BenchOptions bench_;
   CalibrateOptions calibrate_;

@@ -6,13 +6,21 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/layer_choice.h"
+#include "pipeline/engine/model_info.h"
+#include "pipeline/engine/model_source.h"
+#include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/tool/draw.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/prompts_file.h"
 
 namespace fresco {
 namespace {
@@ -39,19 +47,56 @@ class ProgressLine {
   uint64_t percent_ = 0;
 };
 
-void Report(const QuantizeOptions& options, const QuantizeReport& report, double seconds, bool json) {
+// One for each prompt, with the model's defaults for what `draw` leaves out.
+absl::StatusOr<std::vector<ImageSpec>> SpecsOf(const ModelOptions& model, DrawOptions draw,
+                                               const std::string& prompts) {
+  FRESCO_ASSIGN_OR_RETURN(const std::vector<std::string> lines, ReadPrompts(prompts));
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(model.model, model.base));
+  FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(source));
+  FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptionsOf(model), source, shape, Precision()));
+  std::vector<ImageSpec> specs;
+  for (const std::string& line : lines) {
+    draw.prompt = line;
+    specs.push_back(SpecOf(draw, info));
+    ++draw.seed;
+  }
+  return specs;
+}
+
+absl::StatusOr<KeptLayers> FindKeptLayers(const ModelOptions& model, const DrawOptions& draw, const KeepOptions& keep,
+                                          const QuantizeOptions& options) {
+  KeepPsnrOptions search;
+  FRESCO_ASSIGN_OR_RETURN(search.specs, SpecsOf(model, draw, keep.prompts_file));
+  search.load = LoadOptionsOf(model);
+  search.load.precision = options.precision;
+  search.load.layers = options.layers;
+  if (search.load.calibration.empty()) search.load.calibration = StrCat(model.model, "/", kCalibrationFile);
+  search.psnr = *keep.psnr;
+  return KeepPsnr(search, [](size_t kept, double psnr) {
+    std::fprintf(stderr, "%zu of the calibration's layers high: %.2f dB\n", kept, psnr);
+  });
+}
+
+void Report(const QuantizeOptions& options, const QuantizeReport& report, const std::optional<KeptLayers>& kept,
+            double seconds, bool json) {
   if (!json) {
     std::printf("%s: %lld layers in %s, %.1f MiB of weights where there were %.1f, %.1f s\n", options.output.c_str(),
                 static_cast<long long>(report.layers), options.precision.c_str(), report.bytes / kMiB,
                 report.source_bytes / kMiB, seconds);
+    if (kept)
+      std::printf("%zu layers kept high: %.2f dB, else %.2f\n", kept->rules.size(), kept->psnr, kept->psnr_without);
     return;
   }
-  PrintJson({{"path", options.output},
-             {"precision", options.precision},
-             {"layers_quantized", report.layers},
-             {"bytes", report.bytes},
-             {"source_bytes", report.source_bytes},
-             {"seconds", seconds}});
+  nlohmann::ordered_json object = {
+      {"path", options.output}, {"precision", options.precision},      {"layers_quantized", report.layers},
+      {"bytes", report.bytes},  {"source_bytes", report.source_bytes}, {"seconds", seconds}};
+  if (kept) {
+    object["kept_layers"] = nlohmann::ordered_json::array();
+    for (const LayerTable::Rule& rule : kept->rules) object["kept_layers"].push_back(rule.pattern);
+    object["psnr"] = kept->psnr;
+    object["psnr_without"] = kept->psnr_without;
+  }
+  PrintJson(object);
 }
 
 }  // namespace
@@ -67,18 +112,25 @@ absl::StatusOr<LayerTable::Rule> ParseLayerRule(const std::string& text) {
   return LayerTable::Rule{text.substr(0, equals), *parsed};
 }
 
-absl::Status RunQuantize(const ModelOptions& model, QuantizeOptions options) {
+absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, const KeepOptions& keep,
+                         QuantizeOptions options) {
   options.model = model.model;
   options.base = model.base;
+  options.calibration = model.calibration;
   const Clock::time_point begin = Clock::now();
+  std::optional<KeptLayers> kept;
   ProgressLine progress;
   const absl::StatusOr<QuantizeReport> report = CatchTorch(options.model, [&]() -> absl::StatusOr<QuantizeReport> {
     FRESCO_RETURN_IF_ERROR(PrepareDevice("cpu", model.threads).status());
+    if (keep.psnr) {
+      FRESCO_ASSIGN_OR_RETURN(kept, FindKeptLayers(model, draw, keep, options));
+      options.layers.insert(options.layers.end(), kept->rules.begin(), kept->rules.end());
+    }
     return QuantizeModel(options, std::ref(progress));
   });
   if (!report.ok()) return report.status();
   ProgressLine::End();
-  Report(options, *report, std::chrono::duration<double>(Clock::now() - begin).count(), model.json);
+  Report(options, *report, kept, std::chrono::duration<double>(Clock::now() - begin).count(), model.json);
   return absl::OkStatus();
 }
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -21,6 +22,7 @@
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/tool/model_defaults_text.h"
+#include "pipeline/tool/quantize_calibration.h"
 #include "pipeline/tool/quantized_part.h"
 
 namespace fresco {
@@ -40,22 +42,26 @@ struct Part {
   std::string folder;
   WeightStore weights;
   LayerTable table;
+  int64_t source_bytes = 0;  // of the weights, before rounded ones took their place
 };
 
 absl::Status FileError(const fs::path& path, const std::error_code& error) {
   return absl::ErrnoToStatus(error.value(), ToAbsl(path.string()));
 }
 
-LayerTable TableOf(std::string_view part, const QuantizeOptions& options) {
+LayerTable TableOf(std::string_view part, const QuantizeOptions& options,
+                   const std::optional<UsedCalibration>& calibration) {
   LayerTable table;
   if (part == "transformer") table = LayerTable::ForTransformer(options.precision);
   if (part == "text_encoder_3") table = LayerTable::ForT5(options.precision);
-  if (!table.rules().empty()) table.Override(options.layers);  // the others stay high, whatever the rules say
+  if (table.rules().empty()) return table;  // the others stay high, whatever the rules say
+  if (calibration) table.Override(calibration->rules);
+  table.Override(options.layers);
   return table;
 }
 
 absl::StatusOr<std::vector<Part>> OpenParts(const ModelSource& source, const QuantizeOptions& options,
-                                            bool transformer_alone) {
+                                            const std::optional<UsedCalibration>& calibration, bool transformer_alone) {
   std::vector<Part> parts;
   for (const WeightedPart& kind : kWeightedParts) {
     if (!source.Has(kind.name)) continue;
@@ -65,7 +71,8 @@ absl::StatusOr<std::vector<Part>> OpenParts(const ModelSource& source, const Qua
       FRESCO_ASSIGN_OR_RETURN(dir, source.Find(kind.name));
     }
     FRESCO_ASSIGN_OR_RETURN(WeightStore weights, source.OpenWeights(kind.name));
-    parts.push_back({kind, std::move(dir), std::move(weights), TableOf(kind.name, options)});
+    const int64_t bytes = weights.total_bytes();
+    parts.push_back({kind, std::move(dir), std::move(weights), TableOf(kind.name, options, calibration), bytes});
   }
   return parts;
 }
@@ -213,12 +220,14 @@ absl::Status WritePart(const Part& part, const fs::path& folder, const QuantizeP
                                     [&](uint64_t done, uint64_t of) { progress(part.kind.name, done, of); }));
   report->layers += planned.layers;
   report->bytes += bytes;
-  report->source_bytes += part.weights.total_bytes();
+  report->source_bytes += part.source_bytes;
   return absl::OkStatus();
 }
 
 absl::StatusOr<QuantizeReport> WriteFolder(const QuantizeOptions& options, const ModelSource& model,
-                                           const std::vector<Part>& parts, const QuantizeProgress& progress) {
+                                           const std::vector<Part>& parts,
+                                           const std::optional<UsedCalibration>& calibration,
+                                           const QuantizeProgress& progress) {
   FRESCO_ASSIGN_OR_RETURN(NewFolder folder, NewFolder::Create(options.output));
   QuantizeReport report;
   FRESCO_RETURN_IF_ERROR(CopyModelFiles(options, model, folder.path()));
@@ -231,6 +240,7 @@ absl::StatusOr<QuantizeReport> WriteFolder(const QuantizeOptions& options, const
   for (const Part& part : parts) {
     FRESCO_RETURN_IF_ERROR(WritePart(part, folder.path() / part.kind.name, progress, &report));
   }
+  if (calibration) FRESCO_RETURN_IF_ERROR(WriteOwnCalibration(*calibration, folder.path().string()));
   FRESCO_RETURN_IF_ERROR(folder.Finish());
   return report;
 }
@@ -242,7 +252,7 @@ absl::StatusOr<QuantizeReport> WriteSingleFile(const QuantizeOptions& options, c
   for (const Part& part : parts) {
     FRESCO_ASSIGN_OR_RETURN(PlannedPart planned, PlanSingleFilePart(part.weights, part.kind.name, part.table));
     report.layers += planned.layers;
-    report.source_bytes += part.weights.total_bytes();
+    report.source_bytes += part.source_bytes;
     std::move(planned.tensors.begin(), planned.tensors.end(), std::back_inserter(tensors));
   }
   FRESCO_ASSIGN_OR_RETURN(report.bytes,
@@ -279,9 +289,17 @@ absl::StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& given, const
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
   if (!file) FRESCO_RETURN_IF_ERROR(source.CheckComplete());
   options.layers.insert(options.layers.begin(), defaults.layers.begin(), defaults.layers.end());
-  FRESCO_ASSIGN_OR_RETURN(const std::vector<Part> parts, OpenParts(source, options, file && !options.with_encoders));
+  FRESCO_ASSIGN_OR_RETURN(const std::optional<UsedCalibration> calibration,
+                          FindCalibration(options.calibration, source, options.precision));
+  FRESCO_ASSIGN_OR_RETURN(std::vector<Part> parts,
+                          OpenParts(source, options, calibration, file && !options.with_encoders));
   FRESCO_RETURN_IF_ERROR(CheckRules(parts, options.layers));
-  return file ? WriteSingleFile(options, parts, progress) : WriteFolder(options, source, parts, progress);
+  if (file) return WriteSingleFile(options, parts, progress);
+  for (Part& part : parts) {
+    if (calibration && part.kind.name == "transformer")
+      part.weights = WithRounded(*calibration, part.weights, part.table);
+  }
+  return WriteFolder(options, source, parts, calibration, progress);
 }
 
 }  // namespace fresco

@@ -17,6 +17,7 @@ struct QuantizeOptions {
   std::string base;                      // as LoadOptions::base
   std::string precision = "fp8";         // fp8 | fp8-weight-only | int8
   std::vector<LayerTable::Rule> layers;  // exceptions from the precision's tables and the model's own (fresco.yaml)
+  std::string calibration;               // LoadOptions'
   std::string output;                    // a folder, or a file whose name ends in .safetensors
   bool with_encoders = false;            // a file holds text encoders and VAE too
   bool force = false;                    // replace what is there: a file, or a folder that holds a model
@@ -35,7 +36,12 @@ using QuantizeProgress = std::function<void(std::string_view part, uint64_t done
 // computes nothing. All exceptions are written to its fresco.yaml (key `layers`), so that loading keeps them. It
 // appears under its name when it is complete.
 //
+// A calibration's schemes come before the model's own exceptions. Its rounded weights are written in place of the
+// nearest codes, and what else it knows goes to calibration.json of the folder, so that the folder is drawn with as the
+// model is with its calibration.
+//
 // A file is one that ComfyUI reads (quantized_part.h). It has no place for exceptions: what stays high is stored high.
+// Nor for rounded weights, which have a scale for each row and other inputs.
 //
 // Reads by mmap, holds one linear at a time. NOT_FOUND for parts that are missing; ALREADY_EXISTS for an output that is
 // there and must not be replaced; INVALID_ARGUMENT for a rule that no linear matches, an output that is the model

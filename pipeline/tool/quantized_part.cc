@@ -429,6 +429,8 @@ class SingleFilePlanner {
 
   absl::Status AddTensor(const std::string& name) {
     if (name.ends_with("scaled_fp8")) return absl::OkStatus();  // of the old format: each layer says it now
+    if (name.ends_with(".input_multiplier"))
+      return Error(name, "divides the inputs of its layer (calibrated int8), for which a single file has no place");
     FRESCO_ASSIGN_OR_RETURN(const TensorView tensor, store_.Find(name));
     return AddRows(name, tensor.dtype, tensor.shape, [tensor] { return ToTensor(tensor); });
   }

@@ -118,7 +118,7 @@ TEST_F(CompareTest, RefusesWhatItCanNotCompare) {
   std::ofstream(File("prompts.txt")) << "\n \n";
   const Result empty = Compare("--prompts " + File("prompts.txt"));
   EXPECT_EQ(empty.code, 1);
-  EXPECT_THAT(empty.errors, AllOf(HasSubstr("prompts.txt"), HasSubstr("holds no prompts")));
+  EXPECT_THAT(empty.errors, AllOf(HasSubstr("prompts.txt"), HasSubstr("holds no prompt")));
   EXPECT_THAT(Compare("--prompts " + File("none.txt")).errors, HasSubstr("none.txt"));
 }
 

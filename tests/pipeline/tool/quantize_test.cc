@@ -320,6 +320,83 @@ TEST_F(QuantizeTest, AWeightThatIsNotFiniteIsNamed) {
   }
 }
 
+// ---- calibration ----------------------------------------------------------------------------------------------------
+
+constexpr char kSmall[] = " --threads 1 --width 64 --height 48 --steps 2 --guidance 3";
+
+class QuantizeCalibratedTest : public QuantizeTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  // A calibration of the model, beside it.
+  std::string Calibrate() const {
+    WriteFile("prompts.txt", "a red apple\na fox\n");
+    const Result result =
+        Run("calibrate " + std::string(kMedium) + kSmall + " --precision " + GetParam() + " --prompts " +
+            File("prompts.txt") + " --output " + File("c.json") + " --rounding-samples 2 --sensitivity-samples 1");
+    EXPECT_EQ(result.code, 0) << result.errors;
+    return File("c.json");
+  }
+
+  std::vector<uint8_t> DrawWith(const std::string& model, const std::string& options) const {
+    const Result result = Run("draw " + model + kSmall + " --max-sequence-length 16 --prompt 'a fox' --precision " +
+                              GetParam() + options + " -o " + File("picture.png"));
+    EXPECT_EQ(result.code, 0) << result.errors;
+    return DecodeImage(ReadFile(File("picture.png"))).value().image.rgb;
+  }
+};
+
+TEST_P(QuantizeCalibratedTest, DrawsWhatTheCalibratedModelDraws) {
+  const std::string calibration = " --calibration " + Calibrate(), precision = GetParam();
+  ASSERT_EQ(Quantize("--precision " + precision + calibration + " -o " + File("q")).code, 0);
+  fs::remove(File("c." + precision + ".safetensors"));  // the rounded weights are in the folder
+  const std::vector<uint8_t> calibrated = DrawWith(File("q"), "");
+  EXPECT_NE(calibrated, DrawWith(kMedium, ""));
+  ASSERT_EQ(Quantize("--precision " + precision + " -o " + File("plain")).code, 0);
+  EXPECT_NE(calibrated, DrawWith(File("plain"), ""));
+  Calibrate();
+  EXPECT_EQ(calibrated, DrawWith(kMedium, calibration));
+  EXPECT_THAT(Notes(File("q"), precision), AllOf(HasSubstr("calibrated with 2 prompts"), Not(HasSubstr("at load")),
+                                                 Not(HasSubstr("other weights"))));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, QuantizeCalibratedTest, ::testing::Values("fp8", "int8"),
+                         [](const auto& info) { return std::string(info.param); });
+
+using QuantizeFp8CalibratedTest = QuantizeCalibratedTest;
+using QuantizeInt8CalibratedTest = QuantizeCalibratedTest;
+INSTANTIATE_TEST_SUITE_P(All, QuantizeFp8CalibratedTest, ::testing::Values("fp8"));
+INSTANTIATE_TEST_SUITE_P(All, QuantizeInt8CalibratedTest, ::testing::Values("int8"));
+
+TEST_P(QuantizeFp8CalibratedTest, KeepsLayersHighForAQuality) {
+  const std::string calibration = " --calibration " + Calibrate();
+  const auto quantize = [&](const std::string& psnr) {
+    return Quantize("--force --json -o " + File("q") + calibration + " --width 64 --height 48 --steps 2 --guidance 3" +
+                    " --prompts " + File("prompts.txt") + " --keep-psnr " + psnr);
+  };
+  const Result low = quantize("1");
+  ASSERT_EQ(low.code, 0) << low.errors;
+  EXPECT_TRUE(low.json()["kept_layers"].empty());
+  const double without = low.json()["psnr_without"];
+  const Result more = quantize(std::to_string(without + 0.1));
+  ASSERT_EQ(more.code, 0) << more.errors;
+  const Json report = more.json();
+  EXPECT_DOUBLE_EQ(report["psnr_without"], without);
+  EXPECT_GE(report["psnr"].get<double>(), without + 0.1);
+  ASSERT_FALSE(report["kept_layers"].empty());
+  const std::string kept = report["kept_layers"][0];
+  EXPECT_EQ(OpenPart(File("q"), "transformer").Find(kept + ".weight")->dtype, DType::kBF16);
+  EXPECT_EQ(quantize("99").code, 1);
+  EXPECT_EQ(Quantize("-o " + File("x") + " --keep-psnr 30").code, 2);  // of which prompts?
+}
+
+TEST_P(QuantizeInt8CalibratedTest, ScaledInputsAreForFoldersOnly) {
+  const std::string calibration = " --calibration " + Calibrate();
+  EXPECT_EQ(Quantize("--precision int8" + calibration + " -o " + File("q.safetensors")).code, 0);  // not rounded
+  ASSERT_EQ(Quantize("--precision int8" + calibration + " -o " + File("q")).code, 0);
+  const Result file = Quantize("--precision int8 -o " + File("again.safetensors"), File("q"));
+  EXPECT_EQ(file.code, 1);
+  EXPECT_THAT(file.errors, AllOf(HasSubstr("input_multiplier"), HasSubstr("no place")));
+}
+
 // ---- single files ---------------------------------------------------------------------------------------------------
 
 TEST_F(QuantizeTest, ASingleFileHasComfyUisNames) {
