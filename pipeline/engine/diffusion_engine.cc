@@ -98,11 +98,12 @@ EngineStats DiffusionEngine::stats() const {
   stats.prompt_cache_hits = cache.hits;
   stats.prompt_cache_misses = cache.misses;
   stats.nonfinite_outputs = nonfinite_.load();
-  const SaturationCount::Layer quantized = parts_.saturation->Total();
+  const SaturationCount::Activations quantized = parts_.saturation->Total();
   stats.quantized_activations = quantized.elements;
   stats.saturated_activations = quantized.saturated;
-  for (const SaturationCount::Layer& layer : parts_.saturation->Worst(EngineStats::kSaturatedLayers))
-    stats.saturated_layers.push_back({layer.name, layer.saturated, layer.elements});
+  stats.guarded_activations = quantized.guarded;
+  for (const auto& [name, of] : parts_.saturation->Worst(EngineStats::kSaturatedLayers))
+    stats.saturated_layers.push_back({name, of.saturated, of.guarded, of.elements});
   stats.weight_bytes = weight_bytes_;
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);

@@ -78,10 +78,12 @@ struct EngineStats {
   int64_t nonfinite_outputs = 0;      // images that failed because a velocity or a pixel was NaN or infinite
   int64_t quantized_activations = 0;  // elements that were brought to FP8 or int8
   int64_t saturated_activations = 0;  // of these, the ones that were clamped to what the type can hold
+  int64_t guarded_activations = 0;    // and the ones that would have been, but for the overflow guard
   struct SaturatedLayer {
-    std::string name;
+    std::string name;       // "transformer.transformer_blocks.3.ff.net.2"
     int64_t saturated = 0;  // activations
-    int64_t elements = 0;   // of so many
+    int64_t guarded = 0;
+    int64_t elements = 0;  // of so many
   };
   std::vector<SaturatedLayer> saturated_layers;  // the worst, at most kSaturatedLayers
   static constexpr int kSaturatedLayers = 5;

@@ -69,6 +69,7 @@ absl::StatusOr<std::optional<Calibration>> FindCalibration(const LoadOptions& op
 
 void UseCalibration(const Calibration& calibration, const LoadOptions& options, Precision* precision) {
   if (options.static_scales) SetStaticScales(calibration, &precision->transformer);
+  precision->transformer.SetOverflowGuard(options.overflow_guard);
   const auto rounded = calibration.rounded_weights.find(precision->name);
   if (rounded == calibration.rounded_weights.end()) return;
   precision->rounded = std::filesystem::path(CalibrationPath(options)).replace_filename(rounded->second).string();

@@ -24,6 +24,7 @@ struct LoadOptions {
   // Of a quantised precision: schemes of layers, noise correction. Empty: `path`/calibration.json where it is there.
   std::string calibration;
   bool static_scales = false;            // inputs are quantised with the calibration's scales, not one for each token
+  bool overflow_guard = true;            // then: a token that goes beyond its scale has its own instead
   std::optional<bool> noise_correction;  // of images that do not say; absent: where the calibration has it
   int threads = 0;                       // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;

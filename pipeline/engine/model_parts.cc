@@ -57,7 +57,7 @@ absl::StatusOr<Model> LoadPart(const ModelSource& source, std::string_view part,
 }
 
 absl::StatusOr<TextEncoders> LoadTextEncoders(const ModelSource& source, const Placement& placement,
-                                              const LayerTable& t5_layers) {
+                                              const LayerTable& t5_layers, const LinearObservers& observers) {
   FRESCO_ASSIGN_OR_RETURN(const std::string clip_l_words, source.Find("tokenizer"));
   FRESCO_ASSIGN_OR_RETURN(const std::string clip_g_words, source.Find("tokenizer_2"));
   FRESCO_ASSIGN_OR_RETURN(auto clip_l_tokenizer, LoadClipTokenizer(clip_l_words));
@@ -70,7 +70,7 @@ absl::StatusOr<TextEncoders> LoadTextEncoders(const ModelSource& source, const P
   FRESCO_ASSIGN_OR_RETURN(const std::string t5_words, source.Find("tokenizer_3"));
   FRESCO_ASSIGN_OR_RETURN(encoders.t5_tokenizer, LoadT5Tokenizer(t5_words));
   FRESCO_ASSIGN_OR_RETURN(encoders.t5,
-                          LoadPart<T5Encoder>(source, "text_encoder_3", ReadT5Config, placement, t5_layers));
+                          LoadPart<T5Encoder>(source, "text_encoder_3", ReadT5Config, placement, t5_layers, observers));
   return encoders;
 }
 
@@ -142,7 +142,7 @@ std::vector<std::string> ModelParts::Notes(const Precision& precision) const {
 }
 
 absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement& placement, const LayerTable& layers,
-                                      const std::string& rounded, const std::shared_ptr<LinearProbe>& probe) {
+                                      const std::string& rounded, const LinearObservers& observers) {
   FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, source.TransformerConfig());
   FRESCO_ASSIGN_OR_RETURN(WeightStore weights, source.OpenWeights("transformer"));
   if (!rounded.empty()) {
@@ -151,7 +151,7 @@ absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement
     weights =
         weights.WithLayersOf(instead, [&](std::string_view layer) { return layers.Of(layer) != LinearScheme::kHigh; });
   }
-  return Mmdit::Load(config, std::move(weights), placement, layers, probe);
+  return Mmdit::Load(config, std::move(weights), placement, layers, observers);
 }
 
 absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::Device& device,
@@ -165,9 +165,10 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::D
   const auto saturation = std::make_shared<SaturationCount>();
   FRESCO_ASSIGN_OR_RETURN(
       Autoencoder vae, LoadPart<Autoencoder>(source, "vae", ReadAutoencoderConfig, placement, vae_options, saturation));
-  FRESCO_ASSIGN_OR_RETURN(TextEncoders encoders, LoadTextEncoders(source, placement, precision.t5));
-  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer,
-                          LoadTransformer(source, placement, precision.transformer, precision.rounded, probe));
+  FRESCO_ASSIGN_OR_RETURN(TextEncoders encoders,
+                          LoadTextEncoders(source, placement, precision.t5, {nullptr, saturation}));
+  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, LoadTransformer(source, placement, precision.transformer,
+                                                             precision.rounded, {probe, saturation}));
   const MmditConfig& config = transformer.config();
   FRESCO_RETURN_IF_ERROR(CheckFit(config, vae.config(), vae_dir));
   auto text = TextConditioner::Create(std::move(encoders), config.joint_attention_dim, config.pooled_projection_dim);

@@ -40,12 +40,12 @@ struct ModelParts {
 
 // The transformer alone; the source need have no other part. Errors as ModelSource::TransformerConfig's and
 // Mmdit::Load's. May throw libtorch's exceptions. `rounded`: a file of weights that take the place of the source's
-// where `layers` quantises them (docs/CALIBRATION.md, "Rounding"); empty: none. `probe`: Mmdit::Load's.
+// where `layers` quantises them (docs/CALIBRATION.md, "Rounding"); empty: none. `observers`: Mmdit::Load's.
 absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement& placement, const LayerTable& layers,
-                                      const std::string& rounded = "",
-                                      const std::shared_ptr<LinearProbe>& probe = nullptr);
+                                      const std::string& rounded = "", const LinearObservers& observers = {});
 
 // Errors name the file and the tensor or key: as ModelSource's and the parts' Load. May throw libtorch's exceptions.
+// `probe`: the transformer's linears tell it what they are given; null: nobody.
 absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::Device& device,
                                           const Precision& precision, const VaeOptions& vae = {},
                                           const std::shared_ptr<LinearProbe>& probe = nullptr);

@@ -13,6 +13,13 @@ namespace fresco {
 
 class LinearProbe;
 class QuantizedLinear;
+class SaturationCount;
+
+// Who is told what linears are given; null: nobody. All thread-safe.
+struct LinearObservers {
+  std::shared_ptr<LinearProbe> probe;           // all of it
+  std::shared_ptr<SaturationCount> saturation;  // of quantised ones: how much was beyond their type
+};
 
 // Where a linear tells a probe what it is given.
 struct LinearTap {

@@ -224,9 +224,9 @@ absl::StatusOr<Mmdit> Mmdit::Load(const std::string& dir, const Placement& place
 }
 
 absl::StatusOr<Mmdit> Mmdit::Load(const MmditConfig& config, WeightStore weights, const Placement& placement,
-                                  const LayerTable& layers, const std::shared_ptr<LinearProbe>& probe) {
+                                  const LayerTable& layers, const LinearObservers& observers) {
   WeightReader reader(std::move(weights), placement, layers);
-  reader.SetProbe(probe);
+  reader.SetObservers("transformer", observers);
   return Read(config, std::move(reader));
 }
 

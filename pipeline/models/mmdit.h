@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/layers.h"
 #include "pipeline/models/linear_info.h"
 #include "pipeline/models/mmdit_config.h"
 #include "pipeline/models/observer.h"
@@ -20,7 +21,6 @@
 namespace fresco {
 
 struct MmditWeights;
-class LinearProbe;
 class PositionTable;
 class WeightReader;
 
@@ -28,9 +28,9 @@ class WeightReader;
 // size.
 class Mmdit {
  public:
-  // As ClipTextModel::Load. `probe`, where there is one, sees what every linear but the embedding of patches is given.
+  // As ClipTextModel::Load. `observers` are told what every linear but the embedding of patches is given.
   static absl::StatusOr<Mmdit> Load(const MmditConfig& config, WeightStore weights, const Placement& placement,
-                                    const LayerTable& layers = {}, const std::shared_ptr<LinearProbe>& probe = nullptr);
+                                    const LayerTable& layers = {}, const LinearObservers& observers = {});
   static absl::StatusOr<Mmdit> Load(const std::string& dir, const Placement& placement, const LayerTable& layers = {});
 
   // Random weights of a shape, made on the device: for measuring speed without a checkpoint. May throw libtorch's

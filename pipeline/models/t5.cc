@@ -75,10 +75,11 @@ absl::StatusOr<T5Encoder> T5Encoder::Load(const std::string& dir, const Placemen
 }
 
 absl::StatusOr<T5Encoder> T5Encoder::Load(const T5Config& config, WeightStore weights, const Placement& placement,
-                                          const LayerTable& layers) {
+                                          const LayerTable& layers, const LinearObservers& observers) {
   T5Encoder model;
   model.config_ = config;
   WeightReader reader(std::move(weights), placement, layers);
+  reader.SetObservers("text_encoder_3", observers);
   model.weights_ = std::make_shared<T5Weights>(ReadT5Weights(model.config_, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
   model.placement_ = placement;

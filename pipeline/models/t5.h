@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "pipeline/checkpoint/weights.h"
+#include "pipeline/models/layers.h"
 #include "pipeline/models/linear_info.h"
 #include "pipeline/models/observer.h"
 #include "pipeline/models/placement.h"
@@ -39,10 +40,10 @@ struct T5Weights;
 // Immutable and thread-safe once loaded (see ClipTextModel).
 class T5Encoder {
  public:
-  // As ClipTextModel::Load. In fp16 the feed-forward's down-projections stay in fp32, and with them the residual, as in
+  // As Mmdit::Load. In fp16 the feed-forward's down-projections stay in fp32, and with them the residual, as in
   // transformers: their results leave fp16's range.
   static absl::StatusOr<T5Encoder> Load(const T5Config& config, WeightStore weights, const Placement& placement,
-                                        const LayerTable& layers = {});
+                                        const LayerTable& layers = {}, const LinearObservers& observers = {});
   static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement,
                                         const LayerTable& layers = {});
 

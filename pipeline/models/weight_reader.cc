@@ -217,7 +217,9 @@ Linear WeightReader::ToLinear(const Run& run) {
   } else {
     input.scale = InputScaleOf(run.layers);  // of inputs as they are
   }
-  input.layer = run.layers.front();
+  input.overflow_guard = layers_.overflow_guard();
+  input.layer = StrCat(component_, component_.empty() ? "" : ".", run.layers.front());
+  input.saturation = observers_.saturation;
   return {{}, {}, std::make_shared<QuantizedLinear>(std::move(placed), bias, run.scheme, std::move(input)), nullptr};
 }
 
@@ -227,8 +229,8 @@ Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, boo
   if (!status_.ok()) return {};
   Linear whole = linears.front();
   if (linears.size() > 1) whole = {{}, {}, nullptr, std::make_shared<std::vector<Linear>>(std::move(linears))};
-  if (probe_ == nullptr) return whole;
-  LinearTap tap{{}, {}, probe_};
+  if (observers_.probe == nullptr) return whole;
+  LinearTap tap{{}, {}, observers_.probe};
   for (const Part& part : parts) {
     tap.layers.push_back(part.prefix);
     tap.outputs.push_back(part.out);

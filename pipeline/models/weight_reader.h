@@ -36,8 +36,12 @@ class WeightReader {
   // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
   explicit WeightReader(const Placement& placement, LayerTable layers = {});
 
-  // Every linear read from now on lets `probe` see what it is given.
-  void SetProbe(std::shared_ptr<LinearProbe> probe) { probe_ = std::move(probe); }
+  // Of every linear read from now on. SaturationCount has them under `component`.NAME; linears that are stacked, under
+  // the first one's.
+  void SetObservers(std::string component, LinearObservers observers) {
+    component_ = std::move(component);
+    observers_ = std::move(observers);
+  }
 
   at::Tensor Tensor(const std::string& name, const std::vector<int64_t>& shape);
   // As Tensor, in a type of its own.
@@ -100,8 +104,9 @@ class WeightReader {
   const LayerTable layers_;
   QuantizationMetadata metadata_;
   const bool pack_;
-  const at::Tensor random_;             // small normal numbers, on the device; undefined where there is a store
-  std::shared_ptr<LinearProbe> probe_;  // or null
+  const at::Tensor random_;  // small normal numbers, on the device; undefined where there is a store
+  std::string component_;
+  LinearObservers observers_;
   absl::Status status_;
   int64_t bytes_ = 0;
   std::vector<LinearInfo> linears_;

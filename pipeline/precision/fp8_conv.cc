@@ -153,8 +153,10 @@ QuantizedWeight Quantize(const at::Tensor& weight, const at::Device& device) {
 Fp8Conv::Fp8Conv(const at::Tensor& weight, const at::Tensor& bias, Fp8ConvOptions options)
     : options_(std::move(options)), weight_(Quantize(weight, bias.device())), bias_(bias.to(at::kFloat)) {}
 
-void Fp8Conv::Count(int64_t saturated, int64_t elements) const {
-  if (options_.saturation) options_.saturation->Add(options_.name, saturated, elements);
+void Fp8Conv::Count(int64_t beyond, int64_t elements) const {
+  if (!options_.saturation) return;
+  const bool guard = options_.overflow_guard;
+  options_.saturation->Add(options_.name, {guard ? 0 : beyond, guard ? beyond : 0, elements});
 }
 
 // `x` [1, in, H, W], channels-last, kFloat or kBFloat16.
@@ -163,8 +165,9 @@ at::Tensor Fp8Conv::ByRows(at::Tensor x, int64_t stride, int64_t padding) const 
   float scale = 1;
   WithElements(x, codes, [&](const auto* elements, auto* values) {
     const int64_t numel = x.numel();
-    if (options_.overflow_guard) scale = kernels::E4M3Scale(AbsMax(elements, numel));
-    Count(options_.overflow_guard ? 0 : CountSaturated(elements, numel), numel);
+    const float largest = AbsMax(elements, numel);
+    if (options_.overflow_guard) scale = kernels::E4M3Scale(largest);
+    Count(largest <= kernels::kE4M3Largest ? 0 : CountSaturated(elements, numel), numel);
     RoundTrip(elements, numel, kernels::InverseScale(scale), values);
   });
   x.reset();

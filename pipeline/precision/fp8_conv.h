@@ -45,7 +45,8 @@ class Fp8Conv {
   at::Tensor ByRows(at::Tensor x, int64_t stride, int64_t padding) const;
   at::Tensor ByAten(at::Tensor x, int64_t stride, int64_t padding) const;
   at::Tensor Sums(const at::Tensor& codes, int64_t stride, int64_t padding) const;
-  void Count(int64_t saturated, int64_t elements) const;
+  // Of an input of so many elements, these are beyond ±448.
+  void Count(int64_t beyond, int64_t elements) const;
 
   const Fp8ConvOptions options_;
   const QuantizedWeight weight_;  // codes [out, in, k, k], channels-last

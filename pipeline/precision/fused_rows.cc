@@ -163,7 +163,7 @@ void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, con
       const std::span<const Element> token(elements + row * width, static_cast<size_t>(width));
       const TokenScale own = ScaleOfToken(token, quantization.scheme, quantization.fixed_scale, quantization.guard);
       scale[row] = own.scale;
-      if (own.saturated != 0) saturated += own.saturated;
+      if (own.beyond != 0 && !quantization.guard) saturated += own.beyond;
       const float inverse = kernels::InverseScale(own.scale);
       if (IsFp8(quantization.scheme)) {
         kernels::QuantizeE4M3(token, inverse, codes + row * width);

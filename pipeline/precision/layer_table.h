@@ -39,12 +39,16 @@ class LayerTable {
   // A layer's input is quantised with this scale, positive and finite, instead of one for each token.
   void SetInputScale(std::string_view layer, float scale) { input_scales_.insert_or_assign(std::string(layer), scale); }
   std::optional<float> InputScaleOf(std::string_view layer) const;
+  // Whether a token that goes beyond such a scale has its own instead (InputQuantization::overflow_guard).
+  void SetOverflowGuard(bool guard) { overflow_guard_ = guard; }
+  bool overflow_guard() const { return overflow_guard_; }
 
   const std::vector<Rule>& rules() const { return rules_; }
 
  private:
   std::vector<Rule> rules_;
   std::map<std::string, float, std::less<>> input_scales_;  // by layer
+  bool overflow_guard_ = true;
 };
 
 // Whether `name` matches `pattern`, in which * stands for any characters, also none.

@@ -133,18 +133,24 @@ struct QuantizedLinear::Tokens {
 QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input)
     : weight_(std::move(weight)), bias_(std::move(bias)), scheme_(scheme), input_(std::move(input)) {}
 
+void QuantizedLinear::Count(int64_t beyond, int64_t elements) const {
+  if (input_.saturation == nullptr) return;
+  const bool guard = input_.overflow_guard;
+  input_.saturation->Add(input_.layer, {guard ? 0 : beyond, guard ? beyond : 0, elements});
+}
+
 QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const {
   const int64_t count = rows.size(0), n = rows.size(1);
   const bool fp8 = IsFp8(scheme_);
   Tokens tokens{at::empty({count, n}, fp8 ? at::kFloat : at::kChar), at::empty({count}, at::kFloat)};
   auto* scale = tokens.scale.mutable_data_ptr<float>();
   void* values = tokens.values.data_ptr();
-  std::atomic<int64_t> saturated = 0;
+  std::atomic<int64_t> beyond = 0;
   WithElements(rows, [&](auto* elements) {
     ForRows(count, [&](int64_t row) {
       const auto in = Row<std::remove_pointer_t<decltype(elements)>>(elements, row, n);
       const TokenScale token = ScaleOfToken(in, scheme_, input_.scale, input_.overflow_guard);
-      if (token.saturated != 0) saturated += token.saturated;
+      if (token.beyond != 0) beyond += token.beyond;
       scale[row] = token.scale;
       const float inverse = kernels::InverseScale(token.scale);
       if (fp8) {
@@ -154,7 +160,7 @@ QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const 
       }
     });
   });
-  if (input_.saturation != nullptr) input_.saturation->Add(input_.layer, saturated, rows.numel());
+  Count(beyond, rows.numel());
   return tokens;
 }
 
@@ -217,10 +223,7 @@ RowQuantization QuantizedLinear::input_rows() const {
 }
 
 at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
-  if (input_.saturation != nullptr) {
-    const int64_t saturated = rows.saturated.defined() ? rows.saturated.item<int64_t>() : 0;
-    input_.saturation->Add(input_.layer, saturated, rows.codes.numel());
-  }
+  Count(rows.saturated.defined() ? rows.saturated.item<int64_t>() : 0, rows.codes.numel());
   const int64_t batch = rows.codes.size(0);
   const at::ScalarType type = rows.codes.is_cpu() && rows.dtype == at::kHalf ? at::kFloat : rows.dtype;
   at::Tensor y;

@@ -23,8 +23,9 @@ struct InputQuantization {
   // Of a static scale: a token that goes beyond it has its own instead. A range that followed what came by would do as
   // well, but then a picture would depend on those before it.
   bool overflow_guard = true;
-  std::string layer;                            // whose inputs they are, for the count
-  std::shared_ptr<SaturationCount> saturation;  // told of every input; null: nobody asks
+  std::string layer;  // whose inputs they are, for the count
+  // Told of every input; null: nobody asks. Not of what the guard has kept on a GPU: every layer would wait for it.
+  std::shared_ptr<SaturationCount> saturation;
   // Of each input channel [in], kFloat: inputs are multiplied by it first, as the weight was divided (SmoothQuant, Xiao
   // et al. 2022: what makes a channel's inputs large moves into its weights). Undefined: 1. Of every scheme.
   at::Tensor multiplier;
@@ -55,6 +56,8 @@ class QuantizedLinear {
 
  private:
   struct Tokens;
+  // Of inputs of so many elements, these are beyond a static scale.
+  void Count(int64_t beyond, int64_t elements) const;
   Tokens Quantize(const at::Tensor& rows) const;
   at::Tensor OnCpu(const Tokens& tokens, int64_t batch, at::ScalarType type) const;
   at::Tensor Int8OnCpu(const Tokens& tokens, at::ScalarType type) const;

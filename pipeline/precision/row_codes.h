@@ -25,10 +25,11 @@ at::Tensor ScalesByTensors(const at::Tensor& x, LinearScheme scheme);
 // The codes of x / scale in CodeType; x and the reciprocal of the scale kFloat, and broadcast.
 at::Tensor CodesByTensors(const at::Tensor& x, const at::Tensor& inverse_scale, LinearScheme scheme);
 
-// What a token is quantised with, and how many of its elements that clamps.
+// What a token is quantised with, and how many of its elements are beyond a fixed scale: clamped, or, with a guard,
+// not.
 struct TokenScale {
   float scale = 1;
-  int64_t saturated = 0;
+  int64_t beyond = 0;
 };
 
 // `fixed`: one scale for all tokens; without it each has its own, with which nothing saturates. `guard`: a token that
@@ -42,8 +43,7 @@ TokenScale ScaleOfToken(std::span<const Element> token, LinearScheme scheme, std
   if (!fixed || !finite) return {own, 0};
   const float limit = *fixed * LargestCode(scheme);
   if (largest <= limit) return {*fixed, 0};
-  if (guard) return {own, 0};
-  return {*fixed, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
+  return {guard ? own : *fixed, static_cast<int64_t>(kernels::CountSaturated(token, limit))};
 }
 
 }  // namespace fresco

@@ -1,24 +1,30 @@
 #include "pipeline/precision/saturation.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace fresco {
+namespace {
 
-void SaturationCount::Add(std::string_view layer, int64_t saturated, int64_t elements) {
-  const MutexLock lock(&mutex_);
-  auto found = layers_.find(layer);
-  if (found == layers_.end()) found = layers_.emplace(layer, Counts()).first;
-  found->second.saturated += saturated;
-  found->second.elements += elements;
+void AddTo(SaturationCount::Activations* sum, const SaturationCount::Activations& more) {
+  sum->saturated += more.saturated;
+  sum->guarded += more.guarded;
+  sum->elements += more.elements;
 }
 
-SaturationCount::Layer SaturationCount::Total() const {
+}  // namespace
+
+void SaturationCount::Add(std::string_view layer, const Activations& activations) {
   const MutexLock lock(&mutex_);
-  Layer total;
-  for (const auto& [name, counts] : layers_) {
-    total.saturated += counts.saturated;
-    total.elements += counts.elements;
-  }
+  auto found = layers_.find(layer);
+  if (found == layers_.end()) found = layers_.emplace(layer, Activations()).first;
+  AddTo(&found->second, activations);
+}
+
+SaturationCount::Activations SaturationCount::Total() const {
+  const MutexLock lock(&mutex_);
+  Activations total;
+  for (const auto& [name, activations] : layers_) AddTo(&total, activations);
   return total;
 }
 
@@ -26,12 +32,12 @@ std::vector<SaturationCount::Layer> SaturationCount::Worst(size_t limit) const {
   std::vector<Layer> worst;
   {
     const MutexLock lock(&mutex_);
-    for (const auto& [name, counts] : layers_) {
-      if (counts.saturated > 0) worst.push_back({name, counts.saturated, counts.elements});
+    for (const auto& [name, activations] : layers_) {
+      if (activations.saturated > 0 || activations.guarded > 0) worst.push_back({name, activations});
     }
   }
-  std::stable_sort(worst.begin(), worst.end(),
-                   [](const Layer& a, const Layer& b) { return a.saturated > b.saturated; });
+  const auto key = [](const Layer& layer) { return std::tie(layer.activations.saturated, layer.activations.guarded); };
+  std::stable_sort(worst.begin(), worst.end(), [&](const Layer& a, const Layer& b) { return key(a) > key(b); });
   if (worst.size() > limit) worst.resize(limit);
   return worst;
 }

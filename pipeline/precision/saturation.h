@@ -1,4 +1,4 @@
-// How many activations were beyond what their type can hold, layer by layer.
+// How many activations were beyond what their type can hold, layer by layer: clamped, or kept by an overflow guard.
 #pragma once
 
 #include <cstddef>
@@ -16,29 +16,29 @@ namespace fresco {
 // Thread-safe.
 class SaturationCount {
  public:
-  struct Layer {
-    std::string name;
-    int64_t saturated = 0;  // activations that were clamped, or NaN
+  struct Activations {
+    int64_t saturated = 0;  // were clamped, or NaN
+    int64_t guarded = 0;    // would have been, but for the guard's scale
     int64_t elements = 0;   // all that were looked at
   };
+  struct Layer {
+    std::string name;
+    Activations activations;
+  };
 
-  // One input of a layer: `saturated` of its `elements`.
-  void Add(std::string_view layer, int64_t saturated, int64_t elements);
+  // One input of a layer.
+  void Add(std::string_view layer, const Activations& activations);
 
-  // Over all layers; the name is empty.
-  Layer Total() const;
+  // Over all layers.
+  Activations Total() const;
 
-  // The layers of which activations saturated, the one with most first (of equals, in the order of their names), at
-  // most `limit`.
+  // The layers of which activations saturated or were guarded: the one with most saturated first, of equals the one
+  // with most guarded, of equals in the order of their names; at most `limit`.
   std::vector<Layer> Worst(size_t limit) const;
 
  private:
-  struct Counts {
-    int64_t saturated = 0;
-    int64_t elements = 0;
-  };
   mutable Mutex mutex_;
-  std::map<std::string, Counts, std::less<>> layers_ FRESCO_GUARDED_BY(mutex_);
+  std::map<std::string, Activations, std::less<>> layers_ FRESCO_GUARDED_BY(mutex_);
 };
 
 }  // namespace fresco

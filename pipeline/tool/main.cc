@@ -112,6 +112,10 @@ void AddCalibration(CLI::App* command, ModelOptions* options) {
       ->add_option("--calibration", options->calibration,
                    "What `calibrate` wrote [calibration.json of the model, if it has one]")
       ->type_name("FILE");
+  command->add_flag("--static-scales", options->static_scales,
+                    "Quantise activations with the calibration's scales, not with one for each token");
+  command->add_flag("!--no-overflow-guard", options->overflow_guard,
+                    "With static scales: clamp what is beyond them, to see what the guard is for");
 }
 
 void AddJson(CLI::App* command, ModelOptions* options) {

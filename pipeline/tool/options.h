@@ -20,9 +20,11 @@ struct ModelOptions {
   std::string device = "cpu";
   std::string precision = "auto";
   VaeOptions vae;
-  std::string calibration;  // file; empty: calibration.json in `model`, if it is there
-  int threads = 0;          // 0: as many as the machine has
-  bool json = false;        // one JSON object on standard output, nothing else there
+  std::string calibration;     // file; empty: calibration.json in `model`, if it is there
+  bool static_scales = false;  // LoadOptions'
+  bool overflow_guard = true;  // LoadOptions'
+  int threads = 0;             // 0: as many as the machine has
+  bool json = false;           // one JSON object on standard output, nothing else there
 };
 
 // What is drawn. Where it is unset, the model's own default counts.

@@ -146,6 +146,7 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   if (node.IsMap() && !node["path"]) section.AddError("path", "is missing: the folder or the file of the model");
   model.calibration = ReadModelPath(&section, "calibration", source);
   section.Read("static_scales", &model.static_scales);
+  section.Read("overflow_guard", &model.overflow_guard);
   section.Read("noise_correction", &model.noise_correction);
   if (model.name.empty()) model.name = NameFromPath(model.path);
   if (!model.path.empty() && !IsModelName(model.name)) {

@@ -22,6 +22,7 @@ struct ModelConfig {
   std::vector<std::string> devices = {"auto"};  // "cpu", "cuda:N", "auto": one replica each
   std::string calibration;               // absolute; a calibration file; empty: calibration.json in `path`, if any
   bool static_scales = false;            // inputs are quantised with the calibration's scales
+  bool overflow_guard = true;            // but for tokens that go beyond them
   std::optional<bool> noise_correction;  // of requests that do not say; absent: where the calibration has it
   std::vector<LayerTable::Rule> layers;  // exceptions from the precision's own choice of layers, in order
   VaeOptions vae;

@@ -209,6 +209,7 @@ class Application {
     load.vae = replica.model->vae;
     load.calibration = replica.model->calibration;
     load.static_scales = replica.model->static_scales;
+    load.overflow_guard = replica.model->overflow_guard;
     load.noise_correction = replica.model->noise_correction;
     load.threads = options_.config.threads;
     load.prompt_cache_bytes = options_.config.prompt_cache_bytes;

@@ -27,7 +27,7 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 }
 
 struct AllSeries {
-  Series memory, weights, hits, misses, nonfinite, saturated, models;
+  Series memory, weights, hits, misses, nonfinite, saturated, guarded, models;
 };
 
 void AddReplica(const Engine& engine, AllSeries* all) {
@@ -47,6 +47,7 @@ void AddReplica(const Engine& engine, AllSeries* all) {
   all->misses[{info.name}] += static_cast<double>(stats.prompt_cache_misses);
   all->nonfinite[{info.name}] += static_cast<double>(stats.nonfinite_outputs);
   all->saturated[{info.name}] += static_cast<double>(stats.saturated_activations);
+  all->guarded[{info.name}] += static_cast<double>(stats.guarded_activations);
   all->models[{info.name, info.device, info.precision_asked, info.precision}] = 1;
 }
 
@@ -79,6 +80,8 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
              MetricType::Counter, {"model"}, all.nonfinite),
       Family("fresco_saturated_activations_total", "Activations that were clamped to what FP8 or int8 can hold.",
              MetricType::Counter, {"model"}, all.saturated),
+      Family("fresco_guarded_activations_total", "Activations that the overflow guard has kept from being clamped.",
+             MetricType::Counter, {"model"}, all.guarded),
       Family("fresco_model_info", "1 for each loaded replica; the precision that was asked for and the one it has.",
              MetricType::Gauge, {"model", "device", "precision_asked", "precision"}, all.models),
   };

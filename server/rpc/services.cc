@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_join.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
@@ -29,8 +32,11 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const abs
 
 void AddSaturation(const ModelInfo& info, const EngineStats& stats, v1::Device* out) {
   for (const EngineStats::SaturatedLayer& layer : stats.saturated_layers) {
-    out->add_notes(StrCat(info.name, ": saturated: ", layer.name, ", ", layer.saturated, " of ", layer.elements,
-                          " activations (docs/PRECISION.md)"));
+    std::vector<std::string> kinds;
+    if (layer.saturated > 0) kinds.push_back(StrCat(layer.saturated, " clamped"));
+    if (layer.guarded > 0) kinds.push_back(StrCat(layer.guarded, " kept by the overflow guard"));
+    out->add_notes(StrCat(info.name, ": saturated: ", layer.name, ": of ", layer.elements, " activations ",
+                          absl::StrJoin(kinds, ", "), " (docs/PRECISION.md)"));
   }
 }
 

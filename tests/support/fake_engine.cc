@@ -47,9 +47,9 @@ void FakeScript::SetDurations(absl::Duration prepare, absl::Duration step, absl:
   finish_ = finish;
 }
 
-void FakeScript::Saturate(const std::string& layer, int64_t saturated, int64_t elements) {
+void FakeScript::Saturate(const EngineStats::SaturatedLayer& layer) {
   MutexLock lock(&mutex_);
-  saturated_.push_back({layer, saturated, elements});
+  saturated_.push_back(layer);
 }
 
 void FakeScript::AddSaturation(EngineStats* stats) const {
@@ -57,6 +57,7 @@ void FakeScript::AddSaturation(EngineStats* stats) const {
   stats->saturated_layers = saturated_;
   for (const EngineStats::SaturatedLayer& layer : saturated_) {
     stats->saturated_activations += layer.saturated;
+    stats->guarded_activations += layer.guarded;
     stats->quantized_activations += layer.elements;
   }
 }

@@ -49,7 +49,7 @@ class FakeScript {
   void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
 
   // Stats say so from now on.
-  void Saturate(const std::string& layer, int64_t saturated, int64_t elements);
+  void Saturate(const EngineStats::SaturatedLayer& layer);
 
   Gate* prepare_gate() { return &prepare_gate_; }
   Gate* step_gate() { return &step_gate_; }  // before anything of a step happens

@@ -86,7 +86,7 @@ class ProbeTest : public ::testing::Test {
   const std::shared_ptr<CalibrationProbe> probe_ = std::make_shared<CalibrationProbe>();
   const Mmdit model_ =
       Mmdit::Load(ReadMmditConfig(kTransformer).value(), WeightStore::Open(kTransformer, kDiffusersStem).value(),
-                  {at::kCPU, at::kFloat}, {}, probe_)
+                  {at::kCPU, at::kFloat}, {}, {.probe = probe_, .saturation = nullptr})
           .value();
 };
 

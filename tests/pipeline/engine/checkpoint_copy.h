@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipeline/checkpoint/safetensors.h"
 
@@ -55,12 +57,20 @@ class CheckpointCopy {
   // Gives a tensor's bytes in a safetensors file, for writing.
   void EditTensor(std::string_view file, std::string_view tensor,
                   const std::function<void(char* data, size_t bytes)>& edit) const {
+    EditTensors(file, [&](std::string_view name, const std::vector<int64_t>&, std::span<char> data) {
+      if (name == tensor) edit(data.data(), data.size());
+    });
+  }
+  // All of a file's.
+  void EditTensors(std::string_view file,
+                   const std::function<void(std::string_view name, const std::vector<int64_t>& shape,
+                                            std::span<char> data)>& edit) const {
     std::string text = Read(file);
     const auto opened = SafetensorsFile::Open(path(file)).value();
-    const auto& entry = opened->entries().find(tensor)->second;
     uint64_t header = 0;
     std::memcpy(&header, text.data(), sizeof(header));
-    edit(text.data() + sizeof(header) + header + entry.begin, entry.end - entry.begin);
+    for (const auto& [name, entry] : opened->entries())
+      edit(name, entry.shape, {text.data() + sizeof(header) + header + entry.begin, entry.end - entry.begin});
     Write(file, text);
   }
 

@@ -116,7 +116,7 @@ TEST_F(Fp8Autoencoder, TheGuardKeepsASkyOfLargeActivationsThatNaiveFp8Ruins) {
   const std::vector<SaturationCount::Layer> worst = saturation_->Worst(1);
   ASSERT_EQ(worst.size(), 1u);
   EXPECT_EQ(worst.front().name, Planted::kLayer);
-  EXPECT_GT(worst.front().saturated, worst.front().elements / 4);
+  EXPECT_GT(worst.front().activations.saturated, worst.front().activations.elements / 4);
 }
 
 TEST_F(Fp8Autoencoder, ASampleDoesNotDependOnItsBatch) {

@@ -79,6 +79,7 @@ TEST_P(Fp8ConvTest, CountsWhatSaturates) {
   ASSERT_GT(beyond, 0);
   EXPECT_EQ(saturation_->Total().elements, x_.numel());
   EXPECT_EQ(saturation_->Total().saturated, GetParam().guard ? 0 : beyond);
+  EXPECT_EQ(saturation_->Total().guarded, GetParam().guard && GetParam().dtype != at::kHalf ? beyond : 0);
 }
 
 TEST_P(Fp8ConvTest, NanIsNotHidden) {

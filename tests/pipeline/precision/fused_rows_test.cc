@@ -131,9 +131,9 @@ TEST_P(FusedRows, AProductOfCodesIsTheProductOfTheirTokens) {
     const InputQuantization input{1e-3f, guard, "layer", count};
     const QuantizedLinear linear(QuantizeWeight(at::randn({160, kWidth}), scheme), bias, scheme, input);
     const at::Tensor expected = linear.Product(x);
-    const SaturationCount::Layer once = count->Total();
+    const SaturationCount::Activations once = count->Total();
     EXPECT_TRUE(linear.Product(QuantizeRows(x, linear.input_rows())).equal(expected));
-    const SaturationCount::Layer twice = count->Total();
+    const SaturationCount::Activations twice = count->Total();
     EXPECT_EQ(twice.elements, once.elements + x.numel());
     EXPECT_EQ(twice.saturated, 2 * once.saturated);
     EXPECT_EQ(once.saturated > 0, !guard);

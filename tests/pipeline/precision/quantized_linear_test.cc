@@ -188,14 +188,15 @@ TEST_F(StaticScale, TheGuardGivesATokenBeyondItItsOwn) {
   scale[0][1][0] = 30.0f / 448;
   EXPECT_TRUE(Close(Linear(true).Product(Input()), Expected(Input(), scale)));
   EXPECT_EQ(count_->Total().saturated, 0);
+  EXPECT_EQ(count_->Total().guarded, 1);
 }
 
 TEST_F(StaticScale, WithoutAGuardItSaturatesAndTheLayerIsNamed) {
   EXPECT_TRUE(Close(Linear(false).Product(Input()), Expected(Input(), at::full({1}, 0.02f))));
   ASSERT_EQ(count_->Worst(5).size(), 1U);
   EXPECT_EQ(count_->Worst(5)[0].name, "ff.net.2");
-  EXPECT_EQ(count_->Worst(5)[0].saturated, 1);
-  EXPECT_EQ(count_->Worst(5)[0].elements, x_.numel());
+  EXPECT_EQ(count_->Worst(5)[0].activations.saturated, 1);
+  EXPECT_EQ(count_->Worst(5)[0].activations.elements, x_.numel());
 }
 
 TEST_F(StaticScale, ANaNIsNeverClampedAway) {

@@ -22,17 +22,20 @@ std::vector<std::string> Names(const std::vector<SaturationCount::Layer>& layers
 TEST(SaturationCount, NamesTheLayersThatSaturateMost) {
   SaturationCount count;
   EXPECT_THAT(count.Worst(3), IsEmpty());
-  count.Add("b", 5, 10);
-  count.Add("a", 5, 1000);
-  count.Add("sound", 0, 10);
-  count.Add("worst", 4, 10);
-  count.Add("worst", 2, 10);
-  EXPECT_THAT(Names(count.Worst(10)), ElementsAre("worst", "a", "b"));
+  count.Add("b", {.saturated = 5, .elements = 10});
+  count.Add("a", {.saturated = 5, .elements = 1000});
+  count.Add("sound", {.elements = 10});
+  count.Add("guarded", {.guarded = 9, .elements = 10});
+  count.Add("worst", {.saturated = 4, .elements = 10});
+  count.Add("worst", {.saturated = 2, .guarded = 1, .elements = 10});
+  EXPECT_THAT(Names(count.Worst(10)), ElementsAre("worst", "a", "b", "guarded"));
   EXPECT_THAT(Names(count.Worst(1)), ElementsAre("worst"));
-  EXPECT_EQ(count.Worst(1).front().saturated, 6);
-  EXPECT_EQ(count.Worst(1).front().elements, 20);
-  EXPECT_EQ(count.Total().saturated, 16);
-  EXPECT_EQ(count.Total().elements, 1040);
+  const SaturationCount::Activations worst = count.Worst(1).front().activations, total = count.Total();
+  EXPECT_EQ(worst.saturated, 6);
+  EXPECT_EQ(worst.elements, 20);
+  EXPECT_EQ(total.saturated, 16);
+  EXPECT_EQ(total.guarded, 10);
+  EXPECT_EQ(total.elements, 1050);
 }
 
 TEST(SaturationCount, LosesNothingBetweenThreads) {
@@ -40,12 +43,12 @@ TEST(SaturationCount, LosesNothingBetweenThreads) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&count, i] {
-      for (int n = 0; n < 1000; ++n) count.Add(std::to_string(i % 2), 1, 2);
+      for (int n = 0; n < 1000; ++n) count.Add(std::to_string(i % 2), {.saturated = 1, .elements = 2});
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count.Total().saturated, 4000);
-  EXPECT_EQ(count.Worst(1).front().saturated, 2000);
+  EXPECT_EQ(count.Worst(1).front().activations.saturated, 2000);
 }
 
 }  // namespace

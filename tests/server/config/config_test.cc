@@ -55,7 +55,7 @@ models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"]}
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
-     static_scales: true, noise_correction: false}
+     static_scales: true, overflow_guard: false, noise_correction: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536}
 compute: {threads: 5, prompt_cache_bytes: 2GiB}
 images: {embed_prompts: false}
@@ -80,6 +80,8 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->models[0].noise_correction, std::nullopt);
   EXPECT_EQ(config->models[1].calibration, (folder_ / "weights.safetensors").string());
   EXPECT_TRUE(config->models[1].static_scales);
+  EXPECT_TRUE(config->models[0].overflow_guard);
+  EXPECT_FALSE(config->models[1].overflow_guard);
   EXPECT_EQ(config->models[1].noise_correction, false);
   EXPECT_THAT(config->models[1].devices, ElementsAre("cpu"));
   EXPECT_EQ(config->models[0].vae.tiling, VaeTiling::kAuto);

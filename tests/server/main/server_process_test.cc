@@ -309,7 +309,7 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
     EXPECT_GT(Query(port, positive).value_or(0), 0) << positive;
   }
   for (const char* zero : {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)",
-                           "fresco_saturated_activations_total"}) {
+                           "fresco_saturated_activations_total", "fresco_guarded_activations_total"}) {
     EXPECT_EQ(Query(port, zero), 0.0) << zero;
   }
   // docs/CONFIGURATION.md's list and the usual ones of a process; a histogram is there as its count.
@@ -328,6 +328,7 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
                            "fresco_prompt_cache_misses_total",
                            "fresco_nonfinite_outputs_total",
                            "fresco_saturated_activations_total",
+                           "fresco_guarded_activations_total",
                            "fresco_model_load_seconds",
                            "fresco_build_info",
                            "process_cpu_seconds_total",

@@ -69,7 +69,7 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   const auto script = std::make_shared<FakeScript>();
   const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
   const auto saturated = std::make_shared<FakeScript>();
-  saturated->Saturate("ff", 7, 100);
+  saturated->Saturate({"ff", /*saturated=*/7, /*guarded=*/5, /*elements=*/100});
   const FakeEngine second(FakeModelInfo("two", "cpu"), saturated, nullptr);
   Metrics metrics({"one", "two"}, "1");
   metrics.AddEngine(&first, absl::Milliseconds(1500));
@@ -87,6 +87,7 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   EXPECT_THAT(text, HasSubstr("fresco_nonfinite_outputs_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"two\"} 7\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_guarded_activations_total{model=\"two\"} 5\n"));
   EXPECT_THAT(
       text,
       HasSubstr("fresco_model_info{model=\"two\",device=\"cpu\",precision_asked=\"auto\",precision=\"fp32\"} 1\n"));

@@ -110,12 +110,14 @@ TEST_F(ServiceTest, GetStatusShowsWhatRuns) {
 
 TEST_F(ServiceTest, GetStatusNamesTheLayersThatSaturate) {
   Start();
-  script_->Saturate("transformer_blocks.3.ff.net.2", 12, 4096);
+  script_->Saturate({"transformer.transformer_blocks.3.ff.net.2", /*saturated=*/12, /*guarded=*/0, /*elements=*/4096});
+  script_->Saturate({"vae.decoder.conv_in", /*saturated=*/0, /*guarded=*/3, /*elements=*/99});
   grpc::ClientContext context;
   v1::GetStatusResponse status;
   ASSERT_TRUE(operations_->GetStatus(&context, {}, &status).ok());
   EXPECT_THAT(status.devices(0).notes(),
-              Contains(HasSubstr("saturated: transformer_blocks.3.ff.net.2, 12 of 4096 activations")));
+              AllOf(Contains(HasSubstr("transformer.transformer_blocks.3.ff.net.2: of 4096 activations 12 clamped")),
+                    Contains(HasSubstr("vae.decoder.conv_in: of 99 activations 3 kept by the overflow guard"))));
 }
 
 TEST_F(ServiceTest, DrainFinishesWhatRunsAndTakesNothingNew) {
