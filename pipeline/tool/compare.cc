@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
 #include "pipeline/base/median.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
@@ -22,6 +23,7 @@
 #include "pipeline/tool/compare_page.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/prompts_file.h"
 
 namespace fresco {
@@ -60,12 +62,13 @@ class Painter {
   absl::StatusOr<Image> Draw(const ImageSpec& spec, size_t number, size_t of) {
     FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job, engine_.Prepare(spec));
     for (const Warning& warning : job->warnings()) {
-      std::fprintf(stderr, "\r%s: warning: %s\n", precision_.c_str(), warning.message.c_str());
+      progress_.End();
+      std::fprintf(stderr, "%s: warning: %s\n", precision_.c_str(), warning.message.c_str());
     }
     while (!job->done()) {
       FRESCO_RETURN_IF_ERROR(engine_.Step({job.get()}).front());
-      std::fprintf(stderr, "\r%s: picture %zu of %zu, step %d of %d ", precision_.c_str(), number, of, job->step(),
-                   spec.steps);
+      progress_.Show(
+          absl::StrFormat("%s: picture %d of %d, step %d of %d", precision_, number, of, job->step(), spec.steps));
     }
     return engine_.Finish(*job);
   }
@@ -73,6 +76,7 @@ class Painter {
  private:
   const std::string precision_;
   Engine& engine_;
+  ProgressLine progress_;
 };
 
 absl::StatusOr<std::string> Png(const Image& image) {
@@ -95,7 +99,6 @@ class Comparer {
     std::fprintf(stderr, "%s: loading\n", precision.c_str());
     FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(LoadOptionsOf(model)));
     FRESCO_RETURN_IF_ERROR(DrawAll(*engine, &result));
-    std::fprintf(stderr, "\n");
     const EngineStats stats = engine->stats();
     result.weight_bytes = stats.weight_bytes;
     result.saturated_share = SaturatedShare(stats.quantized_activations, stats.saturated_activations);

@@ -13,6 +13,7 @@
 #include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/progress_line.h"
 
 namespace fresco {
 namespace {
@@ -25,11 +26,11 @@ double Seconds(Clock::duration duration) {
 
 absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
   for (const Warning& warning : job.warnings()) std::fprintf(stderr, "warning: %s\n", warning.message.c_str());
+  ProgressLine progress;
   while (!job.done()) {
     FRESCO_RETURN_IF_ERROR(engine.Step({&job}).front());
-    std::fprintf(stderr, "\rstep %d/%d", job.step(), job.spec().steps);
+    progress.Show(StrCat("step ", job.step(), "/", job.spec().steps), job.done());
   }
-  std::fprintf(stderr, "\n");
   return engine.Finish(job);
 }
 

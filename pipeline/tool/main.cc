@@ -235,8 +235,7 @@ class Program {
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
     AddCalibration(command, &model_);
-    command->add_flag("--noise-correction,!--no-noise-correction", draw_.noise_correction,
-                      "Use the calibration's noise correction, or not [where it has one]");
+    AddNoiseCorrection(command);
     command->add_option("--output,-o", output_, "PNG file to write")
         ->type_name("FILE")
         ->capture_default_str()
@@ -309,6 +308,11 @@ class Program {
     command->callback([this] { exit_code_ = Exit(RunQuantize(model_, draw_, keep_, quantize_)); });
   }
 
+  void AddNoiseCorrection(CLI::App* command) {
+    command->add_flag("--noise-correction,!--no-noise-correction", draw_.noise_correction,
+                      "Use the calibration's noise correction, or not [where it has one]");
+  }
+
   void AddKeep(CLI::App* command) {
     CLI::Option* const prompts =
         command->add_option("--prompts", keep_.prompts_file, "With --keep-psnr: file with a prompt a line")
@@ -339,6 +343,7 @@ class Program {
     command->add_option("--prompts", compare_.prompts_file, "File with a prompt a line [four of the demo model's]")
         ->type_name("FILE");
     AddCalibration(command, &model_);
+    AddNoiseCorrection(command);
     command->add_option("--html", compare_.html, "Page to write, with the pictures side by side")->type_name("FILE");
     AddDraw(command, &draw_);
     command->get_option("--seed")->description("Of the first prompt's noise; the next have the next");

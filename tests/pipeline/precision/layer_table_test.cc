@@ -7,17 +7,18 @@
 namespace fresco {
 namespace {
 
-TEST(LayerTable, QuantisesWhatTheFactsSay) {
+TEST(LayerTable, QuantisesWhatItsPageSays) {  // docs/PRECISION.md
   const LayerTable table = LayerTable::ForTransformer("fp8");
   for (const char* layer : {"attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj",
                             "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out", "attn2.to_q", "attn2.to_out.0",
                             "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"}) {
     EXPECT_EQ(table.Of("transformer_blocks.17." + std::string(layer)), LinearScheme::kFp8) << layer;
   }
-  for (const char* layer : {"norm1.linear", "norm1_context.linear"}) {
-    EXPECT_EQ(table.Of("transformer_blocks.0." + std::string(layer)), LinearScheme::kFp8WeightOnly) << layer;
+  for (const char* layer :
+       {"transformer_blocks.0.norm1.linear", "transformer_blocks.0.norm1_context.linear", "norm_out.linear"}) {
+    EXPECT_EQ(table.Of(layer), LinearScheme::kFp8WeightOnly) << layer;
   }
-  for (const char* layer : {"context_embedder", "norm_out.linear", "proj_out", "pos_embed.proj",
+  for (const char* layer : {"context_embedder", "proj_out", "pos_embed.proj",
                             "time_text_embed.timestep_embedder.linear_1", "time_text_embed.text_embedder.linear_2"}) {
     EXPECT_EQ(table.Of(layer), LinearScheme::kHigh) << layer;
   }
