@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
@@ -171,8 +172,9 @@ void AddTexts(CLI::App* app, DrawRequest* request) {
   app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one")
       ->type_name("N")
       ->capture_default_str();
-  app->add_flag(
-      "--noise-correction,!--no-noise-correction", request->noise_correction,
+  // Not as CLI11's flag of an optional, which is a count that begins at 0: false where nobody has asked.
+  app->add_flag_function(
+      "--noise-correction,!--no-noise-correction", [request](int64_t sum) { request->noise_correction = sum > 0; },
       "Take back, or not, what the model's quantisation does on average [as the server is configured for the model]");
   app->add_option("--max-sequence-length", request->max_sequence_length,
                   "T5 tokens of the prompt; longer ones are cut [the model's default]")

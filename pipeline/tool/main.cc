@@ -1,6 +1,7 @@
 // fresco-model: looks into a checkpoint, without a server.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -309,8 +310,10 @@ class Program {
   }
 
   void AddNoiseCorrection(CLI::App* command) {
-    command->add_flag("--noise-correction,!--no-noise-correction", draw_.noise_correction,
-                      "Use the calibration's noise correction, or not [where it has one]");
+    // Not as CLI11's flag of an optional, which is a count that begins at 0: false where nobody has asked.
+    command->add_flag_function(
+        "--noise-correction,!--no-noise-correction", [this](int64_t sum) { draw_.noise_correction = sum > 0; },
+        "Use the calibration's noise correction, or not [where it has one]");
   }
 
   void AddKeep(CLI::App* command) {

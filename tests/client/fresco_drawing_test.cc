@@ -108,6 +108,7 @@ TEST_F(FrescoTest, LeavesToTheServerWhatIsNotGiven) {
   EXPECT_FALSE(request.has_guidance_scale());
   EXPECT_FALSE(request.has_prompt_2());
   EXPECT_FALSE(request.has_prompt_3());
+  EXPECT_FALSE(request.has_noise_correction());
   EXPECT_EQ(request.width(), 0);
   EXPECT_EQ(request.preview_every(), 0);
   EXPECT_EQ(request.priority(), v1::PRIORITY_INTERACTIVE);

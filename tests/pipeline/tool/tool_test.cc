@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "pipeline/checkpoint/safetensors.h"
 #include "pipeline/image/codec.h"
@@ -453,6 +455,20 @@ TEST_F(ToolTest, CalibrateWritesWhatDrawTakes) {
   const auto rounded = SafetensorsFile::Open(File("c.fp8.safetensors"));
   ASSERT_TRUE(rounded.ok()) << rounded.status();
   EXPECT_TRUE((*rounded)->entries().contains("transformer_blocks.0.attn.to_q.weight_scale"));
+}
+
+TEST_F(ToolTest, NoiseIsCorrectedUnlessAskedNotTo) {
+  std::ofstream(File("prompts")) << "a red apple\n";
+  ASSERT_EQ(Run(Calibrate(File("prompts"), File("c.json"))).code, 0);
+  const auto drawn = [&](const std::string& options) {
+    const Result result = Run("draw " + std::string(kMedium) + " --prompt fox --steps 2 --width 32 --height 32" +
+                              " --precision fp8 --calibration " + File("c.json") + options + " -o " + File("x.png"));
+    EXPECT_EQ(result.code, 0) << result.errors;
+    return DecodeImage(ReadFile(File("x.png"))).value().image.rgb;
+  };
+  const std::vector<uint8_t> corrected = drawn(" --noise-correction");
+  EXPECT_EQ(drawn(""), corrected);
+  EXPECT_NE(drawn(" --no-noise-correction"), corrected);
 }
 
 TEST_F(ToolTest, CalibrateRefusesBeforeHoursOfWork) {
