@@ -25,8 +25,10 @@
 namespace fresco {
 namespace {
 
-// Of a weight, expanded: small enough to stay in a core's cache until the product has read it.
-constexpr int64_t kPieceBytes = 2 << 20;
+// Of a weight, expanded: on a CPU small enough to stay in a core's cache until the product has read it, on a GPU large
+// enough to keep it busy (expanding takes five times that, in fp32).
+constexpr int64_t kCpuPieceBytes = 2 << 20;
+constexpr int64_t kGpuPieceBytes = 32 << 20;
 constexpr int64_t kMinPieceRows = 64;
 constexpr int64_t kGrain = 16;  // rows that a thread takes at least
 
@@ -56,17 +58,23 @@ std::span<const Element> Row(const Element* elements, int64_t row, int64_t n) {
   return {elements + row * n, static_cast<size_t>(n)};
 }
 
-// Rows [begin, begin + rows) of a weight: the values of its codes (kFloat), or what they stand for in `dtype`.
-at::Tensor Expand(const QuantizedWeight& weight, int64_t begin, int64_t rows, bool scaled, at::ScalarType dtype) {
-  const at::Tensor codes = weight.codes.narrow(0, begin, rows);
-  const at::Tensor scale = weight.scale.narrow(0, begin, rows);
-  if (scaled) return Dequantize({codes, scale}, dtype);
+// Calls work(begin, rows) for pieces of a weight, rows [begin, begin + rows), that take about `bytes` in `dtype`.
+template <typename Work>
+void ForPieces(const QuantizedWeight& weight, at::ScalarType dtype, int64_t bytes, const Work& work) {
+  const int64_t out = weight.codes.size(0);
+  const int64_t row_bytes = weight.codes.size(1) * static_cast<int64_t>(c10::elementSize(dtype));
+  const int64_t piece_rows = std::max(kMinPieceRows, bytes / row_bytes);
+  for (int64_t begin = 0; begin < out; begin += piece_rows) work(begin, std::min(piece_rows, out - begin));
+}
+
+// The values of E4M3 codes [out, in], kFloat.
+at::Tensor ValuesOf(const at::Tensor& codes) {
   const int64_t n = codes.size(1);
-  at::Tensor piece = at::empty({rows, n}, dtype);
+  at::Tensor values = at::empty(codes.sizes(), at::kFloat);
   const auto* in = static_cast<const uint8_t*>(codes.const_data_ptr());
-  auto* out = piece.mutable_data_ptr<float>();
-  ForRows(rows, [&](int64_t row) { kernels::ExpandE4M3(Row(in, row, n), out + row * n); });
-  return piece;
+  auto* out = values.mutable_data_ptr<float>();
+  ForRows(codes.size(0), [&](int64_t row) { kernels::ExpandE4M3(Row(in, row, n), out + row * n); });
+  return values;
 }
 
 // codes [M, in] times codes [out, in], exact, as int32 [M, out].
@@ -124,10 +132,10 @@ const float* FloatsOrNull(const at::Tensor& tensor) {
 
 }  // namespace
 
-// Tokens as codes, or as the values that these stand for.
+// Tokens as codes.
 struct QuantizedLinear::Tokens {
-  at::Tensor values;  // [M, in]: kFloat (the values of E4M3 codes) or kChar; as they came where nothing quantises them
-  at::Tensor scale;   // [M], kFloat; undefined for these
+  at::Tensor values;  // [M, in]: kFloat (the values of E4M3 codes) or kChar
+  at::Tensor scale;   // [M], kFloat
 };
 
 QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input)
@@ -164,45 +172,63 @@ QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const 
   return tokens;
 }
 
-at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
-  if (!given.is_cpu() && QuantisesActivations(scheme_)) return Product(QuantizeRows(given, input_rows()));
-  const at::Tensor x = input_.multiplier.defined() ? given * input_.multiplier.to(given.scalar_type()) : given;
-  if (!x.is_cpu()) return at::linear(x, Dequantize(weight_, x.scalar_type()), Optional(bias_));
-  if (x.scalar_type() == at::kHalf) return Product(x.to(at::kFloat)).to(at::kHalf);
-  const at::Tensor flat = x.view({-1, x.size(2)});
-  const Tokens tokens = QuantisesActivations(scheme_) ? Quantize(flat) : Tokens{flat, at::Tensor()};
-  const at::Tensor y =
-      scheme_ == LinearScheme::kInt8 ? Int8OnCpu(tokens, x.scalar_type()) : OnCpu(tokens, x.size(0), x.scalar_type());
-  return y.view({x.size(0), x.size(1), -1});
+// Inputs times the multiplier; what becomes codes stays in fp32, as where kernels make them (RowOutput).
+at::Tensor QuantizedLinear::Multiplied(const at::Tensor& x) const {
+  if (!input_.multiplier.defined()) return x;
+  const at::Tensor wide = x.to(at::kFloat) * input_.multiplier;
+  return QuantisesActivations(scheme_) ? wide : wide.to(x.scalar_type());
 }
 
-at::Tensor QuantizedLinear::OnCpu(const Tokens& tokens, int64_t batch, at::ScalarType type) const {
-  const bool emulate = scheme_ == LinearScheme::kFp8;
-  const at::ScalarType dtype = emulate ? at::kFloat : type;
-  const int64_t count = tokens.values.size(0), in = tokens.values.size(1), out = weight_.codes.size(0);
-  const at::Tensor bias = emulate && bias_.defined() ? bias_.to(at::kFloat) : bias_;
-  at::Tensor result = at::empty({count, out}, at::TensorOptions(type));
-  // Each sample is a product of its own: what adds up a row's products depends on the number of rows on some
-  // processors.
-  const int64_t rows_at_once = count / batch;
-  const int64_t piece_rows =
-      std::max(kMinPieceRows, kPieceBytes / (in * static_cast<int64_t>(c10::elementSize(dtype))));
-  for (int64_t begin = 0; begin < out; begin += piece_rows) {
-    const int64_t rows = std::min(piece_rows, out - begin);
-    const at::Tensor piece = Expand(weight_, begin, rows, !emulate, dtype);
+at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
+  const at::ScalarType type = given.scalar_type();
+  const int64_t samples = given.size(0);
+  if (given.is_cpu() && type == at::kHalf) return Product(given.to(at::kFloat)).to(at::kHalf);
+  if (!given.is_cpu() && QuantisesActivations(scheme_)) return Product(QuantizeRows(given, input_rows()));
+  const at::Tensor x = Multiplied(given).reshape({-1, given.size(2)});
+  at::Tensor y;
+  if (!QuantisesActivations(scheme_)) {
+    y = Expanded(x, samples);
+  } else if (scheme_ == LinearScheme::kFp8) {
+    y = Fp8OnCpu(Quantize(x), samples, type);
+  } else {
+    y = Int8OnCpu(Quantize(x), type);
+  }
+  return y.view({samples, given.size(1), -1});
+}
+
+// Each sample is a product of its own on a CPU: what adds up a row's products depends on the number of rows on some
+// processors.
+at::Tensor QuantizedLinear::Expanded(const at::Tensor& x, int64_t samples) const {
+  const at::ScalarType type = x.scalar_type();
+  const int64_t count = x.size(0), rows_at_once = x.is_cpu() ? count / samples : count;
+  const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
+  at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
+  ForPieces(weight_, type, x.is_cpu() ? kCpuPieceBytes : kGpuPieceBytes, [&](int64_t begin, int64_t rows) {
+    const at::Tensor piece =
+        Dequantize({weight_.codes.narrow(0, begin, rows), weight_.scale.narrow(0, begin, rows)}, type);
     const at::Tensor bias_piece = BiasOf(bias, begin, rows);
     for (int64_t first = 0; first < count; first += rows_at_once) {
-      const at::Tensor values = tokens.values.narrow(0, first, rows_at_once);
-      const at::Tensor target = result.narrow(0, first, rows_at_once).narrow(1, begin, rows);
-      if (emulate) {
-        const Epilogue epilogue{tokens.scale.const_data_ptr<float>() + first,
-                                weight_.scale.const_data_ptr<float>() + begin, FloatsOrNull(bias_piece)};
-        Scale<float>(at::mm(values, piece.t()), epilogue, target);
-      } else {
-        target.copy_(at::linear(values, piece, Optional(bias_piece)));
-      }
+      const at::Tensor product = at::linear(x.narrow(0, first, rows_at_once), piece, Optional(bias_piece));
+      result.narrow(0, first, rows_at_once).narrow(1, begin, rows).copy_(product);
     }
-  }
+  });
+  return result;
+}
+
+// Sample by sample, as Expanded.
+at::Tensor QuantizedLinear::Fp8OnCpu(const Tokens& tokens, int64_t samples, at::ScalarType type) const {
+  const int64_t count = tokens.values.size(0), rows_at_once = count / samples;
+  const at::Tensor bias = bias_.defined() ? bias_.to(at::kFloat) : bias_;
+  at::Tensor result = at::empty({count, weight_.codes.size(0)}, at::TensorOptions(type));
+  ForPieces(weight_, at::kFloat, kCpuPieceBytes, [&](int64_t begin, int64_t rows) {
+    const at::Tensor piece = ValuesOf(weight_.codes.narrow(0, begin, rows)), bias_piece = BiasOf(bias, begin, rows);
+    for (int64_t first = 0; first < count; first += rows_at_once) {
+      const Epilogue epilogue{tokens.scale.const_data_ptr<float>() + first,
+                              weight_.scale.const_data_ptr<float>() + begin, FloatsOrNull(bias_piece)};
+      Scale<float>(at::mm(tokens.values.narrow(0, first, rows_at_once), piece.t()), epilogue,
+                   result.narrow(0, first, rows_at_once).narrow(1, begin, rows));
+    }
+  });
   return result;
 }
 
@@ -230,7 +256,7 @@ at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
   if (!rows.codes.is_cpu()) {
     y = IsFp8(scheme_) ? Fp8OnGpu(rows) : Int8OnGpu(rows);
   } else if (IsFp8(scheme_)) {
-    y = OnCpu({rows.codes.flatten(0, 1).to(at::kFloat), rows.scale}, batch, type);
+    y = Fp8OnCpu({rows.codes.flatten(0, 1).to(at::kFloat), rows.scale}, batch, type);
   } else {
     y = Int8OnCpu({rows.codes.flatten(0, 1), rows.scale}, type);
   }

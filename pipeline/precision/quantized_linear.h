@@ -40,10 +40,10 @@ struct InputQuantization {
 // The weight-only schemes expand the weight a piece at a time, so that no more than the piece is ever there in full.
 class QuantizedLinear {
  public:
-  // `bias` [out] in the type that is computed in, or undefined.
+  // `bias` [out] of any floating type, or undefined.
   QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input = {});
 
-  // given [B, N, in], contiguous on a CPU, kFloat or kBFloat16 or kHalf (a GPU) → [B, N, out] in its type. On the CPU
+  // given [B, N, in], kFloat, kBFloat16 or kHalf, B at least 1 → [B, N, out] in its type. On the CPU
   // each sample's result is the same, bit for bit, in any batch. A token with a NaN or an infinity gives NaN.
   at::Tensor Product(const at::Tensor& given) const;
 
@@ -59,7 +59,9 @@ class QuantizedLinear {
   // Of inputs of so many elements, these are beyond a static scale.
   void Count(int64_t beyond, int64_t elements) const;
   Tokens Quantize(const at::Tensor& rows) const;
-  at::Tensor OnCpu(const Tokens& tokens, int64_t batch, at::ScalarType type) const;
+  at::Tensor Multiplied(const at::Tensor& x) const;
+  at::Tensor Expanded(const at::Tensor& x, int64_t samples) const;
+  at::Tensor Fp8OnCpu(const Tokens& tokens, int64_t samples, at::ScalarType type) const;
   at::Tensor Int8OnCpu(const Tokens& tokens, at::ScalarType type) const;
   at::Tensor Fp8OnGpu(const QuantizedRows& rows) const;
   at::Tensor Int8OnGpu(const QuantizedRows& rows) const;

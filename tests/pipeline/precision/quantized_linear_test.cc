@@ -13,6 +13,7 @@
 #include <ATen/ops/isnan.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/reciprocal.h>
@@ -62,33 +63,50 @@ class Scheme : public ::testing::TestWithParam<Param> {
   at::ScalarType type() const { return GetParam().type; }
   double UnitRoundoff() const { return type() == at::kFloat ? 0x1p-24 : 0x1p-8; }
 
+  // In double: the products of the codes, times the scales, plus the bias; and the sum of magnitudes, of which rounding
+  // errors are parts.
+  void ExpectProductOfTheCodes(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& multiplier) const {
+    const bool fp8 = IsFp8(scheme()), quantises = QuantisesActivations(scheme());
+    const Codes w = QuantizeInTorch(weight, fp8);
+    const at::Tensor scaled_w = w.values * w.scale;
+    const at::Tensor wide = multiplier.defined() ? x.to(at::kFloat) * multiplier : x;
+    const Codes in = quantises ? QuantizeInTorch(wide, fp8) : Codes{wide.to(at::kDouble), at::full({1}, 1.0)};
+    const at::Tensor values = in.values * in.scale, bias = bias_.to(at::kDouble);
+    const at::Tensor expected = at::matmul(values, scaled_w.t()) + bias;
+    const at::Tensor magnitude = at::matmul(values.abs(), scaled_w.abs().t()) + bias.abs();
+    InputQuantization input;
+    input.multiplier = multiplier;
+    const QuantizedLinear linear(QuantizeWeight(weight, scheme()), bias_, scheme(), input);
+    const at::Tensor y = linear.Product(x);
+    ASSERT_EQ(y.scalar_type(), type());
+    ASSERT_EQ(y.sizes(), expected.sizes());
+    // fp32 sums of these products err by less than 8 units of the magnitude; then the result is rounded to its type. A
+    // weight that is expanded to bf16 is rounded as well, as is what a multiplier makes of the tokens, and so is x w in
+    // the worst case.
+    const double rounded = quantises ? 0 : (multiplier.defined() ? 2 : 1) * UnitRoundoff();
+    const at::Tensor bound =
+        magnitude * (8 * 0x1p-24 + rounded) + expected.abs() * (quantises ? 1 : 2) * UnitRoundoff();
+    const at::Tensor excess = (y.to(at::kDouble) - expected).abs() - bound;
+    EXPECT_LE(excess.amax().item<double>(), 0);
+  }
+
   const c10::InferenceMode inference_;
   const at::Tensor weight_ = at::randn({kOut, kIn});
   const at::Tensor bias_ = at::randn({kOut}).to(type());
 };
 
-// In double: the products of the codes, times the scales, plus the bias; and the sum of magnitudes, of which rounding
-// errors are parts.
 TEST_P(Scheme, IsTheProductOfTheCodes) {
-  const at::Tensor x = Tokens(2, 21, kIn, type());
-  const bool fp8 = IsFp8(scheme());
-  const Codes w = QuantizeInTorch(weight_, fp8);
-  const at::Tensor scaled_w = w.values * w.scale;
-  Codes in = QuantisesActivations(scheme()) ? QuantizeInTorch(x, fp8) : Codes{x.to(at::kDouble), at::full({1}, 1.0)};
-  const at::Tensor values = in.values * in.scale, bias = bias_.to(at::kDouble);
-  const at::Tensor expected = at::matmul(values, scaled_w.t()) + bias;
-  const at::Tensor magnitude = at::matmul(values.abs(), scaled_w.abs().t()) + bias.abs();
-  const QuantizedLinear linear(QuantizeWeight(weight_, scheme()), bias_, scheme());
-  const at::Tensor y = linear.Product(x);
-  ASSERT_EQ(y.scalar_type(), type());
-  ASSERT_EQ(y.sizes(), expected.sizes());
-  // fp32 sums of 192 products err by less than 8 units of the magnitude; then the result is rounded to its type. A
-  // weight that is expanded to bf16 is rounded as well, and so is x w in the worst case.
-  const double own = QuantisesActivations(scheme()) ? UnitRoundoff() : 2 * UnitRoundoff();
-  const at::Tensor bound =
-      magnitude * (8 * 0x1p-24 + (QuantisesActivations(scheme()) ? 0 : UnitRoundoff())) + expected.abs() * own;
-  const at::Tensor excess = (y.to(at::kDouble) - expected).abs() - bound;
-  EXPECT_LE(excess.amax().item<double>(), 0);
+  ExpectProductOfTheCodes(Tokens(2, 21, kIn, type()), weight_, {});
+}
+
+// The weight is expanded in pieces of 64 rows, and one of 32.
+TEST_P(Scheme, IsTheProductOfTheCodesOfLongRowsToo) {
+  ExpectProductOfTheCodes(Tokens(2, 5, 8192, type()), at::randn({kOut, 8192}), {});
+}
+
+// Rounded to bf16, neither the multiplier nor the product with it would be what becomes codes.
+TEST_P(Scheme, AMultiplierComesBeforeTheCodes) {
+  ExpectProductOfTheCodes(Tokens(2, 21, kIn, type()), weight_, at::rand({kIn}) + 0.5);
 }
 
 TEST_P(Scheme, ASampleIsTheSameInAnyBatch) {
@@ -132,6 +150,20 @@ INSTANTIATE_TEST_SUITE_P(
                       Param{LinearScheme::kFp8WeightOnly, at::kBFloat16}, Param{LinearScheme::kInt8, at::kFloat},
                       Param{LinearScheme::kInt8, at::kBFloat16}, Param{LinearScheme::kInt8WeightOnly, at::kFloat},
                       Param{LinearScheme::kInt8WeightOnly, at::kBFloat16}));
+
+// As in fp32, but for a rounding of the tokens and one of the result.
+TEST(Fp16, IsComputedOnTheCpuToo) {
+  const c10::InferenceMode inference;
+  const at::Tensor x = at::randn({2, 16, kIn}).to(at::kHalf), bias = at::randn({kOut}).to(at::kHalf);
+  InputQuantization input;
+  input.multiplier = at::full({kIn}, 0.25);
+  for (const LinearScheme scheme : {LinearScheme::kFp8, LinearScheme::kFp8WeightOnly, LinearScheme::kInt8}) {
+    const QuantizedLinear linear(QuantizeWeight(at::randn({kOut, kIn}), scheme), bias, scheme, input);
+    const at::Tensor y = linear.Product(x);
+    EXPECT_EQ(y.scalar_type(), at::kHalf);
+    EXPECT_TRUE(at::allclose(y.to(at::kFloat), linear.Product(x.to(at::kFloat)), 0x1p-10, 1e-3)) << SchemeName(scheme);
+  }
+}
 
 // The largest sums that Stable Diffusion 3.5 Large's feed-forward can have. Where a processor multiplies signed by
 // unsigned bytes alone, pairs of these leave 16 bits.
