@@ -132,7 +132,8 @@ void WithElements(const at::Tensor& in, const at::Tensor& out, const Work& work)
 // kernels::E4M3Scale of the largest magnitude; an infinity makes the scale infinite and with it every product NaN.
 at::Tensor ScaleOf(const at::Tensor& x) {
   const auto [least, most] = at::aminmax(x);
-  const at::Tensor scale = at::maximum(least.neg(), most).to(at::kFloat).div_(kLargest);
+  const at::Tensor largest = at::maximum(least.neg(), most).to(at::kFloat);
+  const at::Tensor scale = largest / at::full({}, kLargest, largest.options());  // see ScalesByTensors
   return at::where(scale < double{kernels::kSmallestScale}, at::ones_like(scale), scale);
 }
 

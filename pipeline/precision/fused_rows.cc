@@ -185,7 +185,8 @@ void QuantizeByTensors(const at::Tensor& x, const RowQuantization& quantization,
     const at::Tensor fixed = at::full({}, *quantization.fixed_scale, scale.options());
     const at::Tensor within = quantization.guard ? largest <= fixed * limit : at::isfinite(largest);
     scale = at::where(within, fixed, scale);
-    if (rows->saturated.defined()) rows->saturated.copy_((wide.abs() > scale * limit).sum());
+    const bool counts = rows->saturated.defined() && !quantization.guard;
+    if (counts) rows->saturated.copy_((wide.abs() > scale * limit).sum());  // none of rows whose scale is NaN
   }
   rows->codes = CodesByTensors(wide, scale.reciprocal(), quantization.scheme);
   rows->scale = scale.view({-1});

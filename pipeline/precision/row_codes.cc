@@ -4,8 +4,13 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/clamp.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/logical_not.h>
+#include <ATen/ops/masked_fill.h>
 #include <ATen/ops/round.h>
-#include <ATen/ops/where.h>
+
+#include <limits>
 
 namespace fresco {
 
@@ -17,9 +22,13 @@ at::ScalarType CodeType(LinearScheme scheme) {
   return IsFp8(scheme) ? at::kFloat8_e4m3fn : at::kChar;
 }
 
+// A division by a number is a product with its reciprocal on a GPU, which may be the next float; one by a tensor is
+// not.
 at::Tensor ScalesByTensors(const at::Tensor& x, LinearScheme scheme) {
   const at::Tensor largest = x.abs().amax({-1}, /*keepdim=*/true);
-  return at::where(largest == 0, 1.0, largest / double{LargestCode(scheme)}).to(at::kFloat);
+  const at::Tensor scale = largest / at::full({}, double{LargestCode(scheme)}, largest.options());
+  const at::Tensor normal = scale.masked_fill(scale < double{kernels::kSmallestScale}, 1.0);
+  return normal.masked_fill_(at::isfinite(largest).logical_not(), std::numeric_limits<double>::quiet_NaN());
 }
 
 at::Tensor CodesByTensors(const at::Tensor& x, const at::Tensor& inverse_scale, LinearScheme scheme) {

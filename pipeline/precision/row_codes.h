@@ -18,8 +18,7 @@ namespace fresco {
 float LargestCode(LinearScheme scheme);
 at::ScalarType CodeType(LinearScheme scheme);
 
-// Of x, kFloat, whose rows are its last dimension: the scale of each row [.., 1], its largest magnitude over the
-// largest code, 1 where it is 0.
+// Of x, kFloat, whose rows are its last dimension: kernels::RowScale of each row [.., 1].
 at::Tensor ScalesByTensors(const at::Tensor& x, LinearScheme scheme);
 
 // The codes of x / scale in CodeType; x and the reciprocal of the scale kFloat, and broadcast.
