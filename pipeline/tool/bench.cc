@@ -28,6 +28,7 @@
 #include "pipeline/models/mmdit.h"
 #include "pipeline/tool/json_print.h"
 #include "pipeline/tool/presets.h"
+#include "pipeline/tool/progress_line.h"
 
 namespace fresco {
 namespace {
@@ -37,9 +38,17 @@ constexpr int kWarmUpSteps = 2;
 constexpr int kPresetSide = 1024;  // pixels: what SD3.5 is made for
 constexpr ScheduleConfig kSchedule = {1000, 3.0};
 
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
 struct Measurement {
+  double load_seconds = 0;  // or of making random weights
   double step_seconds = 0;  // median
   int64_t weight_bytes = 0;
+  int64_t mapped_bytes = 0;  // of these: in the file's mapping, as they are stored
   int64_t peak_memory_bytes = 0;
 };
 
@@ -116,34 +125,42 @@ std::vector<std::unique_ptr<DiffusionJob>> MakeJobs(const Mmdit& transformer, co
 
 absl::StatusOr<double> TimeStep(Denoiser& denoiser, absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
   Synchronize(device);
-  const auto begin = std::chrono::steady_clock::now();
+  const Clock::time_point begin = Clock::now();
   for (const absl::Status& status : denoiser.Step(jobs)) FRESCO_RETURN_IF_ERROR(status);
   Synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return SecondsSince(begin);
 }
 
 absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
                                     const Precision& precision) {
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
+  const Clock::time_point begin = Clock::now();
   FRESCO_ASSIGN_OR_RETURN(const Mmdit transformer, MakeTransformer(model, options, device, precision));
+  Synchronize(device);
+  Measurement measured;
+  measured.load_seconds = SecondsSince(begin);
+  measured.weight_bytes = transformer.weight_bytes();
   FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
   // Weights in their mapped file are in memory too.
   const int64_t counted = MemoryUseOf(device).allocated_bytes;
-  const MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, transformer.weight_bytes() - counted) : 0);
+  measured.mapped_bytes = device.is_cpu() ? std::max<int64_t>(0, measured.weight_bytes - counted) : 0;
+  const MappedBytes mapped(measured.mapped_bytes);
   ResetPeakMemory(device);  // what it took to make random weights does not count
   const auto owned = MakeJobs(transformer, options);
   std::vector<DiffusionJob*> jobs;
   for (const auto& job : owned) jobs.push_back(job.get());
   Denoiser denoiser(transformer);
   std::vector<double> seconds;
+  ProgressLine progress;
   for (int step = 0; step < kWarmUpSteps + options.steps; ++step) {
     FRESCO_ASSIGN_OR_RETURN(const double taken, TimeStep(denoiser, jobs, device));
     if (step >= kWarmUpSteps) seconds.push_back(taken);
-    std::fprintf(stderr, "\rstep %d/%d", step + 1, kWarmUpSteps + options.steps);
+    progress.Show(StrCat("step ", step + 1, "/", kWarmUpSteps + options.steps));
   }
-  std::fprintf(stderr, "\n");
-  return Measurement{Median(std::move(seconds)), transformer.weight_bytes(), MemoryUseOf(device).peak_bytes};
+  measured.step_seconds = Median(std::move(seconds));
+  measured.peak_memory_bytes = MemoryUseOf(device).peak_bytes;
+  return measured;
 }
 
 void Print(const ModelOptions& model, const BenchOptions& options, const std::string& precision,
@@ -155,9 +172,11 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
                                            {"height", options.height},
                                            {"batch", options.batch},
                                            {"guidance", options.guidance},
+                                           {"load_seconds", measured.load_seconds},
                                            {"step_seconds", measured.step_seconds},
                                            {"steps_measured", options.steps},
                                            {"weight_bytes", measured.weight_bytes},
+                                           {"mapped_bytes", measured.mapped_bytes},
                                            {"peak_memory_bytes", measured.peak_memory_bytes}};
     PrintJson(report);
     return;
@@ -165,9 +184,10 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
   constexpr double kMiB = 1 << 20;
   std::printf("%s, %s, %dx%d, batch %d, guidance %g, %d text tokens\n", model.device.c_str(), precision.c_str(),
               options.width, options.height, options.batch, static_cast<double>(options.guidance), options.text_tokens);
-  std::printf("step %.4f s (median of %d), weights %.1f MiB, peak memory %.1f MiB\n", measured.step_seconds,
-              options.steps, static_cast<double>(measured.weight_bytes) / kMiB,
-              static_cast<double>(measured.peak_memory_bytes) / kMiB);
+  std::printf("load %.3f s, step %.4f s (median of %d), weights %.1f MiB (%.1f as they lie in their file), ",
+              measured.load_seconds, measured.step_seconds, options.steps,
+              static_cast<double>(measured.weight_bytes) / kMiB, static_cast<double>(measured.mapped_bytes) / kMiB);
+  std::printf("peak memory %.1f MiB\n", static_cast<double>(measured.peak_memory_bytes) / kMiB);
 }
 
 absl::Status CheckOptions(const ModelOptions& model, const BenchOptions& options) {
