@@ -1,15 +1,12 @@
 #include "pipeline/precision/calibration.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
+#include "pipeline/kernels/e4m3.h"
+
 namespace fresco {
-namespace {
-
-constexpr float kE4M3Largest = 448;
-constexpr float kInt8Largest = 127;
-
-}  // namespace
 
 size_t SigmaBuckets::Of(float sigma) const {
   size_t bucket = 0;
@@ -40,9 +37,9 @@ float LayerCalibration::absmax() const {
 }
 
 std::optional<float> LayerCalibration::InputScale(LinearScheme scheme) const {
-  const float largest = absmax();
-  if (!QuantisesActivations(scheme) || !(largest > 0)) return std::nullopt;
-  return largest / (IsFp8(scheme) ? kE4M3Largest : kInt8Largest);
+  if (!QuantisesActivations(scheme)) return std::nullopt;
+  const float scale = absmax() / (IsFp8(scheme) ? kernels::kE4M3Largest : kernels::kInt8Largest);
+  return scale >= kernels::kSmallestScale && scale <= FLT_MAX ? std::optional(scale) : std::nullopt;
 }
 
 const LayerCalibration* Calibration::Find(std::string_view layer) const {

@@ -61,7 +61,8 @@ struct LayerCalibration {
   // The largest magnitude that any bucket has seen.
   float absmax() const;
   // What a static quantisation of the input multiplies its codes by, so that no input seen saturates; nothing for a
-  // scheme without quantised inputs and for a layer whose input was always 0.
+  // scheme without quantised inputs and for a layer whose input was always next to 0 (kernels::kSmallestScale) or
+  // infinite.
   std::optional<float> InputScale(LinearScheme scheme) const;
 
   bool operator==(const LayerCalibration&) const = default;

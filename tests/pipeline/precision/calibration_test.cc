@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <vector>
 
 namespace fresco {
@@ -45,9 +46,13 @@ TEST(CalibrationTest, StaticScalesLetNothingSeenSaturate) {
   EXPECT_EQ(layer.InputScale(LinearScheme::kFp8), 2);  // 896 / 448
   EXPECT_EQ(layer.InputScale(LinearScheme::kInt8), 896.0F / 127);
   EXPECT_EQ(layer.InputScale(LinearScheme::kFp8WeightOnly), std::nullopt);
-  LayerCalibration silent = Layer({"a"}, 0, 0);
-  silent.ranges = {{10, 0, 0, {}}};
-  EXPECT_EQ(silent.InputScale(LinearScheme::kFp8), std::nullopt);
+  // Neither 0 nor infinite, nor is its reciprocal.
+  for (const float largest : {0.0F, 1e-44F, 1e-36F, std::numeric_limits<float>::infinity()}) {
+    LayerCalibration odd = Layer({"a"}, 0, 0);
+    odd.ranges = {{10, -largest, 0, {}}};
+    EXPECT_EQ(odd.InputScale(LinearScheme::kFp8), std::nullopt) << largest;
+    EXPECT_EQ(odd.InputScale(LinearScheme::kInt8), std::nullopt) << largest;
+  }
 }
 
 TEST(CalibrationTest, HasRulesForItsPrecisionAlone) {
