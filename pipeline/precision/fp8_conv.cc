@@ -110,8 +110,8 @@ void RescalePixels(Element* elements, int64_t pixels, int64_t channels, const Re
   });
 }
 
-// The row kernels are for these; all else computes with libtorch's operations.
-bool HasRowKernels(const at::Tensor& x) {
+// The CPU's row kernels are for these; all else computes with libtorch's operations.
+bool HasCpuKernels(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
@@ -211,7 +211,7 @@ at::Tensor Fp8Conv::Convolve(at::Tensor x, int64_t stride, int64_t padding) cons
   TORCH_CHECK(x.dim() == 4 && x.size(0) == 1, options_.name, ": an FP8 convolution takes one sample at a time, not ",
               x.sizes());
   x = x.contiguous(at::MemoryFormat::ChannelsLast);
-  return HasRowKernels(x) ? ByRows(std::move(x), stride, padding) : ByAten(std::move(x), stride, padding);
+  return HasCpuKernels(x) ? ByRows(std::move(x), stride, padding) : ByAten(std::move(x), stride, padding);
 }
 
 }  // namespace fresco
