@@ -90,13 +90,12 @@ struct Rescaling {
   const float* bias;
 };
 
-void RescalePixel(std::span<float> pixel, const Rescaling& rescaling) {
+void RescalePixel(std::span<float> pixel, const Rescaling& rescaling, std::span<float> /*wide*/) {
   kernels::ScaleColumns(pixel, rescaling.sample_scale, rescaling.channel_scales, rescaling.bias, pixel.data());
 }
 
-void RescalePixel(std::span<BFloat16Bits> pixel, const Rescaling& rescaling) {
-  thread_local std::vector<float> wide;
-  wide.resize(pixel.size());
+// wide: as many floats, to compute in.
+void RescalePixel(std::span<BFloat16Bits> pixel, const Rescaling& rescaling, std::span<float> wide) {
   std::transform(pixel.begin(), pixel.end(), wide.begin(), &kernels::BFloat16::Load);
   kernels::ScaleColumns(wide, rescaling.sample_scale, rescaling.channel_scales, rescaling.bias, pixel.data());
 }
@@ -104,8 +103,9 @@ void RescalePixel(std::span<BFloat16Bits> pixel, const Rescaling& rescaling) {
 template <typename Element>
 void RescalePixels(Element* elements, int64_t pixels, int64_t channels, const Rescaling& rescaling) {
   at::parallel_for(0, pixels, 256, [&](int64_t begin, int64_t end) {
+    std::vector<float> wide(static_cast<size_t>(channels));
     for (int64_t pixel = begin; pixel < end; ++pixel) {
-      RescalePixel(std::span(elements + pixel * channels, static_cast<size_t>(channels)), rescaling);
+      RescalePixel(std::span(elements + pixel * channels, wide.size()), rescaling, wide);
     }
   });
 }
