@@ -25,8 +25,8 @@ QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme);
 // The weight that the codes stand for, in `dtype`: for E4M3 on the CPU rounded once, else to fp32 first.
 at::Tensor Dequantize(const QuantizedWeight& weight, at::ScalarType dtype);
 
-// Rows of the first, then of the second, …: exact, as each row has its own scale. One view where the parts' codes lie
-// one after the other in memory that `keep` of the first part holds (as `fresco-model quantize` writes q, k and v).
+// Rows of the first, then of the second, …: exact, as each row has its own scale. Where the parts' codes lie one after
+// the other in the host's memory (as `fresco-model quantize` writes q, k and v), a view that keeps all parts alive.
 QuantizedWeight Stack(const std::vector<QuantizedWeight>& parts);
 
 }  // namespace fresco

@@ -3,11 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/exp2.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/log2.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/round.h>
@@ -80,14 +84,22 @@ INSTANTIATE_TEST_SUITE_P(Schemes, EveryScheme,
                          ::testing::Values(LinearScheme::kFp8, LinearScheme::kFp8WeightOnly, LinearScheme::kInt8,
                                            LinearScheme::kInt8WeightOnly));
 
+// Rows of all codes, with scales that bring one code's product next to the middle of two bfloat16.
 TEST(Dequantize, RoundsOnceToBFloat16) {
   const c10::InferenceMode inference;
-  // 1.03125 * 0.99…: the fp32 product lies just above half way between two bfloat16 only once it has been rounded.
-  const QuantizedWeight quantized = QuantizeWeight(at::randn({64, 1024}), LinearScheme::kFp8);
-  const at::Tensor exact = quantized.codes.to(at::kDouble) * quantized.scale.to(at::kDouble).unsqueeze(1);
-  const at::Tensor rounded = Dequantize(quantized, at::kBFloat16).to(at::kDouble);
-  // Within half of a bfloat16's step (2^-8 of the power of two below).
-  EXPECT_TRUE(((rounded - exact).abs() <= exact.abs() * 0x1p-8).all().item<bool>());
+  constexpr int64_t kRows = 4096, kCodes = 126;
+  const at::Tensor code = at::arange(1, kCodes + 1, at::kByte);
+  const at::Tensor codes = code.expand({kRows, kCodes}).contiguous().view(at::kFloat8_e4m3fn);
+  const at::Tensor middle = 1 + (at::randint(0, 128, {kRows}) + 0.5) / 128;
+  const at::Tensor value = codes[0].to(at::kFloat).index_select(0, at::randint(0, kCodes, {kRows}, at::kLong));
+  const QuantizedWeight weight{codes, middle / value};
+  const at::Tensor exact = codes.to(at::kDouble) * weight.scale.to(at::kDouble).unsqueeze(1);
+  const at::Tensor half_step = (exact.log2().floor() - 8).exp2();
+  const auto is_nearest = [&](const at::Tensor& rounded) {
+    return ((rounded.to(at::kDouble) - exact).abs() <= half_step).all().item<bool>();
+  };
+  EXPECT_TRUE(is_nearest(Dequantize(weight, at::kBFloat16)));
+  EXPECT_FALSE(is_nearest((codes.to(at::kFloat) * weight.scale.unsqueeze(1)).to(at::kBFloat16)));  // twice
 }
 
 }  // namespace
