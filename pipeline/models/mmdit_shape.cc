@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "pipeline/base/status.h"
@@ -80,8 +79,8 @@ class ShapeReader {
     return entry != nullptr ? entry : weights_.FindEntry(StrCat(name, "._data"));
   }
 
-  int64_t Fail(std::string message) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(std::move(message));
+  int64_t Fail(std::string_view message) {
+    if (status_.ok()) status_ = absl::InvalidArgumentError(message);
     return 1;
   }
 
