@@ -79,7 +79,7 @@ class ShapeReader {
     return entry != nullptr ? entry : weights_.FindEntry(StrCat(name, "._data"));
   }
 
-  int64_t Fail(std::string_view message) {
+  int64_t Fail(const std::string& message) {
     if (status_.ok()) status_ = absl::InvalidArgumentError(message);
     return 1;
   }
