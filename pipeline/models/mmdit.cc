@@ -62,7 +62,9 @@ class ModulationParts {
 // The quantised linear that takes codes of `x`'s tokens, made by a kernel on the way; or null.
 const QuantizedLinear* TakesCodes(const Linear& linear, const at::Tensor& x) {
   const QuantizedLinear* const quantized = linear.quantized.get();
-  return quantized != nullptr && QuantisesActivations(quantized->scheme()) && HasRowKernels(x) ? quantized : nullptr;
+  const bool takes = quantized != nullptr && QuantisesActivations(quantized->scheme());
+  // A probe sees tokens, not codes.
+  return takes && linear.tap == nullptr && HasRowKernels(x) ? quantized : nullptr;
 }
 
 // A stream's tokens on their way into linears: LayerNorm, then a modulation for each.
