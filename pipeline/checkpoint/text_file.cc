@@ -1,5 +1,6 @@
 #include "pipeline/checkpoint/text_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +10,18 @@
 #include "pipeline/base/strings.h"
 
 namespace fresco {
+namespace {
+
+constexpr size_t kPiece = 1 << 20;  // read at a time: most files are far smaller than they may be
+
+absl::Status WriteBytes(const std::string& path, std::string_view bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  file.flush();
+  return file ? absl::OkStatus() : absl::ErrnoToStatus(errno, StrCat(path, ": cannot be written"));
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes) {
   std::error_code error;
@@ -19,9 +32,12 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_byt
   }
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::ErrnoToStatus(errno, StrCat(path, ": cannot be opened"));
-  std::string text(max_bytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
+  std::string text;
+  for (size_t end = 0; file && end <= max_bytes; end = text.size()) {
+    text.resize(std::min(end + kPiece, max_bytes + 1));
+    file.read(text.data() + end, static_cast<std::streamsize>(text.size() - end));
+    text.resize(end + static_cast<size_t>(file.gcount()));
+  }
   if (file.bad()) return absl::DataLossError(StrCat(path, ": cannot be read"));
   if (text.size() > max_bytes) return absl::InvalidArgumentError(StrCat(path, ": over ", max_bytes, " bytes"));
   return text;
@@ -29,15 +45,15 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_byt
 
 absl::Status WriteFileWhole(const std::string& path, std::string_view bytes) {
   const std::string unfinished = path + ".part";
-  {
-    std::ofstream file(unfinished, std::ios::binary);
-    if (!file) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    if (!file.flush()) return absl::ErrnoToStatus(errno, StrCat(unfinished, ": cannot be written"));
-  }
+  absl::Status written = WriteBytes(unfinished, bytes);
   std::error_code error;
-  std::filesystem::rename(unfinished, path, error);
-  return error ? absl::ErrnoToStatus(error.value(), StrCat(path, ": cannot be written")) : absl::OkStatus();
+  if (written.ok()) {
+    std::filesystem::rename(unfinished, path, error);
+    if (!error) return absl::OkStatus();
+    written = absl::ErrnoToStatus(error.value(), StrCat(path, ": cannot be written"));
+  }
+  std::filesystem::remove(unfinished, error);  // of a full disk, what is left would keep it full
+  return written;
 }
 
 }  // namespace fresco

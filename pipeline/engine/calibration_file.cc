@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -27,12 +28,34 @@ constexpr int kVersion = 1;
 constexpr size_t kMaxBytes = 256 << 20;
 constexpr int kMaxDepth = 8;
 
+std::vector<float> ReadMagnitudes(JsonFields& fields, std::string_view key) {
+  std::vector<float> magnitudes = fields.Floats(key);
+  if (std::any_of(magnitudes.begin(), magnitudes.end(), [](float magnitude) { return magnitude < 0; }))
+    fields.Error(key, "must not be below 0");
+  return magnitudes;
+}
+
+// What is said of a precision that does not exist would never be used, and nobody would know.
+void CheckPrecision(JsonFields& fields, std::string_view key, const std::string& precision) {
+  if (LayerTable::ForTransformer(precision).rules().empty())
+    fields.Error(key, StrCat("'", PrintableName(precision), "' is no precision that quantises"));
+}
+
+std::map<std::string, float> ReadErrors(JsonFields& fields, std::string_view key) {
+  std::map<std::string, float> errors = fields.FloatMap(key);
+  for (const auto& [precision, error] : errors) {
+    CheckPrecision(fields, key, precision);
+    if (error < 0) fields.Error(key, "must not be below 0");
+  }
+  return errors;
+}
+
 ActivationRange ReadRange(JsonFields& fields) {
   ActivationRange range;
   range.count = fields.Int("count", 0, INT64_MAX);
   range.min = fields.Float("min");
   range.max = fields.Float("max");
-  const std::vector<float> percentiles = fields.Floats("percentiles");
+  const std::vector<float> percentiles = ReadMagnitudes(fields, "percentiles");
   if (percentiles.size() == kPercentiles.size()) {
     std::copy(percentiles.begin(), percentiles.end(), range.percentiles.begin());
   } else {
@@ -50,13 +73,14 @@ LayerCalibration ReadLayer(JsonFields& fields, size_t buckets) {
   layer.tokens = fields.Int("tokens", 0, INT64_MAX);
   fields.Objects("ranges", [&](JsonFields& range) { layer.ranges.push_back(ReadRange(range)); });
   if (layer.ranges.size() != buckets) fields.Error("ranges", StrCat("must be ", buckets, ", one for each bucket"));
-  layer.channel_absmax = fields.Floats("channel_absmax");
+  layer.channel_absmax = ReadMagnitudes(fields, "channel_absmax");
   layer.channel_mean = fields.Floats("channel_mean");
   if (layer.channel_mean.size() != layer.channel_absmax.size())
     fields.Error("channel_mean", "must be as many as channel_absmax");
-  layer.sensitivity = fields.FloatMap("sensitivity");
-  layer.input_sensitivity = fields.FloatMap("input_sensitivity");
+  layer.sensitivity = ReadErrors(fields, "sensitivity");
+  layer.input_sensitivity = ReadErrors(fields, "input_sensitivity");
   for (const auto& [precision, name] : fields.StringMap("scheme")) {
+    CheckPrecision(fields, "scheme", precision);
     const std::optional<LinearScheme> scheme = ParseScheme(name);
     if (!scheme) fields.Error("scheme", StrCat("'", PrintableName(name), "' is unknown"));
     layer.scheme[precision] = scheme.value_or(LinearScheme::kHigh);
@@ -108,6 +132,8 @@ void CheckNames(const Calibration& calibration, JsonFields& fields) {
     for (const std::string& name : layer.names) {
       if (name.empty() || !seen.insert(name).second)
         fields.Error("layers", StrCat("'", PrintableName(name), "' is empty or named twice"));
+      if (name.find('*') != std::string::npos)
+        fields.Error("layers", StrCat("'", PrintableName(name), "' is a pattern, not a layer's name"));
     }
   }
 }
@@ -115,7 +141,8 @@ void CheckNames(const Calibration& calibration, JsonFields& fields) {
 Calibration Read(JsonFields& fields) {
   Calibration calibration;
   if (fields.String("format") != kFormat) fields.Error("format", StrCat("must be \"", kFormat, "\""));
-  fields.Int("version", kVersion, kVersion);
+  if (fields.Int("version", 0, INT_MAX) != kVersion)
+    fields.Error("version", StrCat("must be ", kVersion, ", the only one that this program reads"));
   calibration.model = fields.String("model");
   calibration.weights_digest = fields.String("weights_digest");
   ReadDrawing(fields, &calibration);
@@ -125,11 +152,13 @@ Calibration Read(JsonFields& fields) {
   fields.Objects("layers", [&](JsonFields& layer) { calibration.layers.push_back(ReadLayer(layer, buckets)); });
   CheckNames(calibration, fields);
   fields.ObjectMap("noise_correction", [&](const std::string& precision, JsonFields& value) {
+    CheckPrecision(fields, "noise_correction", precision);
     ReadNoiseCorrection(value, precision, buckets, &calibration);
   });
   calibration.rounded_weights = fields.StringMap("rounded_weights");
   for (const auto& [precision, file] : calibration.rounded_weights) {
-    if (file.empty() || file.front() == '.' || file.find('/') != std::string::npos)
+    CheckPrecision(fields, "rounded_weights", precision);
+    if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos)
       fields.Error("rounded_weights", StrCat("'", PrintableName(file), "' is not the name of a file beside this one"));
   }
   fields.Finish();

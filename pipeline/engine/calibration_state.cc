@@ -1,12 +1,17 @@
 #include "pipeline/engine/calibration_state.h"
 
+#include <algorithm>
 #include <climits>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
+#include "pipeline/checkpoint/sha256.h"
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/json_fields.h"
 
@@ -123,11 +128,22 @@ CalibrationState Read(JsonFields& fields) {
   return state;
 }
 
+// Below its digest, by which a state that somebody else has touched is known: the run that goes on trusts its own.
+std::string WithDigest(std::string_view state) {
+  Sha256 hash;
+  hash.Add(state);
+  const Sha256::Digest digest = hash.Finish();
+  return StrCat(absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()}), "\n", state);
+}
+
 }  // namespace
 
 absl::StatusOr<CalibrationState> ReadCalibrationState(const std::string& path) {
   FRESCO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxBytes));
-  absl::StatusOr<Json> json = ParseJson(text, kMaxDepth);
+  const std::string_view state_text = std::string_view(text).substr(std::min(text.find('\n') + 1, text.size()));
+  if (text != WithDigest(state_text))
+    return absl::InvalidArgumentError(StrCat(path, ": is damaged: start anew without it"));
+  absl::StatusOr<Json> json = ParseJson(state_text, kMaxDepth);
   if (!json.ok()) return Annotate(json.status(), path);
   FieldErrors errors(path);
   JsonFields fields(*json, "", &errors);
@@ -137,7 +153,7 @@ absl::StatusOr<CalibrationState> ReadCalibrationState(const std::string& path) {
 }
 
 absl::Status WriteCalibrationState(const CalibrationState& state, const std::string& path) {
-  return WriteFileWhole(path, ToJson(state).dump());
+  return WriteFileWhole(path, WithDigest(ToJson(state).dump()));
 }
 
 }  // namespace fresco

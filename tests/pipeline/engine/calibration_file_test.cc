@@ -75,6 +75,8 @@ TEST_F(CalibrationFileTest, WhatIsWrittenIsReadBackExactly) {
   const auto read = ReadCalibration(path);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(*read, Example());
+  // A hidden file has its weights beside it as any other.
+  EXPECT_TRUE(ReadCalibration(Damaged("\"c.fp8.safetensors\"", "\".c.fp8.safetensors\"")).ok());
 }
 
 TEST_F(CalibrationFileTest, AMissingFileAndAnUnwritablePlaceSaySo) {
@@ -86,22 +88,31 @@ TEST_F(CalibrationFileTest, AMissingFileAndAnUnwritablePlaceSaySo) {
 TEST_F(CalibrationFileTest, RefusalsNameFileAndField) {
   const std::vector<std::pair<std::pair<std::string, std::string>, std::string>> kCases = {
       {{"\"fresco-calibration\"", "\"other\""}, "format: must be \"fresco-calibration\""},
-      {{"\"version\": 1", "\"version\": 2"}, "version: must be a whole number from 1 to 1"},
+      {{"\"version\": 1", "\"version\": 2"}, "version: must be 1, the only one that this program reads"},
       {{"\"steps\"", "\"stops\""}, "steps: missing"},
       {{"\"prompts\": 3", "\"prompts\": 3, \"colour\": 1"}, "colour: unknown key"},
       {{"\"prompts\": 3", "\"prompts\": 3, \"prompts\": 3"}, "\"prompts\" occurs twice"},
       {{"\"seed\": 1", "\"seed\": -1"}, "seed: must be a whole number of at least 0"},
       {{"\"sigma_buckets\": [1.0,", "\"sigma_buckets\": [0.2,"}, "sigma_buckets: must fall from 1"},
       {{"[\"a.to_q\",\"a.to_k\"]", "[\"a.to_q\",\"b\"]"}, "layers: 'b' is empty or named twice"},
+      {{"[\"a.to_q\",\"a.to_k\"]", "[\"*\"]"}, "layers: '*' is a pattern, not a layer's name"},
       {{"[\"a.to_q\",\"a.to_k\"]", "[]"}, "layers[0].names: must name a layer"},
       {{"[\"a.to_q\",\"a.to_k\"]", "[7]"}, "layers[0].names[0]: must be a string"},
       {{"\"c.fp8.safetensors\"", "\"../c.safetensors\""},
        "rounded_weights: '../c.safetensors' is not the name of a file"},
+      {{"\"c.fp8.safetensors\"", "\"..\""}, "rounded_weights: '..' is not the name of a file"},
+      {{"{\"fp8\":\"c.fp8", "{\"fp4\":\"c.fp8"}, "rounded_weights: 'fp4' is no precision that quantises"},
+      {{"\"noise_correction\": {\"fp8\"", "\"noise_correction\": {\"bf16\""}, "noise_correction: 'bf16' is no precision"},
       {{"\"outputs\":96", "\"outputs\":0"}, "layers[0].outputs: must be a whole number from 1"},
       {{"\"count\":7", "\"count\":-7"}, "layers[0].ranges[0].count: must be a whole number"},
       {{"\"max\":0.1", "\"max\":-9"}, "layers[0].ranges[0].min: is above max"},
       {{"\"max\":0.1", "\"max\":1e39"}, "layers[0].ranges[0].max: must be a number within float's range"},
       {{"\"max\":0.1", "\"max\":0.1,\"mox\":0"}, "layers[0].ranges[0].mox: unknown key"},
+      {{"\"percentiles\":[0.01", "\"percentiles\":[-0.01"}, "layers[0].ranges[0].percentiles: must not be below 0"},
+      {{"\"channel_absmax\":[", "\"channel_absmax\":[-1,"}, "layers[0].channel_absmax: must not be below 0"},
+      {{"\"fp8\":0.0123", "\"fp8\":-0.0123"}, "layers[0].sensitivity: must not be below 0"},
+      {{"\"fp8\":0.0123", "\"fp9\":0.0123"}, "layers[0].sensitivity: 'fp9' is no precision that quantises"},
+      {{"\"fp8\":\"high\"", "\"fp9\":\"high\""}, "layers[0].scheme: 'fp9' is no precision that quantises"},
       {{"\"fp8\":0.0123", "\"fp8\":\"much\""}, "layers[0].sensitivity.fp8: must be a number"},
       {{"\"fp8\":\"high\"", "\"fp8\":\"hi\""}, "layers[0].scheme: 'hi' is unknown"},
       {{"\"channel_mean\":[", "\"channel_mean\":[1,"}, "layers[0].channel_mean: must be as many as channel_absmax"},
@@ -146,13 +157,22 @@ TEST_F(CalibrationFileTest, AStateIsReadBackExactly) {
   EXPECT_EQ(read->layers[0].buckets[1].counts(), layer.buckets[1].counts());
 }
 
+// By its digest: a run trusts the sizes of what it has written itself.
 TEST_F(CalibrationFileTest, ADamagedStateIsRefused) {
-  const std::string bad = folder_.Write(
-      "s.json",
-      R"({"run":"","prompts_measured":0,"sensitivity":{},"input_sensitivity":{},"prompts_fitted":0,"fits":[],"layers":[{"names":["a"],"outputs":1,"rows":0,)"
-      R"("channel_absmax":[],"channel_sum":[],"buckets":[{"count":1,"min":0,"max":0,"bins":[99999],"sizes":[1]}]}]})");
-  EXPECT_THAT(std::string(ReadCalibrationState(bad).status().message()),
-              HasSubstr("s.json: layers[0].buckets[0].bins[0]: must be a whole number from 0 to"));
+  CalibrationState state;
+  state.layers = {{{"a"}, 3, std::vector<InputStatistics>(2), ChannelStatistics(2)}};
+  const std::string path = folder_.path() + "/s.json";
+  ASSERT_TRUE(WriteCalibrationState(state, path).ok());
+  std::ifstream file(path);
+  const std::string whole((std::istreambuf_iterator<char>(file)), {});
+  ASSERT_TRUE(ReadCalibrationState(folder_.Write("same.json", whole)).ok());
+  std::string other = whole;
+  other.replace(other.find("[\"a\"]"), 5, "[]");
+  for (const std::string& bad : {other, whole.substr(0, whole.size() / 2), whole + " ", std::string()}) {
+    const auto read = ReadCalibrationState(folder_.Write("bad.json", bad));
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(read.status().message()), HasSubstr("bad.json: is damaged: start anew"));
+  }
 }
 
 }  // namespace
