@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "absl/strings/escaping.h"
+
 namespace fresco {
 namespace {
 
@@ -32,6 +34,11 @@ Sha256::Digest Sha256::Finish() {
   Digest digest = {};
   OrDie(EVP_DigestFinal_ex(context_->evp.get(), digest.data(), nullptr) == 1);
   return digest;
+}
+
+std::string Sha256::FinishHex() {
+  const Digest digest = Finish();
+  return absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()});
 }
 
 }  // namespace fresco

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace fresco {
@@ -24,6 +25,7 @@ class Sha256 {
 
   // Once, at the end.
   Digest Finish();
+  std::string FinishHex();  // 64 digits
 
  private:
   struct Context;

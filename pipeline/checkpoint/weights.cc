@@ -12,7 +12,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
@@ -275,9 +274,7 @@ absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_tok
     all.Add(std::string_view("\0", 1));
     all.Add(std::as_bytes(std::span(data[i++])));
   }
-  const Sha256::Digest digest = all.Finish();
-  return StrCat("sha256:",
-                absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size())));
+  return StrCat("sha256:", all.FinishHex());
 }
 
 int64_t CountBlocks(const WeightStore& weights, std::string_view prefix) {

@@ -7,7 +7,6 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
@@ -132,8 +131,7 @@ CalibrationState Read(JsonFields& fields) {
 std::string WithDigest(std::string_view state) {
   Sha256 hash;
   hash.Add(state);
-  const Sha256::Digest digest = hash.Finish();
-  return StrCat(absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()}), "\n", state);
+  return StrCat(hash.FinishHex(), "\n", state);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -198,9 +197,7 @@ absl::StatusOr<std::string> DigestWeights(const ModelSource& source, int threads
     FRESCO_ASSIGN_OR_RETURN(const std::string digest, weights.Digest(threads, stop));
     whole.Add(StrCat(part.name, " ", digest, "\n"));
   }
-  const Sha256::Digest digest = whole.Finish();
-  const absl::string_view bytes(reinterpret_cast<const char*>(digest.data()), digest.size());
-  return StrCat("sha256:", absl::BytesToHexString(bytes));
+  return StrCat("sha256:", whole.FinishHex());
 }
 
 }  // namespace fresco
