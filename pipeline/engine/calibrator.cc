@@ -12,49 +12,26 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <string>
+#include <system_error>
 #include <utility>
 
-#include "absl/strings/escaping.h"
-#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
-#include "pipeline/base/strings.h"
-#include "pipeline/checkpoint/sha256.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/calibration_probe.h"
+#include "pipeline/engine/calibration_start.h"
 #include "pipeline/engine/calibration_state.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/device.h"
-#include "pipeline/engine/load.h"
-#include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/precision.h"
-#include "pipeline/engine/prompts.h"
 #include "pipeline/engine/rounded_weights.h"
-#include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/engine/trajectory.h"
 
 namespace fresco {
 namespace {
-
-// One step of an image, for any denoiser.
-struct Sample {
-  DiffusionState state;  // its schedule is of this step alone
-  at::Tensor velocity;   // the exact one, guided
-};
-
-Schedule StepOf(const Schedule& schedule, int step) {
-  const auto i = static_cast<size_t>(step);
-  return {{schedule.sigmas[i], schedule.sigmas[i + 1]}, {schedule.timesteps[i]}};
-}
-
-// What a denoiser makes of one step.
-absl::StatusOr<at::Tensor> VelocityOf(Denoiser& denoiser, const ImageSpec& spec, uint64_t id,
-                                      const DiffusionState& state) {
-  DiffusionJob job(id, spec, state);
-  FRESCO_RETURN_IF_ERROR(denoiser.Step({&job}).front());
-  return job.state().velocity;
-}
 
 double Norm(const at::Tensor& x) {
   return at::linalg_vector_norm(x.to(at::kFloat)).item<double>();
@@ -69,112 +46,6 @@ std::span<const float> Channel(const at::Tensor& x, int64_t channel) {
 at::Tensor OnHost(const at::Tensor& x) {
   return x.to(at::kCPU, at::kFloat).contiguous();
 }
-
-absl::Status CheckOptions(const CalibrationOptions& options) {
-  if (options.prompts.empty()) return absl::InvalidArgumentError("there are no prompts to calibrate with");
-  if (LayerTable::ForTransformer(options.precision).rules().empty())
-    return absl::InvalidArgumentError(
-        StrCat("precision '", PrintableName(options.precision), "' quantises nothing that could be calibrated"));
-  if (!LayerTable::ForTransformer(options.high).rules().empty())
-    return absl::InvalidArgumentError(
-        StrCat("precision '", PrintableName(options.high), "' is none to measure against: take fp32, bf16 or fp16"));
-  if (options.buckets < 1) return absl::InvalidArgumentError("there must be at least one bucket of noise levels");
-  return absl::OkStatus();
-}
-
-// The picture that is drawn of each prompt, without prompt and seed; checked.
-absl::StatusOr<ImageSpec> SpecOf(const CalibrationOptions& options, const ModelSource& source) {
-  FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(source));
-  LoadOptions described;
-  described.path = options.model;
-  FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(described, source, shape, Precision()));
-  ImageSpec spec;
-  spec.width = options.width.value_or(info.default_width);
-  spec.height = options.height.value_or(info.default_height);
-  spec.steps = options.steps.value_or(info.default_steps);
-  spec.guidance_scale = options.guidance_scale.value_or(info.default_guidance_scale);
-  spec.max_sequence_length = info.default_max_sequence_length;
-  FRESCO_RETURN_IF_ERROR(CheckSpec(info, /*max_clip_skip=*/0, spec));
-  return spec;
-}
-
-// Of everything that the result depends on, so that a state is not taken for another run's.
-std::string RunDigest(const CalibrationOptions& options, const ImageSpec& spec, const std::string& weights) {
-  Sha256 hash;
-  hash.Add(StrCat(weights, "\n", options.precision, " ", options.high, " ", spec.width, "x", spec.height, " ",
-                  spec.steps, " ", spec.guidance_scale, " ", spec.max_sequence_length, " ", options.seed, " ",
-                  options.buckets, " ", options.sensitivity_samples, " ", options.rounding_samples, " ",
-                  options.rounding_damping, " ", options.high_inputs, "\n"));
-  for (const std::string& prompt : options.prompts) hash.Add(StrCat(prompt.size(), " ", prompt, "\n"));
-  const Sha256::Digest digest = hash.Finish();
-  return absl::BytesToHexString({reinterpret_cast<const char*>(digest.data()), digest.size()});
-}
-
-absl::StatusOr<CalibrationState> StartingState(const CalibrationOptions& options, const std::string& run) {
-  CalibrationState fresh;
-  fresh.run = run;
-  if (!options.resume || options.state.empty() || !std::filesystem::exists(options.state)) return fresh;
-  FRESCO_ASSIGN_OR_RETURN(CalibrationState state, ReadCalibrationState(options.state));
-  if (state.run == run) return state;
-  return absl::InvalidArgumentError(StrCat(
-      options.state, ": is the state of another run (other weights, prompts or options): start anew without it"));
-}
-
-// A picture on its way through one set of parts.
-class Trajectory {
- public:
-  // Errors: as TextConditioner::Encode.
-  static absl::StatusOr<Trajectory> Start(const ModelParts& parts, const ImageSpec& spec, uint64_t id) {
-    DiffusionState state;
-    state.schedule = MakeSchedule(parts.schedule, spec.steps);
-    FRESCO_ASSIGN_OR_RETURN(state.positive, Encode(parts, PositiveKey(spec)));
-    if (spec.guidance_scale > 1) {
-      FRESCO_ASSIGN_OR_RETURN(state.negative, Encode(parts, NegativeKey(spec)));
-    }
-    const int64_t pixels = parts.vae.config().downscale();
-    const Placement& placement = parts.transformer.placement();
-    state.latents =
-        DrawNoise(spec.seed, parts.transformer.config().in_channels, spec.height / pixels, spec.width / pixels)
-            .to(placement.device, placement.dtype);
-    return Trajectory(std::make_unique<DiffusionJob>(id, spec, std::move(state)));
-  }
-
-  bool done() const { return job_->done(); }
-  int step() const { return job_->step(); }
-  float sigma() const { return job_->sigma(); }
-  const ImageSpec& spec() const { return job_->spec(); }
-  uint64_t id() const { return job_->id(); }
-
-  // The step that comes next, alone, from `latents` of any type; without its velocity.
-  DiffusionState NextStep(const at::Tensor& latents) const {
-    DiffusionState state = job_->state();
-    state.schedule = StepOf(state.schedule, step());
-    state.latents = latents.to(state.latents.options());
-    return state;
-  }
-  const at::Tensor& latents() const { return job_->state().latents; }
-
-  // Goes on by one step, and returns what it was.
-  absl::StatusOr<Sample> Advance(Denoiser& denoiser) {
-    Sample sample{NextStep(latents()), {}};
-    const absl::Status status = denoiser.Step({job_.get()}).front();
-    if (!status.ok()) return Annotate(status, StrCat("'", PrintableName(spec().prompt), "'"));
-    sample.velocity = job_->state().velocity;
-    return sample;
-  }
-  // Skips a step of which only the place in the schedule matters.
-  void Skip() { job_->Advance(latents(), {}); }
-
- private:
-  explicit Trajectory(std::unique_ptr<DiffusionJob> job) : job_(std::move(job)) {}
-
-  static absl::StatusOr<std::shared_ptr<const PromptEmbedding>> Encode(const ModelParts& parts, const PromptKey& key) {
-    FRESCO_ASSIGN_OR_RETURN(PromptEmbedding embedding, parts.text.Encode(key));
-    return std::make_shared<const PromptEmbedding>(std::move(embedding));
-  }
-
-  std::unique_ptr<DiffusionJob> job_;
-};
 
 // Draws, measures and fits, phase by phase; the state says what is done.
 class Run {
@@ -201,6 +72,7 @@ class Run {
     probe_->Rest();
     const Calibration calibration = Learned(digest);
     FRESCO_RETURN_IF_ERROR(FitNoise(parts, denoiser, calibration));
+    FRESCO_RETURN_IF_ERROR(PlaceRounded());
     return Result(calibration);
   }
 
@@ -274,15 +146,15 @@ class Run {
   }
 
   // Steps spread evenly over the schedule, dealt out to the prompts in turn.
-  absl::StatusOr<std::vector<Sample>> TakeSamples(const ModelParts& parts, Denoiser& denoiser, std::string_view phase,
-                                                  int count) {
+  absl::StatusOr<std::vector<TrajectoryStep>> TakeSamples(const ModelParts& parts, Denoiser& denoiser,
+                                                          std::string_view phase, int count) {
     probe_->Rest();
-    std::vector<Sample> samples;
+    std::vector<TrajectoryStep> samples;
     for (int prompt = 0; prompt < std::min(prompts(), count); ++prompt) {
       FRESCO_ASSIGN_OR_RETURN(Trajectory picture, Start(parts, prompt));
       while (!picture.done()) {
         const int step = picture.step();
-        FRESCO_ASSIGN_OR_RETURN(Sample sample, picture.Advance(denoiser));
+        FRESCO_ASSIGN_OR_RETURN(TrajectoryStep sample, picture.Advance(denoiser));
         for (int i = prompt; i < count; i += prompts()) {
           if ((2 * i + 1) * spec_.steps / (2 * count) == step) samples.push_back(sample);
         }
@@ -296,7 +168,7 @@ class Run {
     const std::vector<std::string> layers = Quantised();
     if (options_.sensitivity_samples < 1 || state_.sensitivity.size() == layers.size()) return absl::OkStatus();
     const LayerTable table = LayerTable::ForTransformer(options_.precision);
-    FRESCO_ASSIGN_OR_RETURN(const std::vector<Sample> samples,
+    FRESCO_ASSIGN_OR_RETURN(const std::vector<TrajectoryStep> samples,
                             TakeSamples(parts, denoiser, "sensitivity", options_.sensitivity_samples));
     int64_t done = SamplingSteps(options_.sensitivity_samples);
     for (const std::string& layer : layers) {
@@ -316,7 +188,7 @@ class Run {
   }
 
   // |v' - v| / |v|, root mean square over the samples.
-  absl::StatusOr<float> ErrorOf(Denoiser& denoiser, const std::vector<Sample>& samples) const {
+  absl::StatusOr<float> ErrorOf(Denoiser& denoiser, const std::vector<TrajectoryStep>& samples) const {
     double sum = 0;
     for (size_t i = 0; i < samples.size(); ++i) {
       FRESCO_ASSIGN_OR_RETURN(const at::Tensor velocity,
@@ -347,8 +219,12 @@ class Run {
 
   // Weights whose products with what the exact model's layers are given change least.
   absl::Status Round(const ModelParts& parts, Denoiser& denoiser) {
-    if (rounding_samples() < 1 || IsRoundedBy(state_.run, options_.rounded)) return absl::OkStatus();
-    FRESCO_ASSIGN_OR_RETURN(const std::vector<Sample> samples,
+    if (rounding_samples() < 1) return absl::OkStatus();
+    rounded_ = options_.rounded;
+    if (IsRoundedBy(state_.run, rounded_)) return absl::OkStatus();
+    rounded_ += ".new";
+    if (IsRoundedBy(state_.run, rounded_)) return absl::OkStatus();
+    FRESCO_ASSIGN_OR_RETURN(const std::vector<TrajectoryStep> samples,
                             TakeSamples(parts, denoiser, "rounding", rounding_samples()));
     int64_t done = SamplingSteps(rounding_samples());
     std::vector<RoundedLinear> rounded;
@@ -366,7 +242,15 @@ class Run {
         Report("rounding", ++done);
       }
     }
-    return WriteRoundedWeights(rounded, state_.run, options_.rounded);
+    return WriteRoundedWeights(rounded, state_.run, rounded_);
+  }
+
+  // Only when all is done: until then a calibration that is there keeps the weights that it was made with.
+  absl::Status PlaceRounded() const {
+    if (rounded_ == options_.rounded || rounded_.empty()) return absl::OkStatus();
+    std::error_code error;
+    std::filesystem::rename(rounded_, options_.rounded, error);
+    return absl::ErrnoToStatus(error.value(), options_.rounded);
   }
 
   RoundedLinear Rounded(const GatheredLinear& gathered) const {
@@ -418,7 +302,7 @@ class Run {
     if (state_.prompts_fitted == prompts()) return absl::OkStatus();
     FRESCO_ASSIGN_OR_RETURN(Precision precision,
                             ChoosePrecision(options_.precision, device_, RulesOf(calibration, options_.precision)));
-    if (rounding_samples() > 0) precision.rounded = options_.rounded;
+    if (rounding_samples() > 0) precision.rounded = rounded_;
     FRESCO_ASSIGN_OR_RETURN(const ModelParts low, LoadModelParts(source_, device_, precision));
     Denoiser low_denoiser(low.transformer);
     const auto channels = static_cast<size_t>(exact.transformer.config().out_channels);
@@ -430,7 +314,7 @@ class Run {
         const size_t bucket = buckets_.Of(picture.sigma());
         const DiffusionState low_state = low_picture.NextStep(picture.latents());
         low_picture.Skip();
-        FRESCO_ASSIGN_OR_RETURN(const Sample sample, picture.Advance(denoiser));
+        FRESCO_ASSIGN_OR_RETURN(const TrajectoryStep sample, picture.Advance(denoiser));
         FRESCO_ASSIGN_OR_RETURN(const at::Tensor velocity,
                                 VelocityOf(low_denoiser, picture.spec(), picture.id(), low_state));
         AddToFits(sample.velocity, velocity, &state_.fits[bucket]);
@@ -481,16 +365,17 @@ class Run {
   CalibrationState state_;
   const OnProgress& on_progress_;
   SigmaBuckets buckets_;
+  std::string rounded_;  // where the rounded weights are; empty: nowhere yet
   const std::shared_ptr<CalibrationProbe> probe_ = std::make_shared<CalibrationProbe>();
 };
 
 absl::StatusOr<CalibrationResult> Start(const CalibrationOptions& options,
                                         const std::function<void(const CalibrationProgress&)>& on_progress) {
-  FRESCO_RETURN_IF_ERROR(CheckOptions(options));
+  FRESCO_RETURN_IF_ERROR(CheckCalibrationOptions(options));
   FRESCO_ASSIGN_OR_RETURN(ModelSource source, ModelSource::Open(options.model, options.base));
-  FRESCO_ASSIGN_OR_RETURN(ImageSpec spec, SpecOf(options, source));
+  FRESCO_ASSIGN_OR_RETURN(ImageSpec spec, CalibrationSpec(options, source));
   FRESCO_ASSIGN_OR_RETURN(const std::string digest, DigestWeights(source, 1));
-  FRESCO_ASSIGN_OR_RETURN(CalibrationState state, StartingState(options, RunDigest(options, spec, digest)));
+  FRESCO_ASSIGN_OR_RETURN(CalibrationState state, StartingState(options, spec, digest));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);

@@ -31,7 +31,8 @@ struct CalibrationOptions {
   int sensitivity_samples = 8;  // velocities that each layer's sensitivity is measured on; 0: it is not measured
   // So much of the quantised layers' work may keep its inputs high (KeepInputsHigh); needs the sensitivity.
   double high_inputs = 0.2;
-  // Velocities whose inputs decide how weights are rounded, and the file for these weights; empty: none are made.
+  // Velocities whose inputs decide how weights are rounded, and the file for these weights; empty: none are made. They
+  // are in `rounded`.new until all else is done.
   int rounding_samples = 128;
   std::string rounded;
   double rounding_damping = 0.3;  // RoundWeight's

@@ -177,6 +177,7 @@ TEST(CalibratorTest, RefusesBeforeItBegins) {
   };
   EXPECT_THAT(refusal([](auto& options) { options.prompts.clear(); }), HasSubstr("no prompts"));
   EXPECT_THAT(refusal([](auto& options) { options.precision = "bf16"; }), HasSubstr("'bf16' quantises nothing"));
+  EXPECT_THAT(refusal([](auto& options) { options.rounding_samples = 2000000000; }), HasSubstr("not from 0 to"));
   EXPECT_THAT(refusal([](auto& options) { options.high = "fp8"; }), HasSubstr("'fp8' is none to measure against"));
   EXPECT_THAT(refusal([](auto& options) { options.width = 65; }), HasSubstr("width: 65 is not a multiple of 16"));
   EXPECT_THAT(refusal([](auto& options) { options.model = "no/such/model"; }), HasSubstr("no/such/model"));
@@ -199,7 +200,7 @@ TEST(CalibratorTest, AnInterruptedRunGoesOnToTheSameResult) {
   options.resume = true;
   int interrupted = 0;
   const std::string rounded = Bytes(options.rounded);
-  std::filesystem::remove(options.rounded);
+  std::ofstream(options.rounded) << "an earlier calibration's";
   for (const char* phase : {"ranges", "sensitivity", "rounding", "noise"}) {
     int reports = 0;
     const auto result = Calibrate(options, [&](const CalibrationProgress& progress) {
@@ -209,6 +210,7 @@ TEST(CalibratorTest, AnInterruptedRunGoesOnToTheSameResult) {
     if (!result.ok()) ++interrupted;
   }
   EXPECT_EQ(interrupted, 4);
+  EXPECT_EQ(Bytes(options.rounded), "an earlier calibration's");
   int64_t first = -1, last = 0, total = 0;
   const auto resumed = Calibrate(options, [&](const CalibrationProgress& progress) {
     if (first < 0) first = progress.done;
