@@ -113,7 +113,9 @@ std::vector<const LayerCalibration*> WorthKeepingHigh(const Calibration& calibra
 absl::StatusOr<KeptLayers> KeepPsnr(const KeepPsnrOptions& options,
                                     const std::function<void(size_t kept, double psnr)>& on_trial) {
   if (options.specs.empty()) return absl::InvalidArgumentError("there is nothing to draw");
-  FRESCO_ASSIGN_OR_RETURN(const Calibration calibration, ReadCalibration(options.load.calibration));
+  const absl::StatusOr<Calibration> read = ReadCalibration(options.load.calibration);
+  if (!read.ok()) return Annotate(read.status(), "what to keep high is chosen by a calibration");
+  const Calibration& calibration = *read;
   std::vector<const LayerCalibration*> order = WorthKeepingHigh(calibration, options.load.precision);
   if (order.empty())
     return absl::InvalidArgumentError(StrCat(options.load.calibration, ": has no sensitivities for ",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -60,7 +61,7 @@ class ProgressLine {
     if (done < 1) return "";
     const double seconds = std::chrono::duration<double>(now - first_->first).count() / static_cast<double>(done) *
                            static_cast<double>(progress.total - progress.done);
-    const auto whole = static_cast<int64_t>(seconds + 0.5);
+    const int64_t whole = std::llround(seconds);
     if (whole >= 3600) return StrCat(", ", whole / 3600, " h ", whole % 3600 / 60, " min left");
     if (whole >= 60) return StrCat(", ", whole / 60, " min ", whole % 60, " s left");
     return StrCat(", ", whole, " s left");

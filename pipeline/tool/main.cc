@@ -29,6 +29,8 @@
 namespace fresco {
 namespace {
 
+constexpr double kMostPsnr = 200;  // dB; pictures of 8 bits that differ at all have less
+
 constexpr char kAbout[] =
     "Looks into a Stable Diffusion 3 / 3.5 checkpoint (a folder as diffusers writes it, or a single .safetensors "
     "file),\n"
@@ -50,6 +52,13 @@ class Help : public CLI::Formatter {
     return shown ? "" : CLI::Formatter::make_option(option, is_positional);
   }
 };
+
+// CLI11's Range takes NaN.
+std::string CheckPsnr(const std::string& text) {
+  double psnr = 0;
+  const bool possible = absl::SimpleAtod(text, &psnr) && psnr >= 0 && psnr <= kMostPsnr;
+  return possible ? "" : absl::StrCat("\"", text, "\" is not a number of dB from 0 to ", kMostPsnr);
+}
 
 CLI::Option* AddModel(CLI::App* command, ModelOptions* options) {
   command
@@ -320,14 +329,20 @@ class Program {
     CLI::Option* const prompts =
         command->add_option("--prompts", keep_.prompts_file, "With --keep-psnr: file with a prompt a line")
             ->type_name("FILE");
-    command
-        ->add_option_function<double>(
-            "--keep-psnr", [this](double psnr) { keep_.psnr = psnr; },
-            "Keep as few layers high as it takes for pictures of --prompts to have this PSNR to fp32's;\n"
-            "by the calibration's sensitivities")
-        ->type_name("DB")
-        ->needs(prompts);
+    CLI::Option* const keep =
+        command
+            ->add_option_function<double>(
+                "--keep-psnr", [this](double psnr) { keep_.psnr = psnr; },
+                "Keep as few layers high as it takes for pictures of --prompts to have this PSNR to fp32's;\n"
+                "by the calibration's sensitivities")
+            ->type_name("DB")
+            ->check(CLI::Validator(CheckPsnr, ""))
+            ->needs(prompts);
     AddDraw(command, &draw_);
+    // Only then are pictures drawn.
+    for (const char* drawing : {"--prompts", "--negative", "--width", "--height", "--steps", "--guidance",
+                                "--max-sequence-length", "--seed", "--static-scales", "--no-overflow-guard"})
+      command->get_option(drawing)->needs(keep);
   }
 
   void AddCompare() {

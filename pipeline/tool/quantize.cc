@@ -123,6 +123,7 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
   const absl::StatusOr<QuantizeReport> report = CatchTorch(options.model, [&]() -> absl::StatusOr<QuantizeReport> {
     FRESCO_RETURN_IF_ERROR(PrepareDevice("cpu", model.threads).status());
     if (keep.psnr) {
+      FRESCO_RETURN_IF_ERROR(CheckOutput(options));
       FRESCO_ASSIGN_OR_RETURN(kept, FindKeptLayers(model, draw, keep, options));
       options.layers.insert(options.layers.end(), kept->rules.begin(), kept->rules.end());
     }

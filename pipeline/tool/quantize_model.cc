@@ -261,10 +261,21 @@ absl::StatusOr<QuantizeReport> WriteSingleFile(const QuantizeOptions& options, c
   return report;
 }
 
-// Errors of an output that is there: what would be lost if it were replaced.
-absl::Status CheckOutput(const QuantizeOptions& options, bool file) {
+std::string_view WithoutSlash(std::string_view path) {
+  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
+  return path;
+}
+
+bool IsFile(std::string_view output) {
+  return output.ends_with(".safetensors");
+}
+
+}  // namespace
+
+absl::Status CheckOutput(const QuantizeOptions& options) {
   std::error_code error;
-  const fs::path output = options.output;
+  const fs::path output = WithoutSlash(options.output);
+  const bool file = IsFile(output.native());
   for (const std::string& source : {options.model, options.base}) {
     if (!source.empty() && fs::equivalent(source, output, error))
       return absl::InvalidArgumentError(StrCat(options.output, ": is what is read from"));
@@ -278,13 +289,11 @@ absl::Status CheckOutput(const QuantizeOptions& options, bool file) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
 absl::StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& given, const QuantizeProgress& progress) {
   QuantizeOptions options = given;
-  while (options.output.size() > 1 && options.output.ends_with('/')) options.output.pop_back();
-  const bool file = options.output.ends_with(".safetensors");
-  FRESCO_RETURN_IF_ERROR(CheckOutput(options, file));
+  options.output = WithoutSlash(given.output);
+  const bool file = IsFile(options.output);
+  FRESCO_RETURN_IF_ERROR(CheckOutput(options));
   FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.model, options.base));
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
   if (!file) FRESCO_RETURN_IF_ERROR(source.CheckComplete());

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "pipeline/precision/layer_table.h"
 
@@ -48,5 +49,8 @@ using QuantizeProgress = std::function<void(std::string_view part, uint64_t done
 // itself and, naming file and tensor, for weights that are unsound; what the system says for a full disk. May throw
 // libtorch's exceptions.
 absl::StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& options, const QuantizeProgress& progress);
+
+// What QuantizeModel says first of an output that is there, for who has hours of work to do before.
+absl::Status CheckOutput(const QuantizeOptions& options);
 
 }  // namespace fresco

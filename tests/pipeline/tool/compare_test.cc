@@ -55,7 +55,8 @@ std::vector<Image> PicturesOf(const std::string& page) {
 }
 
 TEST_F(CompareTest, MeasuresThePicturesThatAreDrawn) {
-  std::ofstream(File("prompts.txt")) << "a red apple\n\n  a <fox> & \"co\" \r\n";
+  std::ofstream(File("prompts.txt")) << "\xEF\xBB\xBF"
+                                     << "a red apple\n\n  a <fox> & \"co\" \r\n";
   const Result result =
       Compare("--precisions fp8,fp32,int8 --json --prompts " + File("prompts.txt") + " --html " + File("page.html"));
   ASSERT_EQ(result.code, 0) << result.errors;
@@ -78,6 +79,7 @@ TEST_F(CompareTest, MeasuresThePicturesThatAreDrawn) {
   }
   EXPECT_LT(list[0]["weight_bytes"], base["weight_bytes"]);
 
+  EXPECT_EQ(list[0]["pictures"][0]["prompt"], "a red apple");  // without the file's byte order mark
   const Json& second = list[0]["pictures"][1];
   EXPECT_EQ(second["prompt"], "a <fox> & \"co\"");
   EXPECT_EQ(second["seed"], 6);

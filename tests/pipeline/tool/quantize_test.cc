@@ -385,7 +385,24 @@ TEST_P(QuantizeFp8CalibratedTest, KeepsLayersHighForAQuality) {
   const std::string kept = report["kept_layers"][0];
   EXPECT_EQ(OpenPart(File("q"), "transformer").Find(kept + ".weight")->dtype, DType::kBF16);
   EXPECT_EQ(quantize("99").code, 1);
-  EXPECT_EQ(Quantize("-o " + File("x") + " --keep-psnr 30").code, 2);  // of which prompts?
+}
+
+TEST_P(QuantizeFp8CalibratedTest, RefusesAQualityBeforeHoursOfWork) {
+  const std::string calibration = " --calibration " + Calibrate(), prompts = " --prompts " + File("prompts.txt");
+  const std::string keep = calibration + prompts + " --keep-psnr ";
+  fs::create_directory(File("there"));
+  const Result there = Quantize("-o " + File("there") + keep + "1");
+  EXPECT_EQ(there.code, 1);
+  EXPECT_THAT(there.errors, AllOf(HasSubstr("is there already"), Not(HasSubstr("layers high"))));  // no trial
+  const std::string output = "-o " + File("x");
+  EXPECT_EQ(Quantize(output + calibration + " --keep-psnr 30").code, 2);  // of which prompts?
+  for (const char* psnr : {"nan", "inf", "-1"}) EXPECT_EQ(Quantize(output + keep + psnr).code, 2) << psnr;
+  for (const std::string& idle : {prompts, std::string(" --steps 2"), std::string(" --static-scales")})
+    EXPECT_EQ(Quantize(output + calibration + idle).code, 2) << idle;  // nothing is drawn
+  const Result none = Quantize(output + prompts + " --keep-psnr 30");
+  EXPECT_EQ(none.code, 1);
+  EXPECT_THAT(none.errors, AllOf(HasSubstr("chosen by a calibration"), HasSubstr("calibration.json: no such file")));
+  EXPECT_FALSE(fs::exists(File("x")));
 }
 
 TEST_P(QuantizeInt8CalibratedTest, ScaledInputsAreForFoldersOnly) {

@@ -477,6 +477,10 @@ TEST_F(ToolTest, CalibrateRefusesBeforeHoursOfWork) {
   const Result empty = Run(Calibrate(File("empty"), File("c.json")));
   EXPECT_EQ(empty.code, 2);
   EXPECT_THAT(empty.errors, HasSubstr("empty: holds no prompt"));
+  std::ofstream(File("latin")) << "a red apple\ncaf\xe9\n";
+  const Result latin = Run(Calibrate(File("latin"), File("c.json")));
+  EXPECT_EQ(latin.code, 2);
+  EXPECT_THAT(latin.errors, HasSubstr("latin:2: is not UTF-8"));
   const Result unwritable = Run(Calibrate(File("prompts"), File("no/such/c.json")));
   EXPECT_EQ(unwritable.code, 2);
   EXPECT_THAT(unwritable.errors, HasSubstr("no/such/c.json: cannot be written"));
