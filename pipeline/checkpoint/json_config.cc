@@ -49,14 +49,6 @@ absl::Status JsonConfig::Error(std::string_view key, std::string_view message) c
 
 namespace {
 
-// A whole number in [min, max]; nothing for anything else.
-std::optional<int64_t> AsInt(const Json& json, int64_t min, int64_t max) {
-  if (!json.is_number_integer()) return std::nullopt;
-  if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-  const int64_t value = json.get<int64_t>();
-  return value < min || value > max ? std::nullopt : std::optional(value);
-}
-
 std::string Range(int64_t min, int64_t max) {
   return StrCat(min, " to ", max);
 }
@@ -68,7 +60,7 @@ absl::StatusOr<int64_t> JsonConfig::Int(std::string_view key, std::optional<int6
   const Json* json = impl_->Find(key);
   if (json == nullptr && fallback) return *fallback;
   if (json == nullptr) return Error(key, "missing");
-  const std::optional<int64_t> value = AsInt(*json, min, max);
+  const std::optional<int64_t> value = WholeNumber(*json, min, max);
   return value ? absl::StatusOr<int64_t>(*value) : Error(key, StrCat("must be a whole number from ", Range(min, max)));
 }
 
@@ -102,7 +94,7 @@ absl::StatusOr<std::vector<int64_t>> JsonConfig::Ints(std::string_view key,
   if (!json->is_array()) return Error(key, "must be a list");
   std::vector<int64_t> values;
   for (const Json& element : *json) {
-    const std::optional<int64_t> value = AsInt(element, min, max);
+    const std::optional<int64_t> value = WholeNumber(element, min, max);
     if (!value) return Error(key, StrCat("must be a list of whole numbers from ", Range(min, max)));
     values.push_back(*value);
   }

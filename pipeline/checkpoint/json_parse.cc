@@ -90,4 +90,11 @@ absl::StatusOr<Json> ParseJson(std::string_view text, int max_depth) {
   return std::move(builder).Take();
 }
 
+std::optional<int64_t> WholeNumber(const Json& json, int64_t min, int64_t max) {
+  if (!json.is_number_integer()) return std::nullopt;
+  if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  const auto value = json.get<int64_t>();
+  return value < min || value > max ? std::nullopt : std::optional(value);
+}
+
 }  // namespace fresco

@@ -10,6 +10,7 @@
 
 #include "pipeline/base/printable.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/json_parse.h"
 
 namespace fresco {
 namespace {
@@ -28,20 +29,13 @@ std::optional<float> AsFloat(const Json& json) {
   return static_cast<float>(*value);
 }
 
-std::optional<int64_t> AsInt(const Json& json, int64_t min, int64_t max) {
-  if (!json.is_number_integer()) return std::nullopt;
-  if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-  const auto value = json.get<int64_t>();
-  return value < min || value > max ? std::nullopt : std::optional(value);
-}
-
 std::optional<std::string> AsString(const Json& json) {
   return json.is_string() ? std::optional(json.get<std::string>()) : std::nullopt;
 }
 
 constexpr std::string_view kNumber = "a number within float's range";
 
-std::string WholeNumber(int64_t min, int64_t max) {
+std::string WholeNumberText(int64_t min, int64_t max) {
   return StrCat("a whole number from ", min, " to ", max);
 }
 
@@ -81,10 +75,10 @@ const Json* JsonFields::Take(std::string_view key, bool (Json::*is)() const noex
 }
 
 int64_t JsonFields::Int(std::string_view key, int64_t min, int64_t max) {
-  const Json* const json = Take(key, &Json::is_number, WholeNumber(min, max));
+  const Json* const json = Take(key, &Json::is_number, WholeNumberText(min, max));
   if (json == nullptr) return min;
-  const std::optional<int64_t> value = AsInt(*json, min, max);
-  if (!value) Error(key, StrCat("must be ", WholeNumber(min, max)));
+  const std::optional<int64_t> value = WholeNumber(*json, min, max);
+  if (!value) Error(key, StrCat("must be ", WholeNumberText(min, max)));
   return value.value_or(min);
 }
 
@@ -140,7 +134,7 @@ std::vector<double> JsonFields::Doubles(std::string_view key) {
 }
 
 std::vector<int64_t> JsonFields::Ints(std::string_view key, int64_t min, int64_t max) {
-  return List<int64_t>(key, WholeNumber(min, max), [&](const Json& json) { return AsInt(json, min, max); });
+  return List<int64_t>(key, WholeNumberText(min, max), [&](const Json& json) { return WholeNumber(json, min, max); });
 }
 
 std::vector<std::string> JsonFields::Strings(std::string_view key) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <utility>
@@ -83,6 +85,10 @@ TEST_F(CalibrationFileTest, AMissingFileAndAnUnwritablePlaceSaySo) {
   EXPECT_EQ(ReadCalibration(folder_.path() + "/none.json").status().code(), absl::StatusCode::kNotFound);
   const absl::Status status = WriteCalibration(Example(), folder_.path() + "/no/such/folder.json");
   EXPECT_THAT(std::string(status.message()), HasSubstr("no/such/folder.json"));
+  const std::string taken = folder_.path() + "/taken";
+  std::filesystem::create_directories(taken + "/by a folder");
+  EXPECT_FALSE(WriteCalibration(Example(), taken).ok());
+  EXPECT_FALSE(std::filesystem::exists(taken + ".part"));
 }
 
 TEST_F(CalibrationFileTest, RefusalsNameFileAndField) {
