@@ -174,8 +174,9 @@ class ComponentReader {
     return fits ? Rows::kItsOwn : Rows::kMisfit;
   }
 
-  // What is neither one value nor one per row: a known scale is an error, anything else nobody's.
-  absl::Status Misfit(const Source& tensor, std::string_view rest) const {
+  // Why a tensor that is neither one value nor one per row cannot be the layer's. What is not known may be what makes
+  // the weight unreadable, scales per block for example: each part of the layer has it whole, for its reader to refuse.
+  absl::Status CheckMisfit(const Source& tensor, std::string_view rest) const {
     if (!Is(rest, kScales)) return absl::OkStatus();
     return Error(tensor.name, StrCat("shape ", ShapeString(tensor.entry.shape),
                                      " is neither one value nor one per row of its weight"));
@@ -197,7 +198,7 @@ class ComponentReader {
 
   absl::Status AddFused(const Source& tensor, const DiffusersName& name) {
     const Rows rows = RowsOf(tensor, name.rest);
-    if (rows == Rows::kMisfit) return Misfit(tensor, name.rest);
+    if (rows == Rows::kMisfit) FRESCO_RETURN_IF_ERROR(CheckMisfit(tensor, name.rest));
     const int64_t parts = static_cast<int64_t>(name.layers.size());
     for (int64_t i = 0; i < parts; ++i) {
       absl::StatusOr<Entry> part = tensor.entry;
@@ -210,8 +211,8 @@ class ComponentReader {
 
   absl::Status AddSwapped(const Source& tensor, const DiffusersName& name) {
     const Rows rows = RowsOf(tensor, name.rest);
-    if (rows == Rows::kMisfit) return Misfit(tensor, name.rest);
-    if (rows == Rows::kNone) return Put(name.layers.front() + name.rest, tensor.entry);
+    if (rows == Rows::kMisfit) FRESCO_RETURN_IF_ERROR(CheckMisfit(tensor, name.rest));
+    if (rows != Rows::kItsOwn) return Put(name.layers.front() + name.rest, tensor.entry);
     FRESCO_ASSIGN_OR_RETURN(const Entry upper, Part(tensor, 2, 0));
     FRESCO_ASSIGN_OR_RETURN(const Entry lower, Part(tensor, 2, 1));
     if (tensor.entry.bytes() > kMaxOwnBytes - own_bytes_) return Error(tensor.name, "too large");

@@ -23,9 +23,9 @@ namespace fresco {
 //
 // What belongs to a quantised layer comes with it, under the layer's name in diffusers: scales ("X.scale_weight",
 // "X.weight_scale", "X.weight._scale"), which a fused layer's q, k and v share or take a third of each;
-// "X.scale_input", "X.input_scale", "X.output_scale" and "X.comfy_quant", which they share; the marker "scaled_fp8",
-// without prefix. In the store's metadata(), "_quantization_metadata" has diffusers' names for layers too, and those of
-// the component alone.
+// "X.scale_input", "X.input_scale", "X.output_scale" and "X.comfy_quant", which they share, as they do whatever else
+// has another number of rows than the weight; the marker "scaled_fp8", without prefix. In the store's metadata(),
+// "_quantization_metadata" has diffusers' names for layers too, and those of the component alone.
 //
 // Tensors that no layout knows are left out.
 class SingleFile {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "pipeline/checkpoint/stored_weight.h"
 #include "tests/pipeline/checkpoint/single_file_maker.h"
 
 namespace fresco {
@@ -241,6 +242,22 @@ TEST(SingleFile, WhatDescribesALayerIsShared) {
   for (const char* layer : {kQ, kK, kV}) EXPECT_EQ(DataOf(store, Of(layer, ".comfy_quant")), "{\"a\":1");
 }
 
+// Left out, the weights would be taken for plain FP8, or for ones whose inputs need no scaling.
+TEST(SingleFile, WhatMakesALayerUnreadableStaysWithIt) {
+  const std::string fused = "joint_blocks.0.x_block.attn.qkv", swapped = "final_layer.adaLN_modulation.1";
+  for (const std::string suffix : {".weight_scale_inv", ".pre_quant_scale", ".weight_zero_point", ".weight.absmax"}) {
+    const MadeTensor blocks = Bytes({1, 2}, std::string(8, 'x'), "F32");
+    const WeightStore store = TransformerOf({{fused + ".weight", Bytes({6, 2}, "QQQQKKKKVVVV", "F8_E4M3")},
+                                             {fused + suffix, blocks},
+                                             {swapped + ".weight", Bytes({2, 2}, "aabb", "F8_E4M3")},
+                                             {swapped + suffix, blocks}});
+    for (const char* layer : {kQ, kV, "norm_out.linear"}) {
+      const absl::Status status = FindStoredWeight(store, {}, layer, 2, 2).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << layer << suffix << ": " << status;
+    }
+  }
+}
+
 TEST(SingleFile, QuantoCodesAreSliced) {
   const std::string layer = "joint_blocks.1.context_block.attn.qkv";
   const WeightStore store = TransformerOf({{layer + ".weight._data", Bytes({3, 2}, "QqKkVv", "I8")},
@@ -331,7 +348,6 @@ TEST(SingleFile, LeavesOutWhatNoLayoutKnows) {
                                           {"joint_blocks.7.x_block.nothing", Bytes({1}, "x")},  // no block 7
                                           {"joint_blocks.0.context_block.adaLN_modulation.1.bias", Bytes({2}, "ab")},
                                           {"joint_blocks.0.x_block.attn.qkv", Bytes({1}, "x")},
-                                          {"joint_blocks.0.x_block.attn.qkv.what_is_it", Bytes({2}, "xx")},
                                           {"joint_blocks.0.x_block.attn.qkvw.weight", Bytes({1}, "x")},
                                           {"joint_blocks.", Bytes({1}, "x")},
                                           {"pos_embed.extra", Bytes({1}, "x")},
