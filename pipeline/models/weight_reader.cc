@@ -61,8 +61,8 @@ WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerT
   const auto found = store_->metadata().find(std::string(kQuantizationMetadataKey));
   if (found == store_->metadata().end()) return;
   absl::StatusOr<QuantizationMetadata> metadata = QuantizationMetadata::Parse(found->second, store_->path());
-  if (!metadata.ok()) return Fail(metadata.status());
-  metadata_ = *std::move(metadata);
+  Fail(metadata.status());
+  if (metadata.ok()) metadata_ = *std::move(metadata);
 }
 
 WeightReader::WeightReader(const Placement& placement, LayerTable layers)
