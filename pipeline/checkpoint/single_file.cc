@@ -284,7 +284,14 @@ class ComponentReader {
     for (const auto& [layer, value] : (*json)["layers"].items()) {
       const std::optional<DiffusersName> name = TranslateLayer(layer);
       if (!name) continue;
-      for (const std::string& translated : name->layers) layers[translated + name->rest] = value;
+      for (const std::string& part : name->layers) {
+        const auto [other, added] = layers.emplace(part + name->rest, value);
+        if (!added && other.value() != value) {
+          return absl::InvalidArgumentError(StrCat(where, ": layer \"", PrintableName(layer),
+                                                   "\" is there twice, with and without the root of its ",
+                                                   "name, and of two formats"));
+        }
+      }
     }
     (*json)["layers"] = std::move(layers);
     quantization->second = json->dump();

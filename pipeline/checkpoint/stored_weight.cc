@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "pipeline/base/printable.h"
@@ -75,6 +76,10 @@ constexpr auto kUnsupportedCompanions = std::to_array<Companion>({
     {".weight._shift", "qint4 and qint2 of optimum-quanto are not supported"},
     {".weight._data._data", "qint4 and qint2 of optimum-quanto are not supported"},
 });
+
+// A layer has one of each, or no scale.
+constexpr std::string_view kWeights[] = {".weight", ".weight._data"};
+constexpr std::string_view kScales[] = {".weight_scale", ".scale_weight", ".weight._scale"};
 
 // One linear in a store.
 struct Layer {
@@ -300,6 +305,24 @@ absl::Status CheckSupported(const Layer& layer, const Declaration& declared) {
   return absl::OkStatus();
 }
 
+// A second weight or scale: which one is meant, the file does not say.
+absl::Status CheckOneOfEach(const Layer& layer) {
+  const auto check = [&](std::span<const std::string_view> suffixes, std::string_view what) {
+    std::string_view first;
+    for (const std::string_view suffix : suffixes) {
+      if (!layer.Has(suffix)) continue;
+      if (!first.empty()) {
+        return Invalid(layer.store, layer.Tensor(suffix),
+                       StrCat("its layer has ", what, ", ", Quoted(layer.Tensor(first)), " too"));
+      }
+      first = suffix;
+    }
+    return absl::OkStatus();
+  };
+  FRESCO_RETURN_IF_ERROR(check(kWeights, "two weights"));
+  return check(kScales, "two scales");
+}
+
 absl::StatusOr<StoredWeight> ReadDeclared(const Layer& layer, const Declaration& declared) {
   const std::string name = layer.Tensor(".weight"), scale_name = layer.Tensor(".weight_scale");
   FRESCO_ASSIGN_OR_RETURN(StoredWeight stored, ReadCodes(layer, name));
@@ -357,6 +380,9 @@ absl::StatusOr<StoredWeight> ReadUnscaled(const Layer& layer, StoredWeight store
     return MissingScale(layer, name, ".scale_weight",
                         StrCat(Quoted(marker->name), " says that weights of FP8 are scaled"));
   }
+  for (const auto& [input, scale] : {std::pair(".scale_input", ".scale_weight"), {".input_scale", ".weight_scale"}}) {
+    if (layer.Has(input)) return MissingScale(layer, name, scale, StrCat(Quoted(layer.Tensor(input)), " is there"));
+  }
   stored.source = "fp8 cast";
   return stored;
 }
@@ -396,14 +422,11 @@ absl::StatusOr<StoredWeight> ReadScaled(const Layer& layer, StoredWeight stored,
 absl::StatusOr<StoredWeight> ReadUndeclared(const Layer& layer) {
   const std::string name = layer.Tensor(".weight");
   FRESCO_ASSIGN_OR_RETURN(StoredWeight stored, ReadCodes(layer, name));
-  const bool old_scale = layer.Has(".scale_weight"), scale = layer.Has(".weight_scale");
-  if (old_scale && scale) {
-    return Invalid(layer.store, name,
-                   StrCat("has two scales, ", Quoted(layer.Tensor(".scale_weight")), " and ",
-                          Quoted(layer.Tensor(".weight_scale"))));
+  if (layer.Has(".scale_weight")) return ReadOldScaled(layer, std::move(stored), name);
+  if (layer.Has(".weight_scale")) return ReadScaled(layer, std::move(stored), name);
+  if (const std::string scale = layer.Tensor(".weight._scale"); layer.store.Contains(scale)) {
+    return Invalid(layer.store, name, StrCat("has ", Quoted(scale), ", the scale of codes under another name"));
   }
-  if (old_scale) return ReadOldScaled(layer, std::move(stored), name);
-  if (scale) return ReadScaled(layer, std::move(stored), name);
   return ReadUnscaled(layer, std::move(stored), name);
 }
 
@@ -450,6 +473,12 @@ absl::StatusOr<QuantizationMetadata> QuantizationMetadata::Parse(std::string_vie
     if (!layer.ok()) return Annotate(layer.status(), StrCat(where, ": layer ", Quoted(name)));
     metadata.layers.emplace(name, *std::move(layer));
   }
+  for (const auto& [name, layer] : metadata.layers) {
+    const auto other = metadata.layers.find(StrCat(kDiffusionPrefix, name));
+    if (other == metadata.layers.end() || other->second == layer) continue;
+    return absl::InvalidArgumentError(StrCat(where, ": layer ", Quoted(name), ": ", Quoted(other->first), ", which is",
+                                             " the same, is of another format"));
+  }
   return metadata;
 }
 
@@ -468,8 +497,9 @@ absl::StatusOr<StoredWeight> FindStoredWeight(const WeightStore& store, const Qu
   FRESCO_ASSIGN_OR_RETURN(const std::optional<Declaration> declared, FindDeclaration(layer, metadata));
   if (declared) FRESCO_RETURN_IF_ERROR(CheckSupported(layer, *declared));
   FRESCO_RETURN_IF_ERROR(CheckCompanions(layer));
+  FRESCO_RETURN_IF_ERROR(CheckOneOfEach(layer));
   if (declared) return ReadDeclared(layer, *declared);
-  if (layer.Has(".weight._data") && !layer.Has(".weight")) return ReadQuanto(layer);
+  if (layer.Has(".weight._data")) return ReadQuanto(layer);
   return ReadUndeclared(layer);
 }
 

@@ -46,7 +46,8 @@ struct QuantizationMetadata {
   std::map<std::string, LayerQuantization, std::less<>> layers;  // by the layer's name: "blocks.0.attn.proj"
 
   // {"layers": {NAME: {"format": …}}}. INVALID_ARGUMENT, naming `path`, the file that the text is of, for text that is
-  // over 4 MiB, is not JSON or is of another form. Formats that are not known are kept: FindStoredWeight refuses them.
+  // over 4 MiB, is not JSON or is of another form, or describes one layer in two ways. Formats that are not known are
+  // kept: FindStoredWeight refuses them.
   static absl::StatusOr<QuantizationMetadata> Parse(std::string_view json, std::string_view path);
 
   // Null where there is none. Writers disagree on whether names begin with "model.diffusion_model.": both are found.

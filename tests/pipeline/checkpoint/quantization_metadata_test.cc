@@ -57,6 +57,8 @@ INSTANTIATE_TEST_SUITE_P(
                       BadMetadata{"FlagAString", R"({"layers":{"a":{"format":"x","convrot":"no"}}})",
                                   "convrot is neither"},
                       BadMetadata{"LayerTwice", R"({"layers":{"a":"x","a":"y"}})", "twice"},
+                      BadMetadata{"TwoFormats", R"({"layers":{"a.b":"x","model.diffusion_model.a.b":"y"}})",
+                                  "layer \"a.b\": \"model.diffusion_model.a.b\", which is the same"},
                       BadMetadata{"TooDeep", std::string(100, '['), "nested"},
                       BadMetadata{"TooLarge", std::string((4 << 20) + 1, ' '), "at most 4194304"}),
     [](const auto& info) { return std::string(info.param.name); });

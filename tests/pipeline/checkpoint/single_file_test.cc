@@ -482,6 +482,11 @@ INSTANTIATE_TEST_SUITE_P(
             "MetadataNotJson", Fused(), {"\"_quantization_metadata\": not JSON"}, R"({"_quantization_metadata":"{"})"},
         BadFile{"MetadataList", Fused(), {"\"layers\" is missing"}, R"({"_quantization_metadata":"[]"})"},
         BadFile{"MetadataWithoutLayers", Fused(), {"\"layers\" is missing"}, R"({"_quantization_metadata":"{}"})"},
+        BadFile{"MetadataOfTwoFormats",
+                Fused(),
+                {"layer \"model.diffusion_model.joint_blocks.0.x_block.attn.qkv\" is there twice", "of two formats"},
+                R"({"_quantization_metadata":"{\"layers\":{\"joint_blocks.0.x_block.attn.qkv\":\"nvfp4\",)"
+                R"(\"model.diffusion_model.joint_blocks.0.x_block.attn.qkv\":\"float8_e4m3fn\"}}"})"},
         BadFile{"MetadataLayersList",
                 Fused(),
                 {"\"layers\" is missing or not an object"},
