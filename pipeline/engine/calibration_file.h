@@ -14,8 +14,8 @@ namespace fresco {
 inline constexpr std::string_view kCalibrationFile = "calibration.json";
 
 // NOT_FOUND for a file that is not there; INVALID_ARGUMENT, naming file and field, for one that is over 256 MiB, not
-// JSON, of another format or version, has unknown or missing fields, is of a precision that does not exist, or contradicts
-// itself (lists of different lengths, scales that are not positive, a layer named twice).
+// JSON, of another format or version, has unknown or missing fields, is of a precision that does not exist, or
+// contradicts itself (lists of different lengths, scales that are not positive, a layer named twice).
 absl::StatusOr<Calibration> ReadCalibration(const std::string& path);
 
 // Whole or not at all. What was written reads as an equal value.

@@ -30,8 +30,8 @@ struct CalibrationState {
   std::vector<std::vector<AffineFit>> fits;  // [buckets][channels]
 };
 
-// As ReadCalibration and WriteCalibration: what is read goes on exactly where the writer stood. INVALID_ARGUMENT also for
-// a file that is not as it was written.
+// As ReadCalibration and WriteCalibration: what is read goes on exactly where the writer stood. INVALID_ARGUMENT also
+// for a file that is not as it was written.
 absl::StatusOr<CalibrationState> ReadCalibrationState(const std::string& path);
 absl::Status WriteCalibrationState(const CalibrationState& state, const std::string& path);
 

@@ -38,8 +38,8 @@ std::optional<LinearScheme> ParseScheme(std::string_view name) {
   return std::nullopt;
 }
 
-// docs/facts/fp8.md, Which layers; and norm_out's modulation, which is like the blocks' (docs/PRECISION.md). All that is
-// not here stays high: the embedders of patches, time, pooled text and context, proj_out, every norm.
+// docs/facts/fp8.md, Which layers; and norm_out's modulation, which is like the blocks' (docs/PRECISION.md). All that
+// is not here stays high: the embedders of patches, time, pooled text and context, proj_out, every norm.
 LayerTable LayerTable::ForTransformer(std::string_view precision) {
   const std::optional<LinearScheme> scheme = ParseScheme(precision);
   if (!scheme) return LayerTable();
