@@ -22,7 +22,8 @@ namespace {
 
 constexpr size_t kMaxHeaderBytes = 16 << 20;  // SafetensorsFile's
 constexpr size_t kWrittenAtOnce = 64 << 20;   // one write() takes no more than 2 GiB
-constexpr mode_t kMode = 0666;                // less the umask
+constexpr int kMaxLeftovers = 1000;
+constexpr mode_t kMode = 0666;  // less the umask
 
 // Whole multiples of the alignment first: each of these begins at one. Of the others, those of large elements first.
 void SortForAlignment(std::vector<SafetensorsWriter::Tensor>* tensors) {
@@ -103,11 +104,16 @@ absl::Status SafetensorsWriter::Open(const std::string& path, bool replace) {
   if (!replace && std::filesystem::exists(path, error)) {
     return absl::AlreadyExistsError(StrCat(path, ": is there already"));
   }
-  // In the same folder: renaming does not cross file systems.
-  const std::string temporary = StrCat(path, ".part-", getpid());
-  descriptor_ = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
+  // In the same folder: renaming does not cross file systems. Never what another writer has left, or is writing: in
+  // containers processes have the same numbers.
+  std::string temporary = StrCat(path, ".part-", getpid());
+  for (int other = 1; other <= kMaxLeftovers; ++other) {
+    descriptor_ = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode);
+    if (descriptor_ >= 0 || errno != EEXIST) break;
+    temporary = StrCat(path, ".part-", getpid(), "-", other);
+  }
   if (descriptor_ < 0) return Error("cannot be written");
-  temporary_ = temporary;
+  temporary_ = std::move(temporary);
   // A full disk is found now, and not hours later; file systems that cannot reserve do without.
   if (fallocate(descriptor_, 0, 0, static_cast<off_t>(file_bytes())) != 0 && errno == ENOSPC) {
     return Error(StrCat("cannot be written: ", file_bytes(), " bytes are needed"));

@@ -119,6 +119,20 @@ TEST(SafetensorsWriter, ReplacesOnlyWhenItMay) {
   EXPECT_TRUE(SafetensorsFile::Open(path).ok());
 }
 
+// One that was killed, or that writes now: in containers all processes may have one number.
+TEST(SafetensorsWriter, IsNotHeldUpByWhatAnotherHasLeft) {
+  const TempFolder folder;
+  const std::string path = folder.path() + "/a.safetensors";
+  auto other = SafetensorsWriter::Create(path, {{"x", DType::kU8, {1}}}, {}).value();
+  auto writer = SafetensorsWriter::Create(path, {{"x", DType::kU8, {1}}}, {});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  ASSERT_TRUE(other.Write(Bytes("o")).ok());
+  ASSERT_TRUE(writer->Write(Bytes("w")).ok());
+  ASSERT_TRUE(writer->Finish().ok());
+  const auto file = SafetensorsFile::Open(path).value();
+  EXPECT_EQ(static_cast<char>(*file->Find("x")->data), 'w');
+}
+
 TEST(SafetensorsWriter, ErrorsNameThePath) {
   const TempFolder folder;
   const std::string nowhere = folder.path() + "/no/such/folder/a.safetensors";
