@@ -35,12 +35,15 @@ class ProgressLine {
   void operator()(std::string_view part, uint64_t done, uint64_t of) {
     const uint64_t percent = of == 0 ? 100 : 100 * done / of;
     if (part == part_ && percent == percent_) return;
-    if (part != part_ && !part_.empty()) End();
+    if (part != part_) End();
     part_ = part;
     percent_ = percent;
     std::fprintf(stderr, "\r%-14s %3d %% of %.1f MiB", part_.c_str(), static_cast<int>(percent), of / kMiB);
   }
-  static void End() { std::fprintf(stderr, "\n"); }
+  // Of the line that is there.
+  void End() const {
+    if (!part_.empty()) std::fprintf(stderr, "\n");
+  }
 
  private:
   std::string part_;
@@ -129,8 +132,8 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
     }
     return QuantizeModel(options, std::ref(progress));
   });
+  progress.End();
   if (!report.ok()) return report.status();
-  ProgressLine::End();
   Report(options, *report, kept, std::chrono::duration<double>(Clock::now() - begin).count(), model.json);
   return absl::OkStatus();
 }

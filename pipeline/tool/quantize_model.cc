@@ -33,6 +33,7 @@ namespace fs = std::filesystem;
 constexpr char kIndex[] = "model_index.json";
 constexpr char kDefaults[] = "fresco.yaml";
 constexpr size_t kMaxDefaultsBytes = 64 << 10;
+constexpr int kMaxLeftovers = 1000;
 // Parts without weights, which are copied.
 constexpr std::string_view kCopiedParts[] = {"scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"};
 
@@ -127,10 +128,16 @@ class NewFolder {
  public:
   static absl::StatusOr<NewFolder> Create(const fs::path& path) {
     std::error_code error;
-    NewFolder folder(path);
-    fs::create_directories(folder.path_, error);
-    if (error) return FileError(folder.path_, error);
-    return folder;
+    if (path.has_parent_path()) fs::create_directories(path.parent_path(), error);
+    if (error) return FileError(path.parent_path(), error);
+    // Never what another process has left: it would become part of the model.
+    fs::path unfinished = path.string() + StrCat(".part-", getpid());
+    for (int other = 1; !fs::create_directory(unfinished, error); ++other) {
+      if (!error && other > kMaxLeftovers) error = std::make_error_code(std::errc::file_exists);
+      if (error) return FileError(unfinished, error);
+      unfinished = path.string() + StrCat(".part-", getpid(), "-", other);
+    }
+    return NewFolder(path, std::move(unfinished));
   }
   NewFolder(NewFolder&& other) noexcept
       : target_(std::move(other.target_)), path_(std::exchange(other.path_, fs::path())) {}
@@ -145,20 +152,23 @@ class NewFolder {
   // Whatever is at the target goes.
   absl::Status Finish() {
     std::error_code error;
-    const fs::path old = target_.string() + StrCat(".old-", getpid());
-    const bool replaces = fs::exists(target_);
+    const fs::path old = path_.string() + ".old";
+    const bool replaces = fs::exists(target_, error);
     if (replaces) fs::rename(target_, old, error);
-    if (!error) fs::rename(path_, target_, error);
     if (error) return FileError(target_, error);
+    fs::rename(path_, target_, error);
+    if (error) {
+      const absl::Status failed = FileError(target_, error);
+      if (replaces) fs::rename(old, target_, error);
+      return failed;
+    }
     path_.clear();
     if (replaces) fs::remove_all(old, error);
     return error ? FileError(old, error) : absl::OkStatus();
   }
 
  private:
-  explicit NewFolder(fs::path target) : target_(std::move(target)) {
-    path_ = target_.string() + StrCat(".part-", getpid());
-  }
+  NewFolder(fs::path target, fs::path unfinished) : target_(std::move(target)), path_(std::move(unfinished)) {}
 
   fs::path target_;
   fs::path path_;  // empty once it is done with
@@ -270,21 +280,34 @@ bool IsFile(std::string_view output) {
   return output.ends_with(".safetensors");
 }
 
+// Whether a path is in a folder, or is the folder; links are followed.
+bool IsIn(const fs::path& path, const fs::path& folder) {
+  std::error_code error;
+  const fs::path inner = fs::weakly_canonical(path, error), outer = fs::weakly_canonical(folder, error);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
 }  // namespace
 
 absl::Status CheckOutput(const QuantizeOptions& options) {
   std::error_code error;
   const fs::path output = WithoutSlash(options.output);
   const bool file = IsFile(output.native());
-  for (const std::string& source : {options.model, options.base}) {
-    if (!source.empty() && fs::equivalent(source, output, error))
-      return absl::InvalidArgumentError(StrCat(options.output, ": is what is read from"));
-  }
+  if (output.empty()) return absl::InvalidArgumentError("the output has no name");
   if (!fs::exists(output, error)) return absl::OkStatus();
-  if (fs::is_directory(output) == file)
+  for (const std::string& source : {options.model, options.base, options.calibration}) {
+    if (source.empty()) continue;
+    if (fs::equivalent(source, output, error))
+      return absl::InvalidArgumentError(StrCat(options.output, ": is what is read from"));
+    if (IsIn(source, output))
+      return absl::InvalidArgumentError(StrCat(options.output, ": holds what is read from, ", source));
+    if (file && fs::is_directory(source, error) && IsIn(output, source))
+      return absl::InvalidArgumentError(StrCat(options.output, ": is part of what is read from, ", source));
+  }
+  if (fs::is_directory(output, error) == file)
     return absl::InvalidArgumentError(StrCat(options.output, file ? ": is a folder" : ": is not a folder"));
   if (!options.force) return absl::AlreadyExistsError(StrCat(options.output, ": is there already"));
-  if (!file && !fs::exists(output / kIndex))
+  if (!file && !fs::exists(output / kIndex, error))
     return absl::InvalidArgumentError(StrCat(options.output, ": holds no model, and is not replaced by one"));
   return absl::OkStatus();
 }

@@ -45,9 +45,9 @@ using QuantizeProgress = std::function<void(std::string_view part, uint64_t done
 // Nor for rounded weights, which have a scale for each row and other inputs.
 //
 // Reads by mmap, holds one linear at a time. NOT_FOUND for parts that are missing; ALREADY_EXISTS for an output that is
-// there and must not be replaced; INVALID_ARGUMENT for a rule that no linear matches, an output that is the model
-// itself and, naming file and tensor, for weights that are unsound; what the system says for a full disk. May throw
-// libtorch's exceptions.
+// there and must not be replaced; INVALID_ARGUMENT for a rule that no linear matches, an output that is the model, its
+// base or its calibration, holds one or is a file of theirs and, naming file and tensor, for weights that are unsound;
+// what the system says for a full disk. May throw libtorch's exceptions.
 absl::StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& options, const QuantizeProgress& progress);
 
 // What QuantizeModel says first of an output that is there, for who has hours of work to do before.

@@ -26,6 +26,7 @@
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/nonfinite.h"
 #include "pipeline/checkpoint/single_file_names.h"
 #include "pipeline/checkpoint/stored_weight.h"
 #include "pipeline/kernels/e4m3.h"
@@ -205,9 +206,18 @@ class QuantizedLayer {
   bool as_stored_ = false;                    // the parts' codes are for scale_ already
 };
 
-absl::Status NotFinite(const SourceLayer& part) {
+absl::Status NotFinite(std::string_view path, std::string_view tensor) {
   return absl::InvalidArgumentError(
-      StrCat(part.path, ": tensor \"", PrintableName(part.name), ".weight\" holds NaN or infinite weights"));
+      StrCat(path, ": tensor \"", PrintableName(tensor), "\" holds NaN or infinite weights"));
+}
+
+absl::Status NotFinite(const SourceLayer& part) {
+  return NotFinite(part.path, StrCat(part.name, ".weight"));
+}
+
+bool IsFinite(const at::Tensor& values, DType dtype) {
+  const std::span<const std::byte> data = BytesOf(values);
+  return !HasNonFinite({.dtype = dtype, .shape = {}, .data = data.data(), .bytes = data.size(), .mapping = nullptr});
 }
 
 // {"format": …}, filled with blanks so that it leaves what follows aligned.
@@ -280,6 +290,10 @@ absl::Status QuantizedLayer::FindOneScale() {
 }
 
 absl::StatusOr<QuantizedWeight> QuantizedLayer::Quantize(const SourceLayer& part) {
+  // Of other weights a NaN makes the scale one.
+  if (IsFp8(part.scheme) && IsStoredAs(part.stored, part.scheme) && !IsFinite(part.stored.values, DType::kF8E4M3)) {
+    return NotFinite(part);
+  }
   if (form_.one_scale) {
     FRESCO_RETURN_IF_ERROR(FindOneScale());
     if (as_stored_) return QuantizedWeight{part.stored.values, {}};
@@ -313,8 +327,9 @@ absl::Status QuantizedLayer::WriteScale(SafetensorsWriter* writer) {
   return absl::OkStatus();
 }
 
-PlannedTensor CopyOf(const std::string& name, const TensorView& tensor) {
-  return {{name, tensor.dtype, tensor.shape}, [tensor](SafetensorsWriter* writer) {
+PlannedTensor CopyOf(const std::string& path, const std::string& name, const TensorView& tensor) {
+  return {{name, tensor.dtype, tensor.shape}, [path, name, tensor](SafetensorsWriter* writer) {
+            if (HasNonFinite(tensor)) return NotFinite(path, name);
             return writer->Write({tensor.data, tensor.bytes});
           }};
 }
@@ -373,7 +388,11 @@ class SingleFilePlanner {
   struct Rows {
     Header header;
     LayerForm form = LayerForm::kSame;
-    std::map<int, std::function<at::Tensor()>> parts;
+    struct Part {
+      std::string path, tensor;  // where it comes from
+      std::function<at::Tensor()> make;
+    };
+    std::map<int, Part> parts;
   };
 
   absl::Status Error(std::string_view tensor, std::string_view message) const {
@@ -449,7 +468,7 @@ class SingleFilePlanner {
       }
       rows.header.shape.front() += shape.front();
     }
-    rows.parts[name.part] = std::move(make);
+    rows.parts[name.part] = {store_.PathOf(tensor), tensor, std::move(make)};
     return absl::OkStatus();
   }
 
@@ -461,9 +480,12 @@ class SingleFilePlanner {
   absl::Status PlanRows(Rows rows) {
     FRESCO_RETURN_IF_ERROR(CheckWhole(rows.form, rows.parts.size(), rows.header.name));
     const bool swapped = rows.form == LayerForm::kSwapped;
-    others_.push_back({rows.header, [parts = std::move(rows.parts), swapped](SafetensorsWriter* writer) {
-                         for (const auto& [number, make] : parts) {
-                           FRESCO_RETURN_IF_ERROR(WriteRows(BytesOf(make()), swapped, writer));
+    const DType dtype = rows.header.dtype;
+    others_.push_back({rows.header, [parts = std::move(rows.parts), swapped, dtype](SafetensorsWriter* writer) {
+                         for (const auto& [number, part] : parts) {
+                           const at::Tensor made = part.make();
+                           if (!IsFinite(made, dtype)) return NotFinite(part.path, part.tensor);
+                           FRESCO_RETURN_IF_ERROR(WriteRows(BytesOf(made), swapped, writer));
                          }
                          return absl::OkStatus();
                        }});
@@ -506,7 +528,7 @@ absl::StatusOr<PlannedPart> PlanFolderPart(const WeightStore& store, const Layer
   }
   for (const std::string& name : source.others) {
     FRESCO_ASSIGN_OR_RETURN(const TensorView tensor, store.Find(name));
-    others.push_back(CopyOf(name, tensor));
+    others.push_back(CopyOf(store.PathOf(name), name, tensor));
   }
   Append(std::move(others), &part.tensors);
   return part;

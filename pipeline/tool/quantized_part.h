@@ -32,8 +32,8 @@ struct PlannedPart {
 // modulations) follow each other as the model stacks them. All else is as it is stored.
 //
 // The plan holds the store's mappings, no data. INVALID_ARGUMENT, naming file and tensor, for a linear that
-// FindStoredWeight refuses and, when it is written, for one with NaN or infinite weights. Writing may throw libtorch's
-// exceptions.
+// FindStoredWeight refuses and, when it is written, for a tensor with NaN or infinite values. Writing may throw
+// libtorch's exceptions.
 absl::StatusOr<PlannedPart> PlanFolderPart(const WeightStore& store, const LayerTable& layers);
 
 // The same component, of the name given, as a single file has it that ComfyUI reads (single_file_names.h). There FP8

@@ -29,10 +29,11 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// By the facts, not by the program's table: all linears of the transformer's blocks, all of T5's but wo.
+// By docs/PRECISION.md, not by the program's table: all linears of the transformer's blocks, its last modulation, all of
+// T5's but wo.
 bool IsQuantised(const std::string& part, const std::string& layer) {
   static const std::regex transformer(
-      R"(transformer_blocks\.\d+\.(attn2?\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)|)"
+      R"(norm_out\.linear|transformer_blocks\.\d+\.(attn2?\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)|)"
       R"((ff|ff_context)\.net\.(0\.proj|2)|norm1\.linear|norm1_context\.linear))");
   static const std::regex t5(R"(encoder\.block\.\d+\.layer\.(0\.SelfAttention\.[qkvo]|1\.DenseReluDense\.wi_[01]))");
   return (part == "transformer" && std::regex_match(layer, transformer)) ||
@@ -287,6 +288,34 @@ TEST_F(QuantizeTest, ReplacesOnlyAModelAndOnlyWhenItMay) {
   EXPECT_TRUE(fs::exists(File("q/model_index.json")));
 }
 
+// --force is for what was written before, not for what is being read.
+TEST_F(QuantizeTest, NeverReplacesWhatItReads) {
+  const std::string model = Copy(), transformer = model + "/transformer/diffusion_pytorch_model.safetensors";
+  fs::copy_file(model + "/model_index.json", File("model_index.json"));  // a model around the model
+  const std::string before = ReadFile(transformer);
+  EXPECT_THAT(Quantize("--force -o " + File("."), model).errors,
+              AllOf(HasSubstr("holds what is read"), HasSubstr(model)));
+  EXPECT_THAT(Quantize("--force -o " + transformer, model).errors,
+              AllOf(HasSubstr(transformer), HasSubstr("is part of what is read")));
+  ASSERT_EQ(Quantize("-o " + File("q.safetensors")).code, 0);
+  EXPECT_THAT(Quantize("--force -o " + transformer + " --base " + model, File("q.safetensors")).errors,
+              HasSubstr("is part of what is read"));
+  fs::create_directory_symlink(model, File("link"));
+  EXPECT_THAT(Quantize("--force -o " + transformer, File("link")).errors, HasSubstr("is part of what is read"));
+  EXPECT_EQ(ReadFile(transformer), before);
+  EXPECT_THAT(Quantize("-o ''", model).errors, HasSubstr("no name"));
+  EXPECT_EQ(Quantize("-o " + model + "/within.safetensors", model).code, 0);  // a new file loses nothing
+}
+
+// A process that was killed leaves its folder, and one of the same number comes: in containers all have the same.
+TEST_F(QuantizeTest, TakesNothingOverFromAFolderThatWasLeft) {
+  const Result result = Shell("mkdir " + File("q") + ".part-$$ && echo x > " + File("q") + ".part-$$/left && exec " +
+                              FRESCO_MODEL_BINARY + " quantize " + kMedium + " --threads 1 -o " + File("q"));
+  EXPECT_EQ(result.code, 0) << result.errors;
+  EXPECT_TRUE(fs::exists(File("q/transformer")));
+  EXPECT_FALSE(fs::exists(File("q/left")));
+}
+
 TEST_F(QuantizeTest, RefusesWhatItCanNotWrite) {
   EXPECT_EQ(Quantize("").code, 2);
   EXPECT_EQ(Quantize("--precision bf16 -o " + File("q")).code, 2);
@@ -300,20 +329,36 @@ TEST_F(QuantizeTest, RefusesWhatItCanNotWrite) {
   EXPECT_FALSE(fs::exists(File("q")));
 }
 
-TEST_F(QuantizeTest, AWeightThatIsNotFiniteIsNamed) {
-  const std::string model = Copy(), path = model + "/transformer/diffusion_pytorch_model.safetensors";
-  const auto entry = *OpenPart(model, "transformer").FindEntry("transformer_blocks.1.ff.net.0.proj.weight");
-  std::string bytes = ReadFile(path);
+// Writes over the first bytes of a tensor of the transformer.
+void Damage(const std::string& model, const std::string& tensor, std::string_view bytes) {
+  const auto entry = *OpenPart(model, "transformer").FindEntry(tensor);
+  std::fstream file(model + "/transformer/diffusion_pytorch_model.safetensors",
+                    std::ios::binary | std::ios::in | std::ios::out);
   uint64_t header = 0;
-  std::memcpy(&header, bytes.data(), sizeof(header));
-  bytes.replace(sizeof(header) + header + entry.begin, 2, "\xc0\x7f");  // NaN
-  std::ofstream(path, std::ios::binary) << bytes;
-  for (const char* output : {"q", "q.safetensors"}) {
-    const Result result = Quantize("-o " + File(output), model);
-    EXPECT_EQ(result.code, 1);
-    EXPECT_THAT(result.errors, AllOf(HasSubstr(path), HasSubstr("transformer_blocks.1.ff.net.0.proj.weight"),
-                                     HasSubstr("NaN or infinite")));
-    EXPECT_FALSE(fs::exists(File(output)));
+  file.read(reinterpret_cast<char*>(&header), sizeof(header));
+  file.seekp(static_cast<std::streamoff>(sizeof(header) + header + entry.begin));
+  file.write(bytes.data(), std::ssize(bytes));
+}
+
+TEST_F(QuantizeTest, AWeightThatIsNotFiniteIsNamed) {
+  ASSERT_EQ(Quantize("-o " + File("fp8")).code, 0);
+  struct Case {
+    std::string model, tensor, nan;
+  };
+  for (const auto& [model, tensor, nan] : {Case{kMedium, "transformer_blocks.1.ff.net.0.proj.weight", "\xc0\x7f"},
+                                           Case{kMedium, "transformer_blocks.1.ff.net.0.proj.bias", "\xc0\x7f"},
+                                           Case{kMedium, "proj_out.weight", "\x80\xff"},
+                                           Case{File("fp8"), "transformer_blocks.1.ff.net.0.proj.weight", "\xff"}}) {
+    fs::remove_all(File("model"));
+    fs::copy(model, File("model"), fs::copy_options::recursive);
+    Damage(File("model"), tensor, nan);
+    for (const char* output : {"q", "q.safetensors"}) {
+      const Result result = Quantize("-o " + File(output), File("model"));
+      EXPECT_EQ(result.code, 1) << tensor;
+      EXPECT_THAT(result.errors, AllOf(HasSubstr(File("model/transformer")), HasSubstr("\"" + tensor + "\""),
+                                       HasSubstr("NaN or infinite")));
+      EXPECT_FALSE(fs::exists(File(output)));
+    }
   }
   for (const auto& left : fs::directory_iterator(folder_)) {
     EXPECT_THAT(left.path().string(), Not(HasSubstr(".part-")));

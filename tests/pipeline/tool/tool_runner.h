@@ -47,10 +47,11 @@ class ToolTest : public ::testing::Test {
   }
 
   // `arguments` are a shell's words.
-  Result Run(const std::string& arguments) const {
-    const std::string command =
-        std::string(FRESCO_MODEL_BINARY) + " " + arguments + " >" + File("out") + " 2>" + File("err");
-    const int status = std::system(command.c_str());
+  Result Run(const std::string& arguments) const { return Shell(std::string(FRESCO_MODEL_BINARY) + " " + arguments); }
+
+  // The last of the commands is heard.
+  Result Shell(const std::string& commands) const {
+    const int status = std::system((commands + " >" + File("out") + " 2>" + File("err")).c_str());
     return {WEXITSTATUS(status), ReadFile(File("out")), ReadFile(File("err"))};
   }
 
