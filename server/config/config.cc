@@ -95,7 +95,7 @@ std::string NameFromPath(const std::string& path) {
   return trimmed.extension() == ".safetensors" ? trimmed.stem().string() : trimmed.filename().string();
 }
 
-void ReadLayers(YamlMap* section, std::vector<LayerTable::Rule>* layers) {
+void ReadLayers(YamlMap* section, ConfigErrors* errors, std::vector<LayerTable::Rule>* layers) {
   const YAML::Node node = section->Take("layers");
   if (!node) return;
   if (!node.IsMap()) {
@@ -106,9 +106,9 @@ void ReadLayers(YamlMap* section, std::vector<LayerTable::Rule>* layers) {
     const std::string pattern = entry.first.IsScalar() ? entry.first.Scalar() : "";
     const std::string word = entry.second.IsScalar() ? entry.second.Scalar() : "";
     const std::optional<LinearScheme> scheme = ParseScheme(word);
-    if (pattern.empty()) section->AddError("layers", "a pattern is empty or not a text");
-    if (!scheme)
-      section->AddError("layers", StrCat("'", pattern, "': expected ", SchemeNames(), ", found '", word, "'"));
+    const auto add = [&](std::string_view what) { errors->Add(entry.first.Mark(), section->PathOf("layers"), what); };
+    if (pattern.empty()) add("a pattern is empty or not a text");
+    if (!scheme) add(StrCat("'", pattern, "': expected ", SchemeNames(), ", found '", word, "'"));
     if (!pattern.empty() && scheme) layers->push_back({pattern, *scheme});
   }
 }
@@ -137,7 +137,7 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
     model.precision = kPrecisions[choice];
   ReadDevices(&section, &model.devices);
-  ReadLayers(&section, &model.layers);
+  ReadLayers(&section, errors, &model.layers);
   if (const YAML::Node vae = section.Take("vae")) {
     YamlMap settings(vae, section.PathOf("vae"), errors);
     ReadVae(settings, &model.vae);

@@ -210,6 +210,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "models[0].name: expected at most 64 letters"},
         Mistake{"LayersAreAMapping", "models: [{path: models/demo, layers: [high]}]",
                 "models[0].layers: expected a mapping of patterns"},
+        Mistake{"LayerLine",
+                "models:\n  - path: models/demo\n    layers:\n      \"*.0.*\": high\n      \"*.1.*\": hihg",
+                "fresco.yaml:5: models[0].layers: '*.1.*': expected high"},
         Mistake{
             "LayerScheme", "models: [{path: models/demo, layers: {\"*.ff.*\": fp4}}]",
             "models[0].layers: '*.ff.*': expected high, fp8, fp8-weight-only, int8 or int8-weight-only, found 'fp4'"},
