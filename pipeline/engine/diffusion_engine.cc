@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <utility>
 
 #include "pipeline/base/status.h"
@@ -144,16 +145,17 @@ at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
   return noise.to(placement.device, placement.dtype);
 }
 
-std::unique_ptr<ImageJob> DiffusionEngine::NewJob(const ImageSpec& spec, Embedding positive, Embedding negative) {
+std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding positive, Embedding negative) {
   std::vector<Warning> warnings = TruncationWarnings(spec, *positive, negative.get());
   DiffusionState state;
   state.positive = std::move(positive);
   state.negative = std::move(negative);
   state.schedule = MakeSchedule(parts_.schedule, spec.steps);
   state.latents = InitialLatents(spec);
-  state.correct_noise = has_corrector_ && spec.noise_correction.value_or(correct_noise_);
   if (spec.noise_correction.value_or(false) && !has_corrector_) warnings.push_back(NoCorrection(info_));
-  auto job = std::make_unique<DiffusionJob>(next_job_++, spec, std::move(state));
+  state.correct_noise = has_corrector_ && spec.noise_correction.value_or(correct_noise_);
+  spec.noise_correction = has_corrector_ ? std::optional(state.correct_noise) : std::nullopt;
+  auto job = std::make_unique<DiffusionJob>(next_job_++, std::move(spec), std::move(state));
   for (Warning& warning : warnings) job->Warn(std::move(warning));
   return job;
 }

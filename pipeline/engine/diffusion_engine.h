@@ -42,7 +42,7 @@ class DiffusionEngine final : public Engine {
 
   absl::StatusOr<std::unique_ptr<ImageJob>> PrepareJob(const ImageSpec& spec);
   // negative: null without guidance.
-  std::unique_ptr<ImageJob> NewJob(const ImageSpec& spec, Embedding positive, Embedding negative);
+  std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
   absl::StatusOr<Embedding> Embed(const PromptKey& key);
   at::Tensor InitialLatents(const ImageSpec& spec) const;

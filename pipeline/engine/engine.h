@@ -60,6 +60,7 @@ struct Warning {
 class ImageJob {
  public:
   virtual ~ImageJob() = default;
+  // As Prepare was given it, with noise_correction as it is: absent where the model has none.
   const ImageSpec& spec() const { return spec_; }
   int step() const { return step_; }  // steps done
   bool done() const { return step_ >= spec_.steps; }

@@ -200,11 +200,12 @@ void DeviceWorker::Finish(ActiveImage* image) {
     Fail(image, picture.status());
     return;
   }
+  ImageProvenance provenance = ProvenanceOf(*image);
   image->job.reset();
   observer_->OnStage(model, "decode", duration);
   image->request->AddDecode(duration);
   RecordPeakMemory(EngineOf(*image));
-  writer_->WriteImage({image->request, image->index, index_, ProvenanceOf(*image), *std::move(picture)});
+  writer_->WriteImage({image->request, image->index, index_, std::move(provenance), *std::move(picture)});
 }
 
 void DeviceWorker::RecordPeakMemory(Engine* engine) {
@@ -246,7 +247,7 @@ ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {
   provenance.device = device_;
   provenance.software = options_.software;
   provenance.sampler = kSampler;
-  provenance.spec = image.request->request().images[image.index];
+  provenance.spec = image.job->spec();
   provenance.batch_size_min = image.batch_sizes.min;
   provenance.batch_size_max = image.batch_sizes.max;
   return provenance;

@@ -460,15 +460,24 @@ TEST_F(ToolTest, CalibrateWritesWhatDrawTakes) {
 TEST_F(ToolTest, NoiseIsCorrectedUnlessAskedNotTo) {
   std::ofstream(File("prompts")) << "a red apple\n";
   ASSERT_EQ(Run(Calibrate(File("prompts"), File("c.json"))).code, 0);
-  const auto drawn = [&](const std::string& options) {
+  const auto draw = [&](const std::string& options) {
     const Result result = Run("draw " + std::string(kMedium) + " --prompt fox --steps 2 --width 32 --height 32" +
-                              " --precision fp8 --calibration " + File("c.json") + options + " -o " + File("x.png"));
+                              " --calibration " + File("c.json") + options + " -o " + File("x.png"));
     EXPECT_EQ(result.code, 0) << result.errors;
-    return DecodeImage(ReadFile(File("x.png"))).value().image.rgb;
+    return DecodeImage(ReadFile(File("x.png"))).value();
   };
-  const std::vector<uint8_t> corrected = drawn(" --noise-correction");
-  EXPECT_EQ(drawn(""), corrected);
-  EXPECT_NE(drawn(" --no-noise-correction"), corrected);
+  const auto said = [](const DecodedImage& picture) {
+    const std::map<std::string, std::string> texts(picture.metadata.begin(), picture.metadata.end());
+    return Json::parse(texts.at("fresco:provenance")).value("noise_correction", Json());
+  };
+  const DecodedImage unasked = draw(" --precision fp8"), asked = draw(" --precision fp8 --noise-correction");
+  const DecodedImage refused = draw(" --precision fp8 --no-noise-correction");
+  EXPECT_EQ(unasked.image.rgb, asked.image.rgb);
+  EXPECT_NE(unasked.image.rgb, refused.image.rgb);
+  // The picture says what was done, not what was asked for.
+  EXPECT_EQ(said(unasked), true);
+  EXPECT_EQ(said(refused), false);
+  EXPECT_EQ(said(draw(" --precision fp32 --noise-correction")), Json());
 }
 
 TEST_F(ToolTest, CalibrateRefusesBeforeHoursOfWork) {
