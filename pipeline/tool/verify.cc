@@ -75,7 +75,9 @@ absl::StatusOr<ImageSpec> ReadRequest(const ModelOptions& model, const ModelSour
 
 absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const ModelSource& source, const Precision& precision,
                                  const at::Device& device) {
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision));
+  // Whole, as diffusers decodes whatever the picture's size.
+  const VaeOptions vae{.tiling = VaeTiling::kNever};
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, vae));
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(LoadOptionsOf(model), source, parts, precision));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), parts, MappedBytes(), kPromptCacheBytes);
   return Loaded{std::move(parts), std::move(engine)};

@@ -29,8 +29,8 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// By docs/PRECISION.md, not by the program's table: all linears of the transformer's blocks, its last modulation, all of
-// T5's but wo.
+// By docs/PRECISION.md, not by the program's table: all linears of the transformer's blocks, its last modulation, all
+// of T5's but wo.
 bool IsQuantised(const std::string& part, const std::string& layer) {
   static const std::regex transformer(
       R"(norm_out\.linear|transformer_blocks\.\d+\.(attn2?\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)|)"
