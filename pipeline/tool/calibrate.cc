@@ -1,7 +1,5 @@
 #include "pipeline/tool/calibrate.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -20,6 +18,7 @@
 #include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/calibrator.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/prompts_file.h"
 
 namespace fresco {
@@ -29,22 +28,14 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kShownLayers = 5;
 
-// How far it is, and about how long it takes: on a terminal one line that moves, else a line now and then.
-class ProgressLine {
+// How far it is, and about how long it takes.
+class Pace {
  public:
-  void Show(const CalibrationProgress& progress) {
+  std::string TextOf(const CalibrationProgress& progress) {
     const Clock::time_point now = Clock::now();
     if (!first_) first_ = {now, progress.done};
-    const bool last = progress.done == progress.total;
-    if (!last && now - shown_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) return;
-    shown_ = now;
-    std::fprintf(stderr, "%s%s: %lld %%%s%s", terminal_ ? "\r\033[K" : "", PhaseText(progress.phase).c_str(),
-                 static_cast<long long>(100 * progress.done / std::max<int64_t>(1, progress.total)),
-                 TimeLeft(now, progress).c_str(), terminal_ ? "" : "\n");
-    open_ = terminal_;
-  }
-  void End() {
-    if (std::exchange(open_, false)) std::fprintf(stderr, "\n");
+    return StrCat(PhaseText(progress.phase), ": ", 100 * progress.done / std::max<int64_t>(1, progress.total), " %",
+                  TimeLeft(now, progress));
   }
 
  private:
@@ -67,10 +58,7 @@ class ProgressLine {
     return StrCat(", ", whole, " s left");
   }
 
-  const bool terminal_ = isatty(STDERR_FILENO) == 1;
   std::optional<std::pair<Clock::time_point, int64_t>> first_;  // when the first report came, and of how much
-  Clock::time_point shown_;
-  bool open_ = false;
 };
 
 // Before hours of work, not after.
@@ -160,8 +148,11 @@ void Print(const CalibrationResult& result, const CalibrateOptions& options, boo
 }
 
 absl::Status Run(const CalibrationOptions& calibration, const CalibrateOptions& options, bool json) {
+  Pace pace;
   ProgressLine line;
-  const auto result = Calibrate(calibration, [&](const CalibrationProgress& progress) { line.Show(progress); });
+  const auto result = Calibrate(calibration, [&](const CalibrationProgress& progress) {
+    line.Show(pace.TextOf(progress), progress.done == progress.total);
+  });
   line.End();
   FRESCO_RETURN_IF_ERROR(result.status());
   FRESCO_RETURN_IF_ERROR(WriteCalibration(result->calibration, options.output));

@@ -1,13 +1,15 @@
 #include "pipeline/tool/quantize.h"
 
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -20,6 +22,7 @@
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/prompts_file.h"
 
 namespace fresco {
@@ -28,27 +31,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kMiB = 1 << 20;
-
-// A line for each part, rewritten at every percent.
-class ProgressLine {
- public:
-  void operator()(std::string_view part, uint64_t done, uint64_t of) {
-    const uint64_t percent = of == 0 ? 100 : 100 * done / of;
-    if (part == part_ && percent == percent_) return;
-    if (part != part_) End();
-    part_ = part;
-    percent_ = percent;
-    std::fprintf(stderr, "\r%-14s %3d %% of %.1f MiB", part_.c_str(), static_cast<int>(percent), of / kMiB);
-  }
-  // Of the line that is there.
-  void End() const {
-    if (!part_.empty()) std::fprintf(stderr, "\n");
-  }
-
- private:
-  std::string part_;
-  uint64_t percent_ = 0;
-};
 
 // One for each prompt, with the model's defaults for what `draw` leaves out.
 absl::StatusOr<std::vector<ImageSpec>> SpecsOf(const ModelOptions& model, DrawOptions draw,
@@ -130,7 +112,11 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
       FRESCO_ASSIGN_OR_RETURN(kept, FindKeptLayers(model, draw, keep, options));
       options.layers.insert(options.layers.end(), kept->rules.begin(), kept->rules.end());
     }
-    return QuantizeModel(options, std::ref(progress));
+    return QuantizeModel(options, [&](std::string_view part, uint64_t done, uint64_t of) {
+      const uint64_t percent = of == 0 ? 100 : 100 * done / of;
+      progress.Show(absl::StrFormat("%s: %d %% of %.1f MiB", part, percent, static_cast<double>(of) / kMiB),
+                    done == of);
+    });
   });
   progress.End();
   if (!report.ok()) return report.status();
