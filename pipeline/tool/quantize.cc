@@ -62,6 +62,16 @@ absl::StatusOr<KeptLayers> FindKeptLayers(const ModelOptions& model, const DrawO
   });
 }
 
+// What can be known before pictures are drawn for hours.
+absl::Status CheckKeeping(const QuantizeOptions& options) {
+  FRESCO_RETURN_IF_ERROR(CheckOutput(options));
+  if (!options.output.ends_with(".safetensors")) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat(options.output,
+             ": --keep-psnr is for folders: the scales and the rounding that it measures with are not "
+             "those of a file, which would not have that PSNR"));
+}
+
 void Report(const QuantizeOptions& options, const QuantizeReport& report, const std::optional<KeptLayers>& kept,
             double seconds, bool json) {
   if (!json) {
@@ -108,7 +118,7 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
   const absl::StatusOr<QuantizeReport> report = CatchTorch(options.model, [&]() -> absl::StatusOr<QuantizeReport> {
     FRESCO_RETURN_IF_ERROR(PrepareDevice("cpu", model.threads).status());
     if (keep.psnr) {
-      FRESCO_RETURN_IF_ERROR(CheckOutput(options));
+      FRESCO_RETURN_IF_ERROR(CheckKeeping(options));
       FRESCO_ASSIGN_OR_RETURN(kept, FindKeptLayers(model, draw, keep, options));
       options.layers.insert(options.layers.end(), kept->rules.begin(), kept->rules.end());
     }

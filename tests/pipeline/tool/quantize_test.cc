@@ -439,6 +439,7 @@ TEST_P(QuantizeFp8CalibratedTest, RefusesAQualityBeforeHoursOfWork) {
   const Result there = Quantize("-o " + File("there") + keep + "1");
   EXPECT_EQ(there.code, 1);
   EXPECT_THAT(there.errors, AllOf(HasSubstr("is there already"), Not(HasSubstr("layers high"))));  // no trial
+  EXPECT_THAT(Quantize("-o " + File("x.safetensors") + keep + "1").errors, HasSubstr("--keep-psnr is for folders"));
   const std::string output = "-o " + File("x");
   EXPECT_EQ(Quantize(output + calibration + " --keep-psnr 30").code, 2);  // of which prompts?
   for (const char* psnr : {"nan", "inf", "-1"}) EXPECT_EQ(Quantize(output + keep + psnr).code, 2) << psnr;
