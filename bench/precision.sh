@@ -47,7 +47,6 @@ for flag in --no-overflow-guard ""; do
     --no-noise-correction --static-scales $flag
 done
 
-say "a quantised folder"
+say "loading the transformer: quantised at load, and quantised before"
 quietly "$tool" quantize models/demo --precision fp8 --output "$work/fp8"
-rows "$work/fp8" --prompts "$work/eight.txt" --precisions fp8,fp8-weight-only
-"$tool" inspect "$work/fp8" | head -n 20
+for model in models/demo "$work/fp8"; do quietly "$tool" bench "$model" --precision fp8 --steps 1; done
