@@ -1,0 +1,34 @@
+#include "server/scheduler/policy/batch_builder.h"
+
+namespace fresco {
+
+BatchBuilder::BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device)
+    : index_(index), costs_(costs), limits_(index.device(device).limits) {}
+
+bool BatchBuilder::Fits(const Job& job) const {
+  if (jobs_.empty()) return true;
+  return size() < limits_.max_batch && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
+         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) <= limits_.activation_bytes;
+}
+
+void BatchBuilder::Add(const Job& job) {
+  curve_ = index_.group(job.spec.group).curve;
+  jobs_.push_back(&job);
+  rows_ += job.spec.rows;
+  state_bytes_ += job.spec.state_bytes;
+}
+
+Decision BatchBuilder::ToDecision() const {
+  Decision decision;
+  for (const Job* job : jobs_) {
+    decision.batch.push_back(job->id);
+    if (job->state == JobState::kWaiting) decision.start.push_back(job->id);
+  }
+  return decision;
+}
+
+double BatchBuilder::StepSeconds(int more) const {
+  return rows_ + more == 0 ? 0 : costs_.StepSeconds(curve_, rows_ + more);
+}
+
+}  // namespace fresco

@@ -1,0 +1,57 @@
+// A batch while it is put together, and whether one more image fits into it.
+#pragma once
+
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/scheduler/policy/cost_model.h"
+#include "server/scheduler/policy/policy.h"
+#include "server/scheduler/policy/queue_index.h"
+
+namespace fresco {
+
+class BatchBuilder {
+ public:
+  // The referenced outlive it.
+  BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device);
+
+  // Within the device's limits: images, activations of the step, and, for one that is not resident yet, the state of
+  // all that are in the batch. The first always fits: admission has refused what cannot.
+  bool Fits(const Job& job) const;
+  void Add(const Job& job);
+
+  bool empty() const { return jobs_.empty(); }
+  int size() const { return static_cast<int>(jobs_.size()); }
+  int rows() const { return rows_; }
+  const std::vector<const Job*>& jobs() const { return jobs_; }
+  // All of it, and as starting those of it that wait.
+  Decision ToDecision() const;
+  // Of a step with `more` rows on top; 0 for an empty one.
+  double StepSeconds(int more = 0) const;
+
+ private:
+  const QueueIndex& index_;
+  const CostModel& costs_;
+  const DeviceLimits& limits_;
+  std::vector<const Job*> jobs_;
+  CurveId curve_ = 0;
+  int rows_ = 0;
+  int64_t state_bytes_ = 0;
+};
+
+// The best of the groups' first ones that `device` can draw; -1: none.
+template <typename First, typename Before>
+JobId FirstOfGroups(const QueueIndex& index, DeviceId device, First first, Before before) {
+  const std::vector<bool>& models = index.device(device).models;
+  JobId best = -1;
+  for (GroupId group : index.waiting_groups()) {
+    const auto model = static_cast<size_t>(index.group(group).model);
+    if (model >= models.size() || !models[model]) continue;
+    const JobId candidate = first(group);
+    if (candidate < 0) continue;
+    if (best < 0 || before(index.job(candidate), index.job(best))) best = candidate;
+  }
+  return best;
+}
+
+}  // namespace fresco

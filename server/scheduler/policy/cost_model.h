@@ -1,0 +1,97 @@
+// How long a step takes and how much memory it needs, learned from the steps that were made.
+//
+// A step's cost is decided by the model, by how many tokens each row of the forward has (image and text), and by how
+// many rows there are: an image with guidance is two rows, one without is one. What has been measured is kept cell by
+// cell, (model, tokens, rows). What has not is predicted by a line through all cells of the model,
+//
+//   seconds = overhead + slope * rows * RelativeWork(tokens),
+//
+// corrected by what the nearest measured cell of the same tokens is off by. Every model begins with a measurement at
+// load (a few sizes and row counts); until there is one, predictions are 0.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace fresco {
+
+// Of one model and number of tokens; valid as long as its CostModel.
+using CurveId = int;
+
+// Multiplications of one row, in units of what a token costs where attention costs nothing: linears grow with the
+// tokens, attention with their square, and is as much as the linears at 14,600 tokens (SD3.5 Large at 1024x1024: 4,429
+// tokens, linears 23.9 and attention 7.25 TFLOP; docs/facts/sd35.md).
+double RelativeWork(int tokens);
+
+// One measured cell, as saved.
+struct MeasuredStep {
+  std::string model;
+  int tokens = 0;                // of a row
+  int rows = 0;                  // of the forward
+  double seconds = 0;            // an average in which the newest counts most
+  int64_t count = 0;             // measurements in it
+  int64_t activation_bytes = 0;  // the most that was seen; 0: not known
+  bool operator==(const MeasuredStep&) const = default;
+};
+
+// Not thread-safe. Copyable: a copy is a snapshot.
+class CostModel {
+ public:
+  // Found or made. A model has fewer curves than the longest sequence has tokens, so that callers who choose their
+  // sizes cannot make it grow without bound.
+  CurveId Curve(std::string_view model, int tokens);
+
+  void RecordStep(CurveId curve, int rows, absl::Duration duration);
+  // What a step held on the device beyond weights and the jobs' own state.
+  void RecordMemory(CurveId curve, int rows, int64_t activation_bytes);
+
+  // Seconds of a step of `rows` rows, at least 1.
+  double StepSeconds(CurveId curve, int rows) const;
+  // Bytes likewise: where the cell is not known, from the cell that used the most per token, so rather too many.
+  int64_t ActivationBytes(CurveId curve, int rows) const;
+
+  // Sorted by model, tokens and rows.
+  std::vector<MeasuredStep> Measured() const;
+  // Takes them for measured, as at load. INVALID_ARGUMENT for a cell that cannot be.
+  absl::Status Add(const MeasuredStep& measured);
+
+ private:
+  struct Cell {
+    double seconds = 0;
+    int64_t count = 0;
+    int64_t activation_bytes = 0;
+  };
+  struct CurveState {
+    int model = 0;
+    int tokens = 0;
+    double work = 0;          // RelativeWork(tokens)
+    std::vector<Cell> cells;  // by rows, from 1; count 0: not measured
+  };
+  struct ModelState {
+    std::string name;
+    std::vector<CurveId> curves;
+    double overhead = 0;         // seconds
+    double slope = 0;            // seconds per relative work
+    double bytes_per_token = 0;  // the most seen
+    int64_t records = 0;
+  };
+
+  int Model(std::string_view name);
+  Cell* MutableCell(CurveId curve, int rows);
+  const Cell* Nearest(const CurveState& curve, int rows, int* found_rows) const;
+  double Line(const CurveState& curve, int rows) const;
+  void Refit(ModelState* model) const;
+
+  std::vector<ModelState> models_;
+  std::vector<CurveState> curves_;
+  std::map<std::pair<int, int>, CurveId> ids_;  // by model and tokens
+};
+
+}  // namespace fresco

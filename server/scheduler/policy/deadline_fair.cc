@@ -1,0 +1,164 @@
+#include "server/scheduler/policy/deadline_fair.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+
+namespace fresco {
+namespace {
+
+// An image that does not fit or pay is passed over for ones that may: with less guidance, or in time. Not for long.
+constexpr int kMaxPassedOver = 8;
+
+// What an image of a class costs for each second that it is kept, against one of the batch class. Chosen by simulation:
+// with 16, interactive images share a step only where many wait.
+constexpr std::array<double, kPriorityClasses> kHoldingCosts = {16, 2, 1};
+// Of the load that a price is computed from: near 1 the price would have no bound, though bursts end.
+constexpr double kMaxLoad = 0.8;
+
+struct Ranked {
+  Rank rank;
+  const Job* job;
+};
+
+std::vector<Ranked> RankResidents(const QueueIndex& index, DeviceId device, absl::Time now) {
+  std::vector<Ranked> residents;
+  for (JobId id : index.device(device).resident) {
+    residents.push_back({index.RankOf(index.job(id), now), &index.job(id)});
+  }
+  std::sort(residents.begin(), residents.end(), [](const Ranked& a, const Ranked& b) { return a.rank < b.rank; });
+  return residents;
+}
+
+// What is resident and what waits of one group, merged by rank.
+class Candidates {
+ public:
+  Candidates(const QueueIndex& index, const std::vector<Ranked>& residents, GroupId group, absl::Time now)
+      : index_(index),
+        residents_(residents),
+        group_(group),
+        now_(now),
+        cursor_(index, group),
+        waiting_(cursor_.Next()) {
+    SkipOtherGroups();
+  }
+
+  // Null: there are no more.
+  const Job* Next() {
+    const bool has_resident = next_ < residents_.size();
+    if (!has_resident && waiting_ < 0) return nullptr;
+    if (has_resident && (waiting_ < 0 || residents_[next_].rank < index_.RankOf(index_.job(waiting_), now_))) {
+      const Job* job = residents_[next_++].job;
+      SkipOtherGroups();
+      return job;
+    }
+    const Job* job = &index_.job(waiting_);
+    waiting_ = cursor_.Next();
+    return job;
+  }
+
+ private:
+  void SkipOtherGroups() {
+    while (next_ < residents_.size() && residents_[next_].job->spec.group != group_) ++next_;
+  }
+
+  const QueueIndex& index_;
+  const std::vector<Ranked>& residents_;
+  const GroupId group_;
+  const absl::Time now_;
+  QueueIndex::RankCursor cursor_;
+  JobId waiting_;
+  size_t next_ = 0;
+};
+
+// Whether all in the batch that are in time by themselves still are if every step that is left takes `seconds`.
+bool KeepsInTime(const BatchBuilder& batch, double seconds, absl::Time now) {
+  return std::all_of(batch.jobs().begin(), batch.jobs().end(), [&](const Job* job) {
+    const bool late_anyway = now + absl::Seconds(job->seconds_left) > job->spec.due;
+    return late_anyway || now + absl::Seconds(job->steps_left * seconds) <= job->spec.due;
+  });
+}
+
+double HoldingCost(PriorityClass priority) {
+  return kHoldingCosts[static_cast<int>(priority)];
+}
+
+bool Pays(const BatchBuilder& batch, const Job& job, double grown, double price) {
+  const double growth = grown - batch.StepSeconds();
+  const double alone = job.seconds_left / job.steps_left;
+  double held = 0;
+  for (const Job* member : batch.jobs()) held += HoldingCost(member->spec.priority);
+  return (alone - growth) * price >= growth * held;
+}
+
+// What a second of the device is worth: the holding costs of all that wait for it, and of those that will come before
+// it is free again. A busy period that has work W to do and load r lasts W / (1 - r).
+double PriceOfDevice(const QueueIndex& index, ModelId model, size_t residents, absl::Time now) {
+  double waiting = 0;
+  double arriving = 0;
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    const auto priority = static_cast<PriorityClass>(i);
+    waiting += HoldingCost(priority) * index.waiting_work(priority).jobs;
+    arriving += index.ArrivingWork(priority, now);
+  }
+  const double load = std::min(kMaxLoad, arriving / std::max(1, index.devices()));
+  return (waiting / std::max(1, index.devices(model)) + static_cast<double>(residents)) / (1 - load);
+}
+
+void FillBatch(BatchBuilder* batch, Candidates* candidates, double price, absl::Time now) {
+  int passed_over = 0;
+  for (const Job* job = candidates->Next(); job != nullptr && passed_over < kMaxPassedOver; job = candidates->Next()) {
+    if (!batch->empty()) {
+      const double grown = batch->StepSeconds(job->spec.rows);
+      if (!batch->Fits(*job) || !KeepsInTime(*batch, grown, now) || !Pays(*batch, *job, grown, price)) {
+        ++passed_over;
+        continue;
+      }
+    }
+    batch->Add(*job);
+  }
+}
+
+// Whoever is resident and not in the batch stays, in the order of rank, as far as there is room.
+void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents,
+                 const BatchBuilder& batch, Decision* decision) {
+  const DeviceLimits& limits = index.device(device).limits;
+  int count = batch.size();
+  int64_t bytes = 0;
+  for (const Job* job : batch.jobs()) bytes += job->spec.state_bytes;
+  for (const Ranked& resident : residents) {
+    if (std::find(batch.jobs().begin(), batch.jobs().end(), resident.job) != batch.jobs().end()) continue;
+    const ModelId model = index.group(resident.job->spec.group).model;
+    // This device is none of the free ones, whatever it was before.
+    const int free = index.idle_devices(model) - (index.device(device).idle ? 1 : 0);
+    const int64_t with_it = bytes + resident.job->spec.state_bytes;
+    if (free > 0 || with_it > limits.state_bytes || count >= limits.max_resident) {
+      decision->preempt.push_back(resident.job->id);
+    } else {
+      bytes = with_it;
+      ++count;
+    }
+  }
+}
+
+}  // namespace
+
+Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& costs, DeviceId device,
+                                    absl::Time now) const {
+  const std::vector<Ranked> residents = RankResidents(index, device, now);
+  const JobId waiting = FirstOfGroups(
+      index, device, [&](GroupId group) { return index.FirstByRank(group); },
+      [&](const Job& a, const Job& b) { return index.RankOf(a, now) < index.RankOf(b, now); });
+  if (waiting < 0 && residents.empty()) return {};
+  const bool resident_leads =
+      waiting < 0 || (!residents.empty() && residents.front().rank < index.RankOf(index.job(waiting), now));
+  const Job& lead = resident_leads ? *residents.front().job : index.job(waiting);
+  BatchBuilder batch(index, costs, device);
+  Candidates candidates(index, residents, lead.spec.group, now);
+  FillBatch(&batch, &candidates, PriceOfDevice(index, index.group(lead.spec.group).model, residents.size(), now), now);
+  Decision decision = batch.ToDecision();
+  PlaceOthers(index, device, residents, batch, &decision);
+  return decision;
+}
+
+}  // namespace fresco

@@ -1,0 +1,79 @@
+// What the scheduling policy knows of an image: numbers, no requests, engines or threads.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/scheduler/policy/cost_model.h"
+
+namespace fresco {
+
+// Numbers that the QueueIndex hands out. A JobId is never used again; the others are small and dense.
+using JobId = int64_t;
+using ModelId = int;
+using GroupId = int;
+using TenantId = int;
+using DeviceId = int;
+
+enum class PriorityClass { kInteractive, kStandard, kBatch };
+inline constexpr int kPriorityClasses = 3;
+inline constexpr std::array<std::string_view, kPriorityClasses> kPriorityClassNames = {"interactive", "standard",
+                                                                                       "batch"};
+
+// An image to be drawn.
+struct JobSpec {
+  TenantId tenant = 0;
+  PriorityClass priority = PriorityClass::kStandard;
+  GroupId group = 0;        // those of one group can share a forward
+  int rows = 1;             // in the forward: 2 with guidance, 1 without
+  int steps = 1;            // above 0
+  int64_t state_bytes = 0;  // latents and conditioning, on the device from its start to its end
+  int64_t sequence = 0;     // its request's place in the order of arrival
+  int image_index = 0;      // in its request
+  absl::Time received;
+  absl::Time due = absl::InfiniteFuture();       // later is late: the class's target, or the call's deadline
+  absl::Time deadline = absl::InfiniteFuture();  // later is useless: it is dropped
+};
+
+enum class JobState {
+  kWaiting,   // for its first step, or, preempted, with its state in host memory, for its next
+  kResident,  // its state is on a device
+  kMoving,    // on its way from the device to host memory
+};
+
+struct Job {
+  JobId id = 0;
+  JobSpec spec;
+  JobState state = JobState::kWaiting;
+  DeviceId device = -1;  // that it is resident on or moves from
+  bool paused = false;   // resident and not in its device's batch
+  int steps_left = 0;
+  double seconds_left = 0;  // of steps by itself, as predicted when it was last asked
+  // Of those that wait; what time has brought about (QueueIndex::AdvanceTo).
+  bool late = false;  // by itself and started then it would be late
+  bool aged = false;  // has waited so long that it goes before all that have not
+};
+
+// The order of `deadline-fair`: lower goes first. First those that have waited for most of what their class may, by
+// when they must start (those that have started get as long again, so that they hold up none that has not); then those
+// of tenants within their fair share, then the others, least served first. In each of these those that can be in time,
+// by class, soonest due first; then the late ones, by class, shortest first: they take what those leave, until their
+// age moves them up. (Serving them first would make others late in their stead, and those again others.)
+struct Rank {
+  int band = 0;       // 0 aged, 1 within its tenant's share, 2 beyond it
+  double served = 0;  // of the tenant beyond its share: what it has had, by its weight; else 0
+  bool late = false;
+  int priority = 0;  // PriorityClass
+  int64_t when = 0;  // ns: due (in time), what is left to compute (late), or when it must start (aged)
+  int64_t sequence = 0;
+  int image_index = 0;
+  JobId id = 0;
+
+  auto operator<=>(const Rank&) const = default;
+};
+
+}  // namespace fresco

@@ -1,0 +1,459 @@
+#include "server/scheduler/policy/queue_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace fresco {
+namespace {
+
+// Arrivals are averaged over about so long.
+constexpr double kArrivalMemory = 30;  // seconds
+constexpr double kAgedAfter = 0.65;    // of max_wait
+// How many tenants without jobs may be remembered before they are looked through.
+constexpr size_t kTenantsPerSweep = 1024;
+
+int64_t Nanos(absl::Time time) {
+  return absl::ToUnixNanos(time);
+}
+
+int64_t DueSecond(absl::Time due) {
+  return absl::ToUnixSeconds(due);
+}
+
+int Index(PriorityClass priority) {
+  return static_cast<int>(priority);
+}
+
+void Count(WaitingWork* work, int sign, double seconds) {
+  work->jobs += sign;
+  // Exactly nothing where nothing is left, whatever was rounded on the way.
+  work->seconds = work->jobs == 0 ? 0 : std::max(0.0, work->seconds + sign * seconds);
+}
+
+template <typename Table, typename Make>
+int TakeNumber(std::vector<int>* free, Table* table, Make make) {
+  if (free->empty()) {
+    table->push_back(make());
+    return static_cast<int>(table->size()) - 1;
+  }
+  const int number = free->back();
+  free->pop_back();
+  (*table)[number] = make();
+  return number;
+}
+
+}  // namespace
+
+QueueIndex::QueueIndex(const IndexOptions& options, CostModel* costs) : options_(options), costs_(costs) {}
+
+ModelId QueueIndex::Model(std::string_view name) {
+  for (size_t i = 0; i < models_.size(); ++i) {
+    if (models_[i].name == name) return static_cast<ModelId>(i);
+  }
+  models_.emplace_back().name = std::string(name);
+  return static_cast<ModelId>(models_.size()) - 1;
+}
+
+GroupId QueueIndex::GroupOf(ModelId model, std::string_view batch_key, int tokens) {
+  const auto [entry, is_new] = group_ids_.try_emplace({model, std::string(batch_key)}, -1);
+  if (!is_new) return entry->second;
+  entry->second = TakeNumber(&free_groups_, &groups_, [] { return std::make_unique<GroupState>(); });
+  groups_[entry->second]->group = {std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), 0};
+  return entry->second;
+}
+
+void QueueIndex::EraseGroupIfEmpty(GroupId group) {
+  const Group& known = groups_[group]->group;
+  if (known.jobs > 0) return;
+  group_ids_.erase({known.model, known.batch_key});
+  free_groups_.push_back(group);
+}
+
+DeviceId QueueIndex::AddDevice(const DeviceLimits& limits) {
+  devices_.emplace_back().limits = limits;
+  shares_.set_allowance(absl::ToDoubleSeconds(options_.fairness_window) * devices());
+  return devices() - 1;
+}
+
+void QueueIndex::SetLoaded(DeviceId device, ModelId model, bool loaded) {
+  Device& own = devices_[device];
+  if (static_cast<int>(own.models.size()) <= model) own.models.resize(model + 1);
+  if (own.models[model] == loaded) return;
+  own.models[model] = loaded;
+  models_[model].devices += loaded ? 1 : -1;
+  if (own.idle) models_[model].idle_devices += loaded ? 1 : -1;
+}
+
+void QueueIndex::SetIdle(DeviceId device, bool idle) {
+  Device& own = devices_[device];
+  if (own.idle == idle) return;
+  own.idle = idle;
+  for (size_t model = 0; model < own.models.size(); ++model) {
+    if (own.models[model]) models_[model].idle_devices += idle ? 1 : -1;
+  }
+}
+
+void QueueIndex::SetBatch(DeviceId device, const std::vector<JobId>& batch) {
+  SetIdle(device, batch.empty());
+  for (JobId id : devices_[device].resident) {
+    SetPaused(jobs_.at(id).get(), std::find(batch.begin(), batch.end(), id) == batch.end());
+  }
+}
+
+void QueueIndex::SetPaused(Job* job, bool paused) {
+  if (job->paused == paused) return;
+  job->paused = paused;
+  TenantOf(*job).paused += paused ? 1 : -1;
+  UpdateBacklog(job->spec.tenant);
+}
+
+JobId QueueIndex::Add(const JobSpec& spec, absl::Time now) {
+  auto job = std::make_unique<Job>();
+  job->id = next_job_++;
+  job->spec = spec;
+  job->steps_left = spec.steps;
+  ++groups_[spec.group]->group.jobs;
+  if (TenantOf(*job).jobs++ == 0) shares_.Join(spec.tenant);
+  InsertWaiting(job.get(), now);
+  ClassState& of_class = classes_[Index(spec.priority)];
+  of_class.arriving = ArrivingWork(spec.priority, now) + job->seconds_left / kArrivalMemory;
+  of_class.arriving_at = now;
+  const JobId id = job->id;
+  jobs_.emplace(id, std::move(job));
+  return id;
+}
+
+void QueueIndex::Remove(JobId id) {
+  const auto found = jobs_.find(id);
+  Job* job = found->second.get();
+  if (job->state == JobState::kWaiting) EraseWaiting(job);
+  if (job->state == JobState::kResident) Leave(job);
+  --TenantOf(*job).jobs;
+  const GroupId group = job->spec.group;
+  --groups_[group]->group.jobs;
+  jobs_.erase(found);
+  EraseGroupIfEmpty(group);
+  DropIdleTenants();
+}
+
+void QueueIndex::Start(JobId id, DeviceId device) {
+  Job* job = jobs_.at(id).get();
+  EraseWaiting(job);
+  job->state = JobState::kResident;
+  job->device = device;
+  devices_[device].resident.push_back(id);
+  devices_[device].state_bytes += job->spec.state_bytes;
+  CountResident(*job, 1);
+}
+
+void QueueIndex::Preempt(JobId id) {
+  Job* job = jobs_.at(id).get();
+  Leave(job);
+  job->state = JobState::kMoving;
+}
+
+void QueueIndex::Leave(Job* job) {
+  Device& device = devices_[job->device];
+  std::erase(device.resident, job->id);
+  device.state_bytes -= job->spec.state_bytes;
+  SetPaused(job, false);
+  CountResident(*job, -1);
+}
+
+void QueueIndex::Parked(JobId id, absl::Time now) {
+  Job* job = jobs_.at(id).get();
+  job->state = JobState::kWaiting;
+  job->device = -1;
+  InsertWaiting(job, now);
+}
+
+void QueueIndex::Advanced(JobId id) {
+  Job* job = jobs_.at(id).get();
+  CountResident(*job, -1);
+  --job->steps_left;
+  job->seconds_left = SecondsLeft(*job);
+  CountResident(*job, 1);
+}
+
+void QueueIndex::Charge(TenantId tenant, double device_seconds) {
+  shares_.Charge(tenant, device_seconds);
+  RelistChangedTenants();
+}
+
+void QueueIndex::AdvanceTo(absl::Time now) {
+  while (!late_at_.empty() && late_at_.begin()->first < now) {
+    Job* job = jobs_.at(late_at_.begin()->second).get();
+    late_at_.erase(late_at_.begin());
+    if (!job->aged) EraseFromLane(job);
+    job->late = true;
+    if (!job->aged) InsertInLane(job);
+  }
+  while (!aged_at_.empty() && aged_at_.begin()->first <= now) {
+    Job* job = jobs_.at(aged_at_.begin()->second).get();
+    aged_at_.erase(aged_at_.begin());
+    EraseFromLane(job);
+    job->aged = true;
+    groups_[job->spec.group]->aged.insert(AgedPlaceOf(*job));
+  }
+}
+
+std::vector<JobId> QueueIndex::Hopeless(DeviceId device, absl::Time now) const {
+  std::vector<JobId> hopeless;
+  for (auto it = drop_at_.begin(); it != drop_at_.end() && it->first < now; ++it) hopeless.push_back(it->second);
+  for (JobId id : devices_[device].resident) {
+    if (DropTime(*jobs_.at(id)) < now) hopeless.push_back(id);
+  }
+  return hopeless;
+}
+
+// Waiting.
+
+void QueueIndex::InsertWaiting(Job* job, absl::Time now) {
+  job->seconds_left = SecondsLeft(*job);
+  job->late = LateTime(*job) < now;
+  job->aged = AgedTime(*job) <= now;
+  CountWaiting(*job, 1);
+  GroupState& group = *groups_[job->spec.group];
+  const ByArrival arrival{job->spec.sequence, job->spec.image_index, job->id};
+  group.arrivals.insert(arrival);
+  waiting_groups_.insert(job->spec.group);
+  if (!job->late) late_at_.emplace(LateTime(*job), job->id);
+  if (DropTime(*job) < absl::InfiniteFuture()) drop_at_.emplace(DropTime(*job), job->id);
+  if (job->aged) {
+    group.aged.insert(AgedPlaceOf(*job));
+  } else {
+    aged_at_.emplace(AgedTime(*job), job->id);
+    InsertInLane(job);
+  }
+}
+
+void QueueIndex::EraseWaiting(Job* job) {
+  CountWaiting(*job, -1);
+  GroupState& group = *groups_[job->spec.group];
+  const ByArrival arrival{job->spec.sequence, job->spec.image_index, job->id};
+  group.arrivals.erase(arrival);
+  if (group.arrivals.empty()) waiting_groups_.erase(job->spec.group);
+  if (!job->late) late_at_.erase({LateTime(*job), job->id});
+  drop_at_.erase({DropTime(*job), job->id});
+  if (job->aged) {
+    group.aged.erase(AgedPlaceOf(*job));
+  } else {
+    aged_at_.erase({AgedTime(*job), job->id});
+    EraseFromLane(job);
+  }
+}
+
+void QueueIndex::CountWaiting(const Job& job, int sign) {
+  models_[groups_[job.spec.group]->group.model].waiting += sign;
+  const int of_class = Index(job.spec.priority);
+  Count(&waiting_total_, sign, job.seconds_left);
+  Count(&classes_[of_class].waiting, sign, job.seconds_left);
+  std::map<int64_t, double>& due = classes_[of_class].due_seconds;
+  const auto second = due.try_emplace(DueSecond(job.spec.due), 0).first;
+  second->second += sign * job.seconds_left;
+  if (second->second <= 1e-9) due.erase(second);
+  TenantState& tenant = TenantOf(job);
+  Count(&tenant.waiting[of_class], sign, job.seconds_left);
+  UpdateBacklog(job.spec.tenant);
+}
+
+void QueueIndex::UpdateBacklog(TenantId id) {
+  const TenantState& tenant = tenants_[id];
+  const bool waits =
+      std::any_of(tenant.waiting.begin(), tenant.waiting.end(), [](const auto& work) { return work.jobs > 0; });
+  shares_.SetBacklogged(id, waits || tenant.paused > 0);
+  RelistChangedTenants();
+}
+
+void QueueIndex::CountResident(const Job& job, int sign) {
+  Count(&classes_[Index(job.spec.priority)].resident, sign, job.seconds_left);
+}
+
+void QueueIndex::InsertInLane(Job* job) {
+  std::unique_ptr<Lane>& lane = TenantOf(*job).lanes[{job->spec.priority, job->spec.group}];
+  if (lane == nullptr) {
+    lane = std::make_unique<Lane>();
+    lane->tenant = job->spec.tenant;
+    lane->priority = job->spec.priority;
+    lane->group = job->spec.group;
+  }
+  const bool was_empty = lane->places.empty();
+  const auto place = lane->places.insert(PlaceOf(*job)).first;
+  if (was_empty || place == lane->places.begin()) {
+    if (!was_empty) groups_[lane->group]->lanes.erase(lane->listed);
+    lane->listed = RankOfLane(*lane, *lane->places.begin());
+    groups_[lane->group]->lanes.emplace(lane->listed, lane.get());
+  }
+}
+
+void QueueIndex::EraseFromLane(Job* job) {
+  auto& lanes = TenantOf(*job).lanes;
+  const auto found = lanes.find({job->spec.priority, job->spec.group});
+  Lane* lane = found->second.get();
+  const auto place = lane->places.find(PlaceOf(*job));
+  const bool was_first = place == lane->places.begin();
+  lane->places.erase(place);
+  if (lane->places.empty()) {
+    groups_[lane->group]->lanes.erase(lane->listed);
+    lanes.erase(found);
+  } else if (was_first) {
+    Relist(lane);
+  }
+}
+
+void QueueIndex::Relist(Lane* lane) {
+  auto& lanes = groups_[lane->group]->lanes;
+  lanes.erase(lane->listed);
+  lane->listed = RankOfLane(*lane, *lane->places.begin());
+  lanes.emplace(lane->listed, lane);
+}
+
+void QueueIndex::RelistChangedTenants() {
+  for (TenantId tenant : shares_.TakeChanged()) {
+    for (const auto& [key, lane] : tenants_[tenant].lanes) Relist(lane.get());
+  }
+}
+
+QueueIndex::TenantState& QueueIndex::TenantOf(const Job& job) {
+  if (static_cast<int>(tenants_.size()) <= job.spec.tenant) tenants_.resize(job.spec.tenant + 1);
+  return tenants_[job.spec.tenant];
+}
+
+void QueueIndex::DropIdleTenants() {
+  if (jobs_.size() * 2 + kTenantsPerSweep > static_cast<size_t>(shares_.size())) return;
+  for (TenantId tenant = 0; tenant < static_cast<TenantId>(tenants_.size()); ++tenant) {
+    if (tenants_[tenant].jobs == 0 && shares_.Forgettable(tenant)) shares_.Forget(tenant);
+  }
+}
+
+// What is read.
+
+double QueueIndex::SecondsLeft(const Job& job) const {
+  return job.steps_left * costs_->StepSeconds(groups_[job.spec.group]->group.curve, job.spec.rows);
+}
+
+absl::Time QueueIndex::DropTime(const Job& job) const {
+  return options_.drop_hopeless ? job.spec.deadline - absl::Seconds(job.seconds_left) : job.spec.deadline;
+}
+
+absl::Time QueueIndex::LateTime(const Job& job) const {
+  return job.spec.due - absl::Seconds(job.seconds_left);
+}
+
+absl::Time QueueIndex::AgedTime(const Job& job) const {
+  return job.spec.received + kAgedAfter * options_.max_wait[Index(job.spec.priority)];
+}
+
+QueueIndex::Place QueueIndex::AgedPlaceOf(const Job& job) const {
+  const bool started = job.steps_left < job.spec.steps;
+  const absl::Time bound = job.spec.received + (started ? 2 : 1) * options_.max_wait[Index(job.spec.priority)];
+  return {false, Nanos(bound), job.spec.sequence, job.spec.image_index, job.id};
+}
+
+QueueIndex::Place QueueIndex::PlaceOf(const Job& job) const {
+  const int64_t when = job.late ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
+  return {job.late, when, job.spec.sequence, job.spec.image_index, job.id};
+}
+
+Rank QueueIndex::RankOfLane(const Lane& lane, const Place& place) const {
+  const bool beyond = shares_.beyond(lane.tenant);
+  return {beyond ? 2 : 1,    beyond ? shares_.served(lane.tenant) : 0,
+          place.late,        Index(lane.priority),
+          place.when,        place.sequence,
+          place.image_index, place.id};
+}
+
+Rank QueueIndex::RankOf(const Job& job, absl::Time now) const {
+  const bool waits = job.state == JobState::kWaiting;
+  if (waits ? job.aged : AgedTime(job) <= now) {
+    return {0, 0, false, 0, AgedPlaceOf(job).when, job.spec.sequence, job.spec.image_index, job.id};
+  }
+  const bool late = waits ? job.late : LateTime(job) < now;
+  const int64_t when = late ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
+  const bool beyond = shares_.beyond(job.spec.tenant);
+  return {beyond ? 2 : 1,
+          beyond ? shares_.served(job.spec.tenant) : 0,
+          late,
+          Index(job.spec.priority),
+          when,
+          job.spec.sequence,
+          job.spec.image_index,
+          job.id};
+}
+
+JobId QueueIndex::FirstByRank(GroupId group) const {
+  const GroupState& state = *groups_[group];
+  if (!state.aged.empty()) return state.aged.begin()->id;
+  return state.lanes.empty() ? -1 : state.lanes.begin()->first.id;
+}
+
+JobId QueueIndex::FirstByArrival(GroupId group) const {
+  const GroupState& state = *groups_[group];
+  return state.arrivals.empty() ? -1 : state.arrivals.begin()->id;
+}
+
+const WaitingWork& QueueIndex::waiting_work(PriorityClass priority) const {
+  return classes_[Index(priority)].waiting;
+}
+
+WaitingWork QueueIndex::waiting_work(TenantId tenant, PriorityClass priority) const {
+  if (tenant >= static_cast<TenantId>(tenants_.size())) return {};
+  return tenants_[tenant].waiting[Index(priority)];
+}
+
+double QueueIndex::WorkDue(PriorityClass priority, absl::Time from, absl::Time to) const {
+  const std::map<int64_t, double>& seconds = classes_[Index(priority)].due_seconds;
+  double sum = 0;
+  for (auto it = seconds.lower_bound(DueSecond(from)); it != seconds.end() && it->first < DueSecond(to); ++it) {
+    sum += it->second;
+  }
+  return sum;
+}
+
+const WaitingWork& QueueIndex::resident_work(PriorityClass priority) const {
+  return classes_[Index(priority)].resident;
+}
+
+double QueueIndex::ArrivingWork(PriorityClass priority, absl::Time now) const {
+  const ClassState& of_class = classes_[Index(priority)];
+  return of_class.arriving * std::exp(-absl::ToDoubleSeconds(now - of_class.arriving_at) / kArrivalMemory);
+}
+
+QueueIndex::RankCursor::RankCursor(const QueueIndex& index, GroupId group)
+    : group_(*index.groups_[group]), aged_(group_.aged.begin()), next_lane_(group_.lanes.begin()) {}
+
+JobId QueueIndex::RankCursor::Next() {
+  if (aged_ != group_.aged.end()) return (aged_++)->id;
+  // A lane that is not open has nothing before its first image.
+  while (next_lane_ != group_.lanes.end() && (open_.empty() || next_lane_->first < open_.front().rank)) {
+    Push(next_lane_->second, next_lane_->second->places.begin());
+    ++next_lane_;
+  }
+  if (open_.empty()) return -1;
+  std::pop_heap(open_.begin(), open_.end(), After);
+  const Open first = open_.back();
+  open_.pop_back();
+  if (const auto after = std::next(first.place); after != first.lane->places.end()) Push(first.lane, after);
+  return first.place->id;
+}
+
+void QueueIndex::RankCursor::Push(const Lane* lane, std::set<Place>::const_iterator place) {
+  Rank rank = lane->listed;
+  rank.late = place->late;
+  rank.when = place->when;
+  rank.sequence = place->sequence;
+  rank.image_index = place->image_index;
+  rank.id = place->id;
+  open_.push_back({rank, lane, place});
+  std::push_heap(open_.begin(), open_.end(), After);
+}
+
+QueueIndex::ArrivalCursor::ArrivalCursor(const QueueIndex& index, GroupId group)
+    : next_(index.groups_[group]->arrivals.begin()), end_(index.groups_[group]->arrivals.end()) {}
+
+JobId QueueIndex::ArrivalCursor::Next() {
+  return next_ == end_ ? -1 : (next_++)->id;
+}
+
+}  // namespace fresco

@@ -1,0 +1,250 @@
+// Everything that a scheduling decision looks at, kept up to date event by event, each in O(log n) of what waits: the
+// images that wait and those on devices, by group, tenant, class, due time and age; each tenant's share; sums of the
+// work that waits. Policies read it (policy.h); whoever owns the threads and the clock, or simulates them, tells it
+// what happened (scheduling_core.h).
+//
+// Images that wait are kept in lanes: one for each (tenant, class, group), sorted within, and each group's lanes sorted
+// by their first images. What changes a whole tenant's place, its share, thus moves a few lanes, not all of its images.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/scheduler/policy/cost_model.h"
+#include "server/scheduler/policy/fair_share.h"
+#include "server/scheduler/policy/job.h"
+
+namespace fresco {
+
+// What a device can hold and do at once.
+struct DeviceLimits {
+  int max_batch = 8;                            // images in a step
+  int max_resident = 32;                        // images on it, in the step or paused; every decision looks at each
+  int64_t state_bytes = int64_t{1} << 30;       // of the jobs that are resident
+  int64_t activation_bytes = int64_t{1} << 50;  // of a step
+};
+
+struct IndexOptions {
+  // By class: nobody is to wait for longer; and after two thirds of it a job goes before all that have
+  // not waited for theirs.
+  std::array<absl::Duration, kPriorityClasses> max_wait = {absl::Seconds(8), absl::Minutes(5), absl::Minutes(10)};
+  absl::Duration fairness_window = absl::Seconds(40);  // see FairShare: a tenant may be ahead by so long of all devices
+  // Drop a job already when even by itself it could not be done by its deadline, and not only when that has passed.
+  bool drop_hopeless = true;
+};
+
+// Work, in seconds of a device that draws one image at a time.
+struct WaitingWork {
+  int jobs = 0;
+  double seconds = 0;
+};
+
+// Not thread-safe. `costs` outlives it.
+class QueueIndex {
+ public:
+  struct Group {
+    std::string batch_key;
+    ModelId model = 0;
+    CurveId curve = 0;
+    int jobs = 0;  // of it, in any state
+  };
+  struct Device {
+    DeviceLimits limits;
+    std::vector<bool> models;     // by ModelId: loaded
+    std::vector<JobId> resident;  // in the order in which they came
+    int64_t state_bytes = 0;      // theirs
+    bool idle = true;             // makes no step; told by SetBatch
+  };
+
+  QueueIndex(const IndexOptions& options, CostModel* costs);
+
+  // Found or made.
+  ModelId Model(std::string_view name);
+  // A group stays at least while it has jobs: call this right before Add.
+  GroupId GroupOf(ModelId model, std::string_view batch_key, int tokens);
+  TenantId Tenant(std::string_view name, double weight) { return shares_.Tenant(name, weight); }
+  DeviceId AddDevice(const DeviceLimits& limits);
+  void SetLoaded(DeviceId device, ModelId model, bool loaded);
+
+  // Events. Time does not go back.
+  JobId Add(const JobSpec& spec, absl::Time now);
+  void Remove(JobId job);                  // in any state: done, failed, cancelled or dropped
+  void Start(JobId job, DeviceId device);  // waiting → resident
+  void Preempt(JobId job);                 // resident → moving
+  void Parked(JobId job, absl::Time now);  // moving → waiting
+  void Advanced(JobId job);                // resident: one step less to go
+  void Charge(TenantId tenant, double device_seconds);
+  // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
+  void SetBatch(DeviceId device, const std::vector<JobId>& batch);
+  void SetSpeedup(double speedup) { speedup_ = speedup; }
+  // Brings what time changes up to `now`.
+  void AdvanceTo(absl::Time now);
+  // Of those that wait and those on a device, the ones whose deadlines cannot be met any more.
+  std::vector<JobId> Hopeless(DeviceId device, absl::Time now) const;
+
+  // The view.
+  bool Contains(JobId job) const { return jobs_.contains(job); }
+  const Job& job(JobId job) const { return *jobs_.at(job); }
+  const Group& group(GroupId group) const { return groups_[group]->group; }
+  const Device& device(DeviceId device) const { return devices_[device]; }
+  const FairShare& shares() const { return shares_; }
+  const std::string& model_name(ModelId model) const { return models_[model].name; }
+  int devices() const { return static_cast<int>(devices_.size()); }
+  int waiting() const { return waiting_total_.jobs; }
+  int unfinished() const { return static_cast<int>(jobs_.size()); }
+  // Of a model: jobs that wait, devices that have it, and how many of them make no step.
+  int waiting(ModelId model) const { return models_[model].waiting; }
+  int devices(ModelId model) const { return models_[model].devices; }
+  int idle_devices(ModelId model) const { return models_[model].idle_devices; }
+  // What waits in a class, of one tenant or of all.
+  const WaitingWork& waiting_work(PriorityClass priority) const;
+  WaitingWork waiting_work(TenantId tenant, PriorityClass priority) const;
+  // What waits in a class and is due between two times, to within a second.
+  double WorkDue(PriorityClass priority, absl::Time from, absl::Time to) const;
+  const WaitingWork& resident_work(PriorityClass priority) const;
+  // Work that has come in a second lately, in a class.
+  double ArrivingWork(PriorityClass priority, absl::Time now) const;
+  // Seconds of work done in a second of a device: above 1 where images share steps.
+  double speedup() const { return speedup_; }
+  // Groups of which something waits.
+  const std::set<GroupId>& waiting_groups() const { return waiting_groups_; }
+
+  // As deadline-fair orders them; for a resident as it is at `now`.
+  Rank RankOf(const Job& job, absl::Time now) const;
+  // The first of a group that waits: in the order of ranks, and in that of arrival. -1: none.
+  JobId FirstByRank(GroupId group) const;
+  JobId FirstByArrival(GroupId group) const;
+
+  // Goes through what waits in a group in one of these orders, while the index does not change.
+  class RankCursor;
+  class ArrivalCursor;
+
+ private:
+  // Place within a lane: what Rank says but for what the whole lane shares.
+  struct Place {
+    bool late = false;
+    int64_t when = 0;
+    int64_t sequence = 0;
+    int image_index = 0;
+    JobId id = 0;
+    auto operator<=>(const Place&) const = default;
+  };
+  struct Lane {
+    TenantId tenant = 0;
+    PriorityClass priority = PriorityClass::kStandard;
+    GroupId group = 0;
+    std::set<Place> places;
+    Rank listed;  // as it stands in its group's lanes; only while places is not empty
+  };
+  struct ByArrival {
+    int64_t sequence = 0;
+    int image_index = 0;
+    JobId id = 0;
+    auto operator<=>(const ByArrival&) const = default;
+  };
+  struct GroupState {
+    Group group;
+    std::map<Rank, const Lane*> lanes;
+    std::set<Place> aged;          // by when they must start
+    std::set<ByArrival> arrivals;  // all that wait
+  };
+  struct ModelState {
+    std::string name;
+    int waiting = 0, devices = 0, idle_devices = 0;
+  };
+  struct TenantState {
+    std::map<std::pair<PriorityClass, GroupId>, std::unique_ptr<Lane>> lanes;
+    std::array<WaitingWork, kPriorityClasses> waiting;
+    int jobs = 0, paused = 0;
+  };
+  struct ClassState {
+    WaitingWork waiting, resident;
+    std::map<int64_t, double> due_seconds;  // waiting work by the second in which it is due
+    double arriving = 0;                    // see ArrivingWork
+    absl::Time arriving_at = absl::InfinitePast();
+  };
+
+  void InsertWaiting(Job* job, absl::Time now);
+  void EraseWaiting(Job* job);
+  void CountWaiting(const Job& job, int sign);
+  void CountResident(const Job& job, int sign);
+  void InsertInLane(Job* job);
+  void EraseFromLane(Job* job);
+  void Relist(Lane* lane);
+  void SetIdle(DeviceId device, bool idle);
+  void SetPaused(Job* job, bool paused);
+  void UpdateBacklog(TenantId tenant);
+  void RelistChangedTenants();
+  void DropIdleTenants();
+  void EraseGroupIfEmpty(GroupId group);
+  void Leave(Job* job);
+  TenantState& TenantOf(const Job& job);
+  Place PlaceOf(const Job& job) const;
+  Rank RankOfLane(const Lane& lane, const Place& place) const;
+  double SecondsLeft(const Job& job) const;
+  absl::Time DropTime(const Job& job) const;
+  absl::Time LateTime(const Job& job) const;
+  absl::Time AgedTime(const Job& job) const;
+  Place AgedPlaceOf(const Job& job) const;
+
+  const IndexOptions options_;
+  CostModel* const costs_;
+  FairShare shares_;
+  std::vector<ModelState> models_;
+  std::vector<std::unique_ptr<GroupState>> groups_;
+  std::map<std::pair<ModelId, std::string>, GroupId> group_ids_;
+  std::vector<GroupId> free_groups_;
+  std::set<GroupId> waiting_groups_;
+  std::vector<Device> devices_;
+  std::vector<TenantState> tenants_;
+  std::unordered_map<JobId, std::unique_ptr<Job>> jobs_;
+  JobId next_job_ = 0;
+  // Of the jobs that wait: when each will be late, aged, and to be dropped.
+  std::set<std::pair<absl::Time, JobId>> late_at_, aged_at_, drop_at_;
+  WaitingWork waiting_total_;
+  std::array<ClassState, kPriorityClasses> classes_;
+  double speedup_ = 1;
+};
+
+// Merges the lanes, opening each only when its turn may have come.
+class QueueIndex::RankCursor {
+ public:
+  RankCursor(const QueueIndex& index, GroupId group);
+  // -1: there are no more.
+  JobId Next();
+
+ private:
+  struct Open {
+    Rank rank;
+    const Lane* lane;
+    std::set<Place>::const_iterator place;
+  };
+  static bool After(const Open& a, const Open& b) { return b.rank < a.rank; }
+  void Push(const Lane* lane, std::set<Place>::const_iterator place);
+
+  const GroupState& group_;
+  std::set<Place>::const_iterator aged_;
+  std::map<Rank, const Lane*>::const_iterator next_lane_;
+  std::vector<Open> open_;  // a heap
+};
+
+class QueueIndex::ArrivalCursor {
+ public:
+  ArrivalCursor(const QueueIndex& index, GroupId group);
+  JobId Next();
+
+ private:
+  std::set<ByArrival>::const_iterator next_, end_;
+};
+
+}  // namespace fresco

@@ -1,0 +1,159 @@
+#include "server/scheduler/policy/scheduling_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "pipeline/base/status.h"
+
+namespace fresco {
+namespace {
+
+// Of a class's max_wait: how much work may wait for each device. Less than what is left of it when an image goes before
+// those that have not waited as long (a third): predictions err, and a step that runs is not interrupted. It is also
+// the share of the devices, over that third, that late images can take from others under lasting overload.
+constexpr double kBacklogShare = 0.2;
+constexpr double kWeightOfNewestSpeedup = 0.01;
+
+constexpr std::string_view kDeadlineFair = "deadline-fair";
+
+IndexOptions IndexOptionsOf(const CoreOptions& options) {
+  IndexOptions index;
+  for (int i = 0; i < kPriorityClasses; ++i) index.max_wait[i] = options.classes[i].max_wait;
+  index.fairness_window = options.fairness_window;
+  index.drop_hopeless = options.policy == kDeadlineFair;
+  return index;
+}
+
+AdmissionOptions AdmissionOptionsOf(const CoreOptions& options) {
+  AdmissionOptions admission;
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    admission.max_waiting_seconds[i] = kBacklogShare * absl::ToDoubleSeconds(options.classes[i].max_wait);
+  }
+  admission.by_class_and_tenant = options.policy == kDeadlineFair;
+  admission.refuse_hopeless = options.policy == kDeadlineFair;
+  return admission;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SchedulingCore>> SchedulingCore::Create(const CoreOptions& options, CostModel* costs) {
+  FRESCO_ASSIGN_OR_RETURN(auto policy, MakeBatchingPolicy(options.policy));
+  return std::unique_ptr<SchedulingCore>(new SchedulingCore(options, std::move(policy), costs));
+}
+
+SchedulingCore::SchedulingCore(const CoreOptions& options, std::unique_ptr<const BatchingPolicy> policy,
+                               CostModel* costs)
+    : options_(options),
+      policy_(std::move(policy)),
+      admission_(AdmissionOptionsOf(options)),
+      costs_(costs),
+      index_(IndexOptionsOf(options), costs) {}
+
+DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
+  steps_.emplace_back();
+  return index_.AddDevice(limits);
+}
+
+absl::Time SchedulingCore::DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const {
+  const ClassOptions& own = options_.classes[static_cast<int>(priority)];
+  return std::min(deadline, now + own.target + absl::Seconds(own.stretch * seconds));
+}
+
+AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::Time now) {
+  const auto weight = options_.tenant_weights.find(request.tenant);
+  AdmissionRequest translated;
+  translated.tenant = index_.Tenant(request.tenant, weight == options_.tenant_weights.end() ? 1 : weight->second);
+  translated.priority = request.priority;
+  translated.deadline = request.deadline;
+  translated.model = request.model;
+  double alone = 0;
+  for (const RequestedImage& image : request.images) {
+    const CurveId curve = costs_->Curve(index_.model_name(request.model), image.tokens);
+    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes});
+    alone += image.steps * costs_->StepSeconds(curve, image.rows);
+  }
+  translated.due = DueOf(request.priority, request.deadline, alone, now);
+  return translated;
+}
+
+Admission SchedulingCore::Admit(const RequestedJobs& request, absl::Time now) {
+  return fresco::Admit(index_, *costs_, admission_, Translate(request, now), now);
+}
+
+std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time now) {
+  const AdmissionRequest translated = Translate(request, now);
+  std::vector<JobId> jobs;
+  for (size_t i = 0; i < request.images.size(); ++i) {
+    const RequestedImage& image = request.images[i];
+    JobSpec spec;
+    spec.tenant = translated.tenant;
+    spec.priority = request.priority;
+    spec.group = index_.GroupOf(request.model, image.batch_key, image.tokens);
+    spec.rows = image.rows;
+    spec.steps = image.steps;
+    spec.state_bytes = image.state_bytes;
+    spec.sequence = request.sequence;
+    spec.image_index = static_cast<int>(i);
+    spec.received = now;
+    spec.due = translated.due;
+    spec.deadline = request.deadline;
+    jobs.push_back(index_.Add(spec, now));
+  }
+  return jobs;
+}
+
+std::vector<JobId> SchedulingCore::DropHopeless(DeviceId device, absl::Time now) {
+  index_.AdvanceTo(now);
+  std::vector<JobId> hopeless = index_.Hopeless(device, now);
+  for (JobId job : hopeless) index_.Remove(job);
+  return hopeless;
+}
+
+Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
+  index_.AdvanceTo(now);
+  Decision decision = policy_->Decide(index_, *costs_, device, now);
+  for (JobId job : decision.preempt) index_.Preempt(job);
+  for (JobId job : decision.start) index_.Start(job, device);
+  index_.SetBatch(device, decision.batch);
+  RunningStep step;
+  for (JobId id : decision.batch) {
+    const JobSpec& spec = index_.job(id).spec;
+    step.curve = index_.group(spec.group).curve;
+    step.rows += spec.rows;
+  }
+  step.batch = decision.batch;
+  steps_[device] = std::move(step);
+  return decision;
+}
+
+std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration) {
+  const RunningStep step = std::exchange(steps_[device], {});
+  if (step.batch.empty()) return {};
+  costs_->RecordStep(step.curve, step.rows, duration);
+  const double seconds = absl::ToDoubleSeconds(duration);
+  double alone = 0;
+  std::vector<JobId> done;
+  for (JobId id : step.batch) {
+    if (!index_.Contains(id)) continue;
+    const Job& job = index_.job(id);
+    alone += job.seconds_left / job.steps_left;
+    index_.Charge(job.spec.tenant, seconds * job.spec.rows / step.rows);
+    index_.Advanced(id);
+    if (job.steps_left == 0) done.push_back(id);
+  }
+  if (seconds > 0 && alone > 0) {
+    index_.SetSpeedup(index_.speedup() + kWeightOfNewestSpeedup * (alone / seconds - index_.speedup()));
+  }
+  for (JobId id : done) index_.Remove(id);
+  return done;
+}
+
+absl::Duration SchedulingCore::PredictedWait(JobId id, absl::Time now) const {
+  const Job& job = index_.job(id);
+  if (job.state != JobState::kWaiting) return absl::ZeroDuration();
+  const ModelId model = index_.group(job.spec.group).model;
+  const JobSpec& spec = job.spec;
+  return PredictWait(index_, {model, spec.tenant, spec.priority, spec.due, admission_.by_class_and_tenant}, now);
+}
+
+}  // namespace fresco

@@ -1,0 +1,117 @@
+// The whole of scheduling but its threads: queue, shares, cost model, admission and policy behind one interface, which
+// the service's threads and the simulator (bench/scheduler) drive alike. A state machine: no thread, lock or clock of
+// its own; the same calls give the same answers.
+//
+//   JobId job = core.Add(request, now);
+//   // At every step boundary, and for an idle device when something has come:
+//   for (JobId job : core.DropHopeless(device, now)) ... fail its request, core.Remove(its other images) ...
+//   Decision next = core.Decide(device, now);
+//   ... move next.preempt to host memory, then core.Parked(each); prepare or bring back next.start ...
+//   ... one step of next.batch; core.Remove(those that failed) ...
+//   for (JobId job : core.StepDone(device, duration, now)) ... decode it ...
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/scheduler/policy/admission.h"
+#include "server/scheduler/policy/cost_model.h"
+#include "server/scheduler/policy/job.h"
+#include "server/scheduler/policy/policy.h"
+#include "server/scheduler/policy/queue_index.h"
+
+namespace fresco {
+
+// A request is late when `target` and, for each second that its images take by themselves, `stretch` have passed since
+// it came. None waits for longer than max_wait to start, however busy the devices are: those who would are refused.
+struct ClassOptions {
+  absl::Duration target;
+  double stretch = 0;
+  absl::Duration max_wait;
+};
+
+struct CoreOptions {
+  std::string policy = "deadline-fair";
+  absl::Duration fairness_window = absl::Seconds(40);  // a tenant may be ahead by so long of all devices
+  std::array<ClassOptions, kPriorityClasses> classes = {ClassOptions{absl::Milliseconds(500), 1.5, absl::Seconds(8)},
+                                                        ClassOptions{absl::Seconds(2), 3, absl::Minutes(5)},
+                                                        ClassOptions{absl::Seconds(30), 10, absl::Minutes(10)}};
+  std::map<std::string, double, std::less<>> tenant_weights;  // those not named: 1
+};
+
+struct RequestedImage {
+  std::string_view batch_key;
+  int tokens = 0;  // of each row: image and text
+  int rows = 1;
+  int steps = 1;
+  int64_t state_bytes = 0;
+};
+
+struct RequestedJobs {
+  std::string_view tenant;
+  PriorityClass priority = PriorityClass::kStandard;
+  ModelId model = 0;
+  int64_t sequence = 0;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::vector<RequestedImage> images;
+};
+
+// Not thread-safe. Times given do not go back.
+class SchedulingCore {
+ public:
+  // INVALID_ARGUMENT for an unknown policy. `costs` outlives it.
+  static absl::StatusOr<std::unique_ptr<SchedulingCore>> Create(const CoreOptions& options, CostModel* costs);
+
+  DeviceId AddDevice(const DeviceLimits& limits);
+  ModelId Model(std::string_view name) { return index_.Model(name); }
+  void SetLoaded(DeviceId device, ModelId model, bool loaded) { index_.SetLoaded(device, model, loaded); }
+
+  // Whether Add should follow, and what to expect. Changes nothing that is seen.
+  Admission Admit(const RequestedJobs& request, absl::Time now);
+  // The request's images, in order.
+  std::vector<JobId> Add(const RequestedJobs& request, absl::Time now);
+  // Cancelled or failed, in any state.
+  void Remove(JobId job) { index_.Remove(job); }
+
+  // Those that wait, or are on this device, whose deadlines cannot be met any more: gone from the core.
+  std::vector<JobId> DropHopeless(DeviceId device, absl::Time now);
+  // Applied when it returns: what is preempted is moving, what starts is resident (Job::steps_left tells whether it has
+  // run before). An empty batch: the device is idle until something comes or is parked.
+  Decision Decide(DeviceId device, absl::Time now);
+  void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
+  // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
+  // gone from the core.
+  std::vector<JobId> StepDone(DeviceId device, absl::Duration duration);
+
+  // Until it starts, as predicted now; zero for what does not wait.
+  absl::Duration PredictedWait(JobId job, absl::Time now) const;
+  const QueueIndex& index() const { return index_; }
+
+ private:
+  SchedulingCore(const CoreOptions& options, std::unique_ptr<const BatchingPolicy> policy, CostModel* costs);
+  AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
+  absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
+
+  // What a device is making.
+  struct RunningStep {
+    CurveId curve = 0;
+    int rows = 0;
+    std::vector<JobId> batch;
+  };
+
+  const CoreOptions options_;
+  const std::unique_ptr<const BatchingPolicy> policy_;
+  const AdmissionOptions admission_;
+  CostModel* const costs_;
+  QueueIndex index_;
+  std::vector<RunningStep> steps_;  // by device
+};
+
+}  // namespace fresco
