@@ -11,3 +11,5 @@ if [ -x .deps/reference/bin/python ]; then
 else
   echo "For images per second beside diffusers: ./dev reference, then ./dev bench again."
 fi
+# Ten minutes on one core; it fails when a promise of docs/SCHEDULING.md is not kept.
+"$build/bin/scheduler_bench"
