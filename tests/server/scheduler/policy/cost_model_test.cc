@@ -1,0 +1,145 @@
+#include "server/scheduler/policy/cost_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "server/scheduler/policy/cost_model_file.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(CostModelTest, KnowsNothingAtFirst) {
+  CostModel costs;
+  EXPECT_EQ(costs.StepSeconds(costs.Curve("m", 1024), 2), 0);
+  EXPECT_EQ(costs.ActivationBytes(costs.Curve("m", 1024), 2), 0);
+}
+
+TEST(CostModelTest, SaysWhatWasMeasured) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  costs.RecordStep(curve, 2, absl::Milliseconds(30));
+  costs.RecordStep(curve, 2, absl::Milliseconds(50));
+  EXPECT_NEAR(costs.StepSeconds(curve, 2), 0.040, 1e-9);
+}
+
+TEST(CostModelTest, FollowsADeviceThatBecomesSlower) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  for (int i = 0; i < 100; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(10));
+  for (int i = 0; i < 100; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(20));
+  EXPECT_NEAR(costs.StepSeconds(curve, 1), 0.020, 0.0001);
+}
+
+// A device whose steps take 5 ms and 1 us for each unit of work: what is on that line is predicted without having run.
+TEST(CostModelTest, PredictsSizesAndRowsThatHaveNotRun) {
+  CostModel costs;
+  const auto seconds = [](int tokens, int rows) { return 0.005 + 1e-6 * rows * RelativeWork(tokens); };
+  for (int rows : {1, 2, 8}) {
+    for (int tokens : {1357, 4429}) {
+      costs.RecordStep(costs.Curve("m", tokens), rows, absl::Seconds(seconds(tokens, rows)));
+    }
+  }
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 1357), 4) / seconds(1357, 4), 1, 1e-6);
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 2333), 6) / seconds(2333, 6), 1, 1e-6);
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 4429), 16) / seconds(4429, 16), 1, 1e-6);
+}
+
+TEST(CostModelTest, WhatASizeIsOffTheLineByHoldsForItsOtherRows) {
+  CostModel costs;
+  for (int rows : {1, 2, 4}) {
+    for (int tokens : {1024, 2048, 4096}) {
+      costs.RecordStep(costs.Curve("m", tokens), rows, absl::Seconds(0.001 + 1e-6 * rows * RelativeWork(tokens)));
+    }
+  }
+  const CurveId slow = costs.Curve("m", 3000);
+  costs.RecordStep(slow, 2, absl::Seconds(2 * (0.001 + 2e-6 * RelativeWork(3000))));
+  EXPECT_GT(costs.StepSeconds(slow, 4), 1.7 * (0.001 + 4e-6 * RelativeWork(3000)));
+}
+
+TEST(CostModelTest, ModelsDoNotMix) {
+  CostModel costs;
+  costs.RecordStep(costs.Curve("large", 1024), 1, absl::Seconds(1));
+  EXPECT_EQ(costs.StepSeconds(costs.Curve("small", 1024), 1), 0);
+}
+
+TEST(CostModelTest, MemoryIsTheMostSeenAndScalesUp) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1000);
+  costs.RecordMemory(curve, 2, 200'000);
+  costs.RecordMemory(curve, 2, 100'000);
+  EXPECT_EQ(costs.ActivationBytes(curve, 2), 200'000);
+  EXPECT_EQ(costs.ActivationBytes(curve, 4), 400'000);
+  EXPECT_EQ(costs.ActivationBytes(costs.Curve("m", 3000), 2), 600'000);
+}
+
+TEST(CostModelFileTest, ComesBackAsItWas) {
+  CostModel costs;
+  costs.RecordStep(costs.Curve("a", 1024), 2, absl::Milliseconds(31));
+  costs.RecordStep(costs.Curve("b", 4429), 16, absl::Seconds(1.25));
+  costs.RecordMemory(costs.Curve("a", 1024), 2, 12345678901);
+  const auto path = std::filesystem::path(::testing::TempDir()) / "cost_model_test.json";
+  ASSERT_TRUE(SaveCostModel(costs, path.string()).ok());
+  const absl::StatusOr<CostModel> loaded = LoadCostModel(path.string());
+  std::filesystem::remove(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->Measured(), costs.Measured());
+  EXPECT_EQ(costs.Measured().size(), 2u);
+}
+
+TEST(CostModelFileTest, AFileThatIsNotThereIsNotFound) {
+  const auto loaded = LoadCostModel("/nonexistent/costs.json");
+  EXPECT_EQ(loaded.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("/nonexistent/costs.json"));
+}
+
+struct BadFile {
+  std::string name, json, says;
+};
+
+class BadCostModelFileTest : public ::testing::TestWithParam<BadFile> {};
+
+TEST_P(BadCostModelFileTest, IsRefusedWithItsFault) {
+  const auto model = CostModelFromJson(GetParam().json);
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr(GetParam().says));
+}
+
+std::string WithStep(const std::string& step) {
+  return R"({"format": "fresco-cost-model", "version": 1, "steps": [)" + step + "]}";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    CostModelFile, BadCostModelFileTest,
+    ::testing::Values(
+        BadFile{"NotJson", "steps:", "not JSON"}, BadFile{"Truncated", R"({"format": "fresco-cost)", "not JSON"},
+        BadFile{"SomethingElse", R"({"model": 1})", "format"},
+        BadFile{"NewerVersion", R"({"format": "fresco-cost-model", "version": 2, "steps": []})", "version 2"},
+        BadFile{"NoSteps", R"({"format": "fresco-cost-model", "version": 1})", "'steps' is missing"},
+        BadFile{
+            "UnknownKey",
+            WithStep(
+                R"({"model": "m", "tokens": 1, "rows": 1, "seconds": 1, "count": 1, "activation_bytes": 0, "x": 1})"),
+            "steps[0]: unknown key 'x'"},
+        BadFile{"NegativeSeconds",
+                WithStep(R"({"model": "m", "tokens": 1, "rows": 1, "seconds": -1, "count": 1, "activation_bytes": 0})"),
+                "steps[0]: seconds: must be above 0"},
+        BadFile{
+            "HugeRows",
+            WithStep(
+                R"({"model": "m", "tokens": 1, "rows": 99999999999, "seconds": 1, "count": 1, "activation_bytes": 0})"),
+            "rows: is out of range"},
+        BadFile{
+            "FractionalTokens",
+            WithStep(R"({"model": "m", "tokens": 1.5, "rows": 1, "seconds": 1, "count": 1, "activation_bytes": 0})"),
+            "tokens: must be an integer"}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace fresco

@@ -1,0 +1,382 @@
+// What each policy starts next, case by case, and what the core does around it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/scheduler/policy/scheduling_core.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr PriorityClass kInteractive = PriorityClass::kInteractive;
+constexpr PriorityClass kStandard = PriorityClass::kStandard;
+constexpr PriorityClass kBatch = PriorityClass::kBatch;
+constexpr int kSmall = 1000, kLarge = 4000;  // tokens
+
+// An image that waits: named by a letter.
+struct Asked {
+  char name = 'a';
+  PriorityClass priority = kStandard;
+  int tokens = kSmall;
+  int steps = 10;
+  std::string tenant = "t";
+  double deadline = 0;  // seconds from now; 0: none
+};
+
+// A device whose steps of small images take 100 ms whatever their number, and of large ones 1 s for each row.
+class Bench {
+ public:
+  explicit Bench(const std::string& policy, const DeviceLimits& limits = {}) {
+    for (int rows = 1; rows <= 16; ++rows) {
+      costs_.RecordStep(costs_.Curve("m", kSmall), rows, absl::Milliseconds(100));
+      costs_.RecordStep(costs_.Curve("m", kLarge), rows, absl::Seconds(rows));
+    }
+    CoreOptions options;
+    options.policy = policy;
+    options.fairness_window = absl::Seconds(5);
+    core_ = *SchedulingCore::Create(options, &costs_);
+    model_ = core_->Model("m");
+    AddDevice(limits);
+  }
+
+  DeviceId AddDevice(const DeviceLimits& limits = {}) {
+    const DeviceId device = core_->AddDevice(limits);
+    core_->SetLoaded(device, model_, true);
+    return device;
+  }
+
+  RequestedJobs RequestOf(const Asked& asked, const std::string& key) {
+    RequestedJobs request;
+    request.tenant = asked.tenant;
+    request.priority = asked.priority;
+    request.model = model_;
+    request.sequence = sequence_++;
+    if (asked.deadline > 0) request.deadline = now_ + absl::Seconds(asked.deadline);
+    request.images = {{key, asked.tokens, 1, asked.steps, 1000}};
+    return request;
+  }
+
+  void Add(const Asked& asked) {
+    const std::string key = std::to_string(asked.tokens);
+    const JobId job = core_->Add(RequestOf(asked, key), now_).front();
+    if (static_cast<JobId>(names_.size()) <= job) names_.resize(job + 1);
+    names_[job] = asked.name;
+  }
+
+  Admission Admit(const Asked& asked) {
+    const std::string key = std::to_string(asked.tokens);
+    return core_->Admit(RequestOf(asked, key), now_);
+  }
+
+  // One step boundary: the batch's names, in the order of the decision.
+  std::string Decide(DeviceId device = 0) {
+    last_ = core_->Decide(device, now_);
+    return NamesOf(last_.batch);
+  }
+  std::string Preempted() {
+    const std::string names = NamesOf(last_.preempt);
+    for (JobId job : last_.preempt) core_->Parked(job, now_);
+    return names;
+  }
+  std::string Step(absl::Duration duration, DeviceId device = 0) {
+    now_ += duration;
+    return NamesOf(core_->StepDone(device, duration));
+  }
+  std::string DropHopeless() { return NamesOf(core_->DropHopeless(0, now_)); }
+  void Pass(absl::Duration duration) { now_ += duration; }
+  CostModel* costs() { return &costs_; }
+  const SchedulingCore& core() const { return *core_; }
+
+ private:
+  std::string NamesOf(const std::vector<JobId>& jobs) {
+    std::string names;
+    for (JobId job : jobs) names += names_[job];
+    return names;
+  }
+
+  CostModel costs_;
+  std::unique_ptr<SchedulingCore> core_;
+  ModelId model_ = 0;
+  absl::Time now_ = absl::UnixEpoch();
+  int64_t sequence_ = 0;
+  std::string names_;
+  Decision last_;
+};
+
+struct Case {
+  std::string name;
+  std::string policy;
+  std::vector<Asked> waiting;  // in the order of arrival
+  std::string batch;           // that the free device starts
+};
+
+class FirstBatchTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FirstBatchTest, Is) {
+  Bench bench(GetParam().policy);
+  for (const Asked& asked : GetParam().waiting) bench.Add(asked);
+  EXPECT_EQ(bench.Decide(), GetParam().batch);
+}
+
+std::vector<Asked> Same(int count, const Asked& asked) {
+  std::vector<Asked> all(count, asked);
+  for (int i = 0; i < count; ++i) all[i].name = static_cast<char>('a' + i);
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fifo, FirstBatchTest,
+    ::testing::Values(Case{"NothingWaits", "fifo", {}, ""},
+                      Case{"WhatIsNextTogether", "fifo", {{'a'}, {'b'}, {'c', kStandard, kLarge}, {'d'}}, "ab"},
+                      Case{"WhateverItsPriority", "fifo", {{'a', kBatch}, {'b', kInteractive, kLarge}}, "a"},
+                      Case{"NoMoreThanABatch", "fifo", Same(10, {}), "abcdefgh"}),
+    [](const auto& info) { return info.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(
+    Dynamic, FirstBatchTest,
+    ::testing::Values(Case{"NothingWaits", "dynamic", {}, ""},
+                      Case{"LooksPastOthers", "dynamic", {{'a'}, {'b'}, {'c', kStandard, kLarge}, {'d'}}, "abd"},
+                      Case{"TheFirstToArriveLeads", "dynamic", {{'a', kBatch, kLarge}, {'b', kInteractive}}, "a"},
+                      Case{"NoMoreThanABatch", "dynamic", Same(10, {}), "abcdefgh"}),
+    [](const auto& info) { return info.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(
+    DeadlineFair, FirstBatchTest,
+    ::testing::Values(
+        Case{"NothingWaits", "deadline-fair", {}, ""},
+        Case{"ByPriority",
+             "deadline-fair",
+             {{'a', kBatch, kLarge, 1}, {'b', kStandard, kLarge, 1}, {'c', kInteractive, kLarge, 1}},
+             "c"},
+        Case{"SoonestDueFirst", "deadline-fair", {{'a', kStandard, kLarge, 2}, {'b', kStandard, kLarge, 1}}, "b"},
+        Case{"TheCallsOwnDeadline",
+             "deadline-fair",
+             {{'a', kStandard, kLarge, 1}, {'b', kStandard, kLarge, 2, "t", 3}},
+             "b"},
+        Case{"InOrderOfArrivalAmongEquals", "deadline-fair", {{'a', kStandard, kLarge}, {'b', kStandard, kLarge}}, "a"},
+        Case{"TogetherWhereItIsFree", "deadline-fair", Same(4, {}), "abcd"},
+        Case{"OneByOneWhereNothingIsGained", "deadline-fair", Same(4, {'a', kStandard, kLarge, 1}), "a"},
+        Case{"NoMoreThanABatch", "deadline-fair", Same(10, {}), "abcdefgh"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(FifoTest, TakesTheNextIntoAFreePlaceButLetsNothingOvertake) {
+  Bench bench("fifo");
+  bench.Add({'a'});
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Milliseconds(100));
+  bench.Add({'b'});
+  EXPECT_EQ(bench.Decide(), "ab");
+  bench.Step(absl::Milliseconds(100));
+  bench.Add({'c', kInteractive, kLarge});
+  bench.Add({'d'});
+  EXPECT_EQ(bench.Decide(), "ab");
+}
+
+TEST(DynamicTest, ABatchRunsToItsEndAsItWasFormed) {
+  Bench bench("dynamic");
+  bench.Add({'a', kStandard, kSmall, 1});
+  bench.Add({'b', kStandard, kSmall, 2});
+  EXPECT_EQ(bench.Decide(), "ab");
+  EXPECT_EQ(bench.Step(absl::Milliseconds(100)), "a");
+  bench.Add({'c', kInteractive});
+  EXPECT_EQ(bench.Decide(), "b");
+  EXPECT_EQ(bench.Step(absl::Milliseconds(100)), "b");
+  EXPECT_EQ(bench.Decide(), "c");
+}
+
+TEST(DeadlineFairTest, InteractivePreemptsAtTheNextStepAndTheOtherGoesOnWhereItWas) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kBatch, kLarge, 3});
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Seconds(1));
+  bench.Add({'b', kInteractive, kLarge, 1});
+  EXPECT_EQ(bench.Decide(), "b");
+  EXPECT_EQ(bench.Preempted(), "");  // there is room for its state on the device
+  EXPECT_EQ(bench.Step(absl::Seconds(1)), "b");
+  EXPECT_EQ(bench.Decide(), "a");
+  EXPECT_EQ(bench.Step(absl::Seconds(1)), "");
+  EXPECT_EQ(bench.Decide(), "a");
+  EXPECT_EQ(bench.Step(absl::Seconds(1)), "a");
+}
+
+TEST(DeadlineFairTest, StatesBeyondTheBudgetGoToHostMemoryLastRanksFirst) {
+  DeviceLimits limits;
+  limits.state_bytes = 2000;  // of two images
+  Bench bench("deadline-fair", limits);
+  bench.Add({'a', kBatch, kLarge, 9});
+  bench.Decide();
+  bench.Step(absl::Seconds(1));
+  bench.Add({'b', kStandard, kLarge, 9});
+  EXPECT_EQ(bench.Decide(), "b");
+  EXPECT_EQ(bench.Preempted(), "");
+  bench.Step(absl::Seconds(1));
+  bench.Add({'c', kInteractive, kLarge, 1});
+  EXPECT_EQ(bench.Decide(), "c");
+  EXPECT_EQ(bench.Preempted(), "a");
+  EXPECT_EQ(bench.Step(absl::Seconds(1)), "c");
+  EXPECT_EQ(bench.Decide(), "b");
+}
+
+TEST(DeadlineFairTest, WhatIsPausedMovesToADeviceThatIsFree) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kBatch, kLarge, 3});
+  bench.Decide();
+  bench.Step(absl::Seconds(1));
+  bench.Add({'b', kInteractive, kLarge, 3});
+  const DeviceId other = bench.AddDevice();
+  EXPECT_EQ(bench.Decide(), "b");
+  EXPECT_EQ(bench.Preempted(), "a");
+  EXPECT_EQ(bench.Decide(other), "a");
+}
+
+TEST(DeadlineFairTest, NobodyJoinsWhereThatWouldMakeOthersLate) {
+  Bench bench("deadline-fair");
+  for (int rows = 2; rows <= 16; ++rows) {  // two share a step well, but for its length
+    for (int i = 0; i < 300; ++i)
+      bench.costs()->RecordStep(bench.costs()->Curve("m", kSmall), rows, absl::Milliseconds(150));
+  }
+  bench.Add({'a', kStandard, kSmall, 10, "t", 1.2});  // 1 s by itself, 1.5 s with another
+  for (char name : {'b', 'c', 'd', 'e', 'f', 'g'}) bench.Add({name, kStandard, kSmall, 10});
+  EXPECT_EQ(bench.Decide(), "a");
+}
+
+TEST(DeadlineFairTest, ATenantBeyondItsShareComesAfterOthersOfAnyClass) {
+  Bench bench("deadline-fair");
+  bench.Add({'w', kStandard, kLarge, 50, "modest"});
+  std::string order;
+  for (int i = 0; i < 14; ++i) {
+    bench.Add({'a', kInteractive, kLarge, 1, "greedy"});
+    order += bench.Decide();
+    bench.Step(absl::Seconds(1));
+  }
+  // Ahead by fairness_window of the one device, then in turns.
+  EXPECT_EQ(order, "aaaaaawawawawa");
+}
+
+TEST(DeadlineFairTest, AgeMovesALateImageAheadOfAll) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kStandard, kLarge, 5});
+  bench.Pass(absl::Seconds(194));
+  bench.Add({'b', kInteractive, kLarge, 1});
+  EXPECT_EQ(bench.Decide(), "b");
+  bench.Step(absl::Seconds(1));
+  bench.Add({'c', kInteractive, kLarge, 1});
+  EXPECT_EQ(bench.Decide(), "a");  // two thirds of five minutes have passed
+}
+
+TEST(DeadlineFairTest, AnAgedImageThatRunsHoldsUpNoneThatMustStillStart) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kInteractive, kLarge, 30});
+  bench.Pass(absl::Seconds(6));
+  bench.Add({'b', kInteractive, kLarge, 30});
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Seconds(1));
+  bench.Pass(absl::Seconds(5));  // b has waited for six of its eight seconds
+  EXPECT_EQ(bench.Decide(), "b");
+}
+
+TEST(DropTest, WaitingAndRunningImagesThatCannotMeetTheirDeadlinesAreDropped) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kStandard, kLarge, 3, "t", 3.5});
+  bench.Add({'b', kStandard, kLarge, 3, "t", 100});
+  EXPECT_EQ(bench.DropHopeless(), "");
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Seconds(2));  // twice what was predicted
+  EXPECT_EQ(bench.DropHopeless(), "a");
+  EXPECT_EQ(bench.Decide(), "b");
+}
+
+TEST(AdmissionTest, AnIdleServerTakesAllAndPromisesNoWait) {
+  Bench bench("deadline-fair");
+  const Admission admission = bench.Admit({'a', kInteractive, kLarge, 10});
+  EXPECT_EQ(admission.refusal, Admission::Refusal::kNone);
+  EXPECT_EQ(admission.wait, absl::ZeroDuration());
+  EXPECT_EQ(admission.finish, absl::Seconds(10));
+}
+
+TEST(AdmissionTest, AFullClassIsRefusedWithWhenToComeAgainAndTheOneAboveIsNot) {
+  Bench bench("deadline-fair");
+  Admission admission;
+  int taken = 0;
+  while (taken < 1000) {
+    const Asked asked{'a', kBatch, kLarge, 10, "tenant" + std::to_string(taken)};
+    admission = bench.Admit(asked);
+    if (admission.refusal != Admission::Refusal::kNone) break;
+    bench.Add(asked);
+    bench.Decide();
+    ++taken;
+  }
+  // A fifth of ten minutes: twelve images of 10 s, and the one that runs.
+  EXPECT_EQ(taken, 13);
+  EXPECT_EQ(admission.refusal, Admission::Refusal::kQueueFull);
+  EXPECT_GE(admission.retry_after, absl::Seconds(9));
+  EXPECT_THAT(admission.message, HasSubstr("queue is full"));
+  EXPECT_EQ(bench.Admit({'b', kInteractive, kSmall, 10, "other"}).refusal, Admission::Refusal::kNone);
+}
+
+TEST(AdmissionTest, OneTenantFillsNoMoreThanHalf) {
+  Bench bench("deadline-fair");
+  int taken = 0;
+  while (taken < 1000 && bench.Admit({'a', kBatch, kLarge, 10, "greedy"}).refusal == Admission::Refusal::kNone) {
+    bench.Add({'a', kBatch, kLarge, 10, "greedy"});
+    bench.Decide();
+    ++taken;
+  }
+  EXPECT_EQ(taken, 7);  // six wait
+  EXPECT_EQ(bench.Admit({'a', kBatch, kLarge, 10, "greedy"}).refusal, Admission::Refusal::kTenantShare);
+  EXPECT_EQ(bench.Admit({'b', kBatch, kLarge, 10, "modest"}).refusal, Admission::Refusal::kNone);
+}
+
+TEST(AdmissionTest, ADeadlineThatCannotBeMetIsRefused) {
+  Bench bench("deadline-fair");
+  const Admission never = bench.Admit({'a', kInteractive, kLarge, 10, "t", 5});
+  EXPECT_EQ(never.refusal, Admission::Refusal::kDeadline);
+  EXPECT_EQ(never.retry_after, absl::ZeroDuration());  // it takes 10 s by itself
+  bench.Add({'a', kInteractive, kLarge, 30, "t"});
+  bench.Decide();
+  const Admission later = bench.Admit({'b', kInteractive, kLarge, 10, "t", 15});
+  EXPECT_EQ(later.refusal, Admission::Refusal::kDeadline);
+  EXPECT_GT(later.retry_after, absl::ZeroDuration());
+}
+
+TEST(AdmissionTest, WhatNoDeviceHasMemoryForIsRefusedForGood) {
+  DeviceLimits limits;
+  limits.activation_bytes = 1'000'000;
+  Bench bench("deadline-fair", limits);
+  bench.costs()->RecordMemory(bench.costs()->Curve("m", kSmall), 1, 500'000);
+  EXPECT_EQ(bench.Admit({'a', kStandard, kSmall}).refusal, Admission::Refusal::kNone);
+  const Admission refused = bench.Admit({'b', kStandard, kLarge});
+  EXPECT_EQ(refused.refusal, Admission::Refusal::kMemory);
+  EXPECT_EQ(refused.activation_bytes, 2'000'000);
+  EXPECT_EQ(refused.retry_after, absl::ZeroDuration());
+  EXPECT_THAT(refused.message, HasSubstr("smaller width or height"));
+}
+
+TEST(BatchTest, ActivationsOfAStepStayWithinTheDevice) {
+  DeviceLimits limits;
+  limits.activation_bytes = 1'600'000;
+  Bench bench("deadline-fair", limits);
+  bench.costs()->RecordMemory(bench.costs()->Curve("m", kSmall), 1, 500'000);
+  for (const Asked& asked : Same(6, {})) bench.Add(asked);
+  EXPECT_EQ(bench.Decide(), "abc");
+}
+
+TEST(PolicyNameTest, AnUnknownOneIsRefusedWithThoseThatAre) {
+  CostModel costs;
+  CoreOptions options;
+  options.policy = "lifo";
+  const auto core = SchedulingCore::Create(options, &costs);
+  EXPECT_EQ(core.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(core.status().message()), HasSubstr("fifo, dynamic, deadline-fair"));
+}
+
+}  // namespace
+}  // namespace fresco

@@ -1,0 +1,74 @@
+// Half an hour's load and more on a virtual clock: the promises of docs/SCHEDULING.md, at a size that takes seconds.
+// The full comparison is scheduler_bench.
+#include "bench/scheduler/simulator.h"
+
+#include <gtest/gtest.h>
+
+#include "bench/scheduler/device_model.h"
+
+namespace fresco {
+namespace {
+
+SimulationResult RunLoad(const std::string& policy, double load, Arrivals arrivals, int devices = 8) {
+  SimulationOptions options;
+  options.core.policy = policy;
+  options.load = load;
+  options.arrivals = arrivals;
+  options.devices = devices;
+  options.requests = 10000;  // about half an hour for eight devices
+  return Simulate(options, DeviceModel());
+}
+
+TEST(SimulatorTest, TheDeviceDoesWhatItsSourcesSay) {
+  const DeviceModel device;
+  // 31.1 TFLOP of Large at 1024x1024 (docs/facts/sd35.md) and a fifth for the empty half wave, at 792 TFLOP/s.
+  EXPECT_NEAR(device.StepSeconds(TokensOf(1024, 1024), 1), 31.15e12 * 1.2007 / 791.6e12, 1e-4);
+  // What a second image saves: next to nothing at 1024x1024, a quarter of both at 512x512, with guidance.
+  const auto saved = [&](int tokens) {
+    return 1 - device.StepSeconds(tokens, 4) / (2 * device.StepSeconds(tokens, 2));
+  };
+  EXPECT_LT(saved(TokensOf(1024, 1024)), 0.05);
+  EXPECT_GT(saved(TokensOf(512, 512)), 0.12);
+}
+
+TEST(SimulatorTest, TheSameSeedGivesTheSameRun) {
+  const SimulationResult a = RunLoad("deadline-fair", 0.9, Arrivals::kBursty, 2);
+  const SimulationResult b = RunLoad("deadline-fair", 0.9, Arrivals::kBursty, 2);
+  EXPECT_EQ(a.all.latencies, b.all.latencies);
+  EXPECT_EQ(a.steps, b.steps);
+}
+
+class SimulatedLoadTest : public ::testing::TestWithParam<std::pair<Arrivals, double>> {};
+
+TEST_P(SimulatedLoadTest, EveryRequestEndsOnceAndNoneWaitsBeyondItsAgeBound) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult run = RunLoad("deadline-fair", load, arrivals);
+  const CoreOptions options;
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    const ClassResult& of_class = run.classes[i];
+    EXPECT_EQ(of_class.requests, of_class.refused + of_class.dropped + static_cast<int64_t>(of_class.latencies.size()));
+    EXPECT_LE(of_class.longest_start, absl::ToDoubleSeconds(options.classes[i].max_wait));
+  }
+  EXPECT_GT(run.jain, 0.9);  // in half an hour; shares bind over minutes
+}
+
+TEST_P(SimulatedLoadTest, MoreIsInTimeThanWithTheOthersAndInteractiveImagesAreSooner) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult ours = RunLoad("deadline-fair", load, arrivals);
+  const SimulationResult fifo = RunLoad("fifo", load, arrivals);
+  const SimulationResult dynamic = RunLoad("dynamic", load, arrivals);
+  EXPECT_GE(ours.all.attainment(), fifo.all.attainment());
+  EXPECT_GE(ours.all.attainment(), dynamic.all.attainment());
+  EXPECT_LE(ours.classes[0].Percentile(0.99), 0.7 * fifo.classes[0].Percentile(0.99));
+}
+
+INSTANTIATE_TEST_SUITE_P(Loads, SimulatedLoadTest,
+                         ::testing::Values(std::pair{Arrivals::kPoisson, 0.7}, std::pair{Arrivals::kPoisson, 1.1},
+                                           std::pair{Arrivals::kBursty, 0.9}),
+                         [](const auto& info) {
+                           return std::string(info.param.first == Arrivals::kPoisson ? "Poisson" : "Bursty") +
+                                  std::to_string(static_cast<int>(info.param.second * 100));
+                         });
+
+}  // namespace
+}  // namespace fresco
