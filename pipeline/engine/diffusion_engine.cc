@@ -23,6 +23,7 @@ namespace fresco {
 namespace {
 
 constexpr int kWarmUpPatches = 4;  // a side
+constexpr int64_t kClipTokens = 77;
 
 // A caller that breaks the interface's contract has lost track of its jobs: nothing it draws could be trusted.
 [[noreturn]] void Die(const char* broken) {
@@ -67,6 +68,26 @@ int64_t Sum(const std::vector<ModelInfo::Component>& components) {
 Warning NoCorrection(const ModelInfo& info) {
   return {Warning::Kind::kPrecisionFallback, "noise_correction",
           StrCat("the model has no noise correction for ", info.precision, ": drawn without")};
+}
+
+// Itself where it is there already.
+std::shared_ptr<const PromptEmbedding> OnDevice(const std::shared_ptr<const PromptEmbedding>& embedding,
+                                                const at::Device& device) {
+  if (embedding == nullptr || embedding->text.device() == device) return embedding;
+  PromptEmbedding moved = *embedding;
+  moved.text = moved.text.to(device);
+  moved.pooled = moved.pooled.to(device);
+  return std::make_shared<const PromptEmbedding>(std::move(moved));
+}
+
+// What a job has on a device, on another, where its latents are in `dtype`.
+DiffusionState StateOnDevice(const DiffusionState& state, const at::Device& device, at::ScalarType dtype) {
+  DiffusionState moved = state;
+  moved.positive = OnDevice(state.positive, device);
+  moved.negative = OnDevice(state.negative, device);
+  moved.latents = state.latents.to(device, dtype);
+  if (state.velocity.defined()) moved.velocity = state.velocity.to(device);
+  return moved;
 }
 
 // Latents whose picture is at most max_side pixels a side, each the mean of those it stands for.
@@ -126,6 +147,21 @@ absl::Status DiffusionEngine::Validate(const ImageSpec& spec) const {
 
 std::string DiffusionEngine::BatchKey(const ImageSpec& spec) const {
   return BatchKeyOf(spec);
+}
+
+ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
+  const MmditConfig& config = parts_.transformer.config();
+  const int64_t pixels = parts_.vae.config().downscale();
+  const int64_t latents = config.in_channels * (spec.height / pixels) * (spec.width / pixels);
+  const int64_t patch = pixels * config.patch_size;
+  const int64_t text = kClipTokens + spec.max_sequence_length;
+  ImageLoad load;
+  load.tokens = static_cast<int>((spec.height / patch) * (spec.width / patch) + text);
+  load.rows = spec.guidance_scale > 1 ? 2 : 1;
+  // The latents and the last velocity; for each row a text.
+  const int64_t elements = 2 * latents + load.rows * (text * config.joint_attention_dim + config.pooled_projection_dim);
+  load.state_bytes = elements * static_cast<int64_t>(c10::elementSize(parts_.transformer.placement().dtype));
+  return load;
 }
 
 absl::StatusOr<DiffusionEngine::Embedding> DiffusionEngine::Embed(const PromptKey& key) {
@@ -230,6 +266,24 @@ absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   auto image = Compute(parts_.vae.placement().device, "decoding", [&] { return Decode(own.state().latents); });
   if (absl::IsDataLoss(image.status())) ++nonfinite_;
   return image;
+}
+
+absl::Status DiffusionEngine::Park(ImageJob& job) {
+  DiffusionJob& own = Own(&job);
+  return Compute(parts_.transformer.placement().device, "parking", [&] {
+    own.state() = StateOnDevice(own.state(), at::kCPU, own.state().latents.scalar_type());
+    return absl::OkStatus();
+  });
+}
+
+absl::Status DiffusionEngine::Resume(ImageJob& job) {
+  DiffusionJob& own = Own(&job);
+  const Placement& placement = parts_.transformer.placement();
+  return Compute(placement.device, "resuming", [&] {
+    own.state() = StateOnDevice(own.state(), placement.device, placement.dtype);
+    own.Rename(next_job_++);
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace fresco

@@ -32,10 +32,13 @@ class DiffusionEngine final : public Engine {
   int64_t TakePeakBytes() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
+  ImageLoad LoadOf(const ImageSpec& spec) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
+  absl::Status Park(ImageJob& job) override;
+  absl::Status Resume(ImageJob& job) override;
 
  private:
   using Embedding = std::shared_ptr<const PromptEmbedding>;

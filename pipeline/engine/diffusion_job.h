@@ -13,7 +13,7 @@
 
 namespace fresco {
 
-// Written by the denoiser only.
+// Written by the denoiser, and by the engine that parks or resumes its job.
 struct DiffusionState {
   Schedule schedule;
   std::shared_ptr<const PromptEmbedding> positive;
@@ -42,10 +42,12 @@ class DiffusionJob final : public ImageJob {
     state_.velocity = std::move(velocity);
     ++step_;
   }
+  // A job that an engine takes up has a new id there: what is known of the old one may be another engine's.
+  void Rename(uint64_t id) { id_ = id; }
   void Warn(Warning warning) { warnings_.push_back(std::move(warning)); }
 
  private:
-  const uint64_t id_;
+  uint64_t id_;
   DiffusionState state_;
 };
 

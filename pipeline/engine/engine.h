@@ -73,6 +73,13 @@ class ImageJob {
   std::vector<Warning> warnings_;
 };
 
+// What an image weighs, for whoever predicts time and memory.
+struct ImageLoad {
+  int tokens = 1;           // of each row of the forward: image and text
+  int rows = 1;             // of the forward: 2 with guidance, 1 without
+  int64_t state_bytes = 0;  // that its job holds on the device: latents and the texts' embeddings
+};
+
 struct EngineStats {
   int64_t prompt_cache_hits = 0;
   int64_t prompt_cache_misses = 0;
@@ -113,6 +120,9 @@ class Engine {
   // Jobs whose specs have equal keys can be in one Step. Thread-safe.
   virtual std::string BatchKey(const ImageSpec& spec) const = 0;
 
+  // Of a spec that Validate has let through. Thread-safe.
+  virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
+
   // Tokenises, encodes the texts or takes them from the cache, draws the noise.
   virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;
 
@@ -127,6 +137,14 @@ class Engine {
 
   // The finished picture; the job must be done().
   virtual absl::StatusOr<Image> Finish(ImageJob& job) = 0;
+
+  // Moves what the job holds on the device to host memory, so that it can wait without taking the device's; on a CPU it
+  // is there already. Nothing else is done with a parked job but Resume. An error leaves it as it was.
+  virtual absl::Status Park(ImageJob& job) = 0;
+
+  // Takes a parked job up: this engine's own, or one of another replica of the model. It goes on from its last step,
+  // and its picture is the same. An error leaves it parked.
+  virtual absl::Status Resume(ImageJob& job) = 0;
 };
 
 }  // namespace fresco

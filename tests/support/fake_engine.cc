@@ -9,6 +9,11 @@
 #include "absl/strings/str_cat.h"
 
 namespace fresco {
+namespace {
+
+constexpr int64_t kStateBytes = 10;  // of an image
+
+}  // namespace
 
 class FakeJob final : public ImageJob {
  public:
@@ -20,10 +25,18 @@ class FakeJob final : public ImageJob {
   }
   ~FakeJob() override { --script_->live_jobs_; }
   void Advance() { ++step_; }
+  bool parked() const { return parked_; }
+  void set_parked(bool parked) { parked_ = parked; }
 
  private:
   FakeScript* const script_;
+  bool parked_ = false;
 };
+
+// Nothing is done with a parked job but to resume it.
+void CheckOnDevice(const ImageJob& job) {
+  if (static_cast<const FakeJob&>(job).parked()) throw std::logic_error("the job is parked");
+}
 
 void FakeScript::Fail(const std::string& prompt, Stage stage, absl::Status status, int step) {
   MutexLock lock(&mutex_);
@@ -94,7 +107,7 @@ FakeEngine::FakeEngine(ModelInfo info, std::shared_ptr<FakeScript> script, FakeC
 EngineStats FakeEngine::stats() const {
   EngineStats stats;
   stats.weight_bytes = 1000;
-  stats.allocated_bytes = 1000 + 10 * script_->live_jobs();
+  stats.allocated_bytes = 1000 + kStateBytes * script_->live_jobs();
   stats.peak_bytes = 5000;
   script_->AddSaturation(&stats);
   return stats;
@@ -120,6 +133,10 @@ std::string FakeEngine::BatchKey(const ImageSpec& spec) const {
   return absl::StrCat(spec.width, "x", spec.height);
 }
 
+ImageLoad FakeEngine::LoadOf(const ImageSpec& spec) const {
+  return {spec.width * spec.height / 256, spec.guidance_scale > 1 ? 2 : 1, kStateBytes};
+}
+
 absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& spec) {
   script_->prepare_gate()->Pass();
   Spend(&FakeScript::prepare_);
@@ -141,6 +158,7 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   }
   std::vector<absl::Status> statuses;
   for (ImageJob* job : batch) {
+    CheckOnDevice(*job);
     statuses.push_back(script_->Check(job->spec().prompt, FakeScript::Stage::kStep, job->step()));
   }
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -151,6 +169,7 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
 
 absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
   ++script_->previews_;
+  CheckOnDevice(job);
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kPreview, 0);
   if (!status.ok()) return status;
   const int side = std::min({max_side, job.spec().width, job.spec().height});
@@ -160,6 +179,7 @@ absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
 
 absl::StatusOr<Image> FakeEngine::Finish(ImageJob& job) {
   Spend(&FakeScript::finish_);
+  CheckOnDevice(job);
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kFinish, 0);
   if (!status.ok()) return status;
   const ImageSpec& spec = job.spec();
@@ -167,6 +187,21 @@ absl::StatusOr<Image> FakeEngine::Finish(ImageJob& job) {
   const std::vector<uint8_t> colour = FakeColour(spec);
   for (int i = 0; i < spec.width * spec.height; ++i) image.rgb.insert(image.rgb.end(), colour.begin(), colour.end());
   return image;
+}
+
+absl::Status FakeEngine::Park(ImageJob& job) {
+  ++script_->parks_;
+  CheckOnDevice(job);
+  const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kPark, 0);
+  if (status.ok()) static_cast<FakeJob&>(job).set_parked(true);
+  return status;
+}
+
+absl::Status FakeEngine::Resume(ImageJob& job) {
+  ++script_->resumes_;
+  const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kResume, 0);
+  if (status.ok()) static_cast<FakeJob&>(job).set_parked(false);
+  return status;
 }
 
 void FakeEngine::Spend(absl::Duration FakeScript::*duration) const {

@@ -36,7 +36,7 @@ struct FakeStep {
 // be changed at any time. Thread-safe.
 class FakeScript {
  public:
-  enum class Stage { kPrepare, kStep, kPreview, kFinish };
+  enum class Stage { kPrepare, kStep, kPreview, kFinish, kPark, kResume };
 
   // Images of that prompt fail in that stage (for kStep: in the step that begins with `step` steps done).
   void Fail(const std::string& prompt, Stage stage, absl::Status status, int step = 0);
@@ -57,6 +57,8 @@ class FakeScript {
   std::vector<FakeStep> steps() const;
   int live_jobs() const { return live_jobs_; }
   int previews() const { return previews_; }
+  int parks() const { return parks_; }
+  int resumes() const { return resumes_; }
 
  private:
   friend class FakeEngine;
@@ -74,6 +76,8 @@ class FakeScript {
   Gate step_gate_;
   std::atomic<int> live_jobs_ = 0;
   std::atomic<int> previews_ = 0;
+  std::atomic<int> parks_ = 0;
+  std::atomic<int> resumes_ = 0;
   mutable Mutex mutex_;
   std::map<std::tuple<std::string, Stage, int>, Failure> failures_ FRESCO_GUARDED_BY(mutex_);
   std::vector<FakeStep> steps_ FRESCO_GUARDED_BY(mutex_);
@@ -87,7 +91,8 @@ class FakeScript {
 // The colour of a finished picture of this spec: what the engine draws follows from it alone.
 std::vector<uint8_t> FakeColour(const ImageSpec& spec);
 
-// Batch key: the size. Steps advance `clock` (null: take no time). A prompt of more than 77 bytes gets a warning.
+// Batch key: the size; a token is 16 x 16 pixels. Steps advance `clock` (null: take no time). A prompt of more than 77
+// bytes gets a warning.
 class FakeEngine final : public Engine {
  public:
   FakeEngine(ModelInfo info, std::shared_ptr<FakeScript> script, FakeClock* clock);
@@ -98,10 +103,13 @@ class FakeEngine final : public Engine {
   int64_t TakePeakBytes() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
+  ImageLoad LoadOf(const ImageSpec& spec) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
+  absl::Status Park(ImageJob& job) override;
+  absl::Status Resume(ImageJob& job) override;
 
  private:
   void Spend(absl::Duration FakeScript::*duration) const;

@@ -142,6 +142,58 @@ TEST_F(EngineTest, BatchKeyIsSizeAndTextLengthAndNothingElse) {
   EXPECT_NE(engine_->BatchKey(turned), key);
 }
 
+TEST_F(EngineTest, AJobThatWasParkedGoesOnAsIfNothingHadHappened) {
+  const Image alone = Draw(Spec());
+  ImageSpec other = Spec();
+  other.seed = 4;
+  other.prompt = "a green robot";
+  auto parked = Prepare(Spec());
+  auto passing = Prepare(other);
+  StepAll({parked.get()});
+  ASSERT_TRUE(engine_->Park(*parked).ok());
+  while (!passing->done()) StepAll({passing.get()});
+  ASSERT_TRUE(engine_->Resume(*parked).ok());
+  EXPECT_EQ(parked->step(), 1);
+  StepAll({parked.get()});
+  StepAll({parked.get()});
+  EXPECT_EQ(engine_->Finish(*parked).value().rgb, alone.rgb);
+}
+
+// Both engines have drawn, so that a job's number on one is known on the other.
+TEST_F(EngineTest, AJobMovesToAnotherReplica) {
+  const auto replica = Load(kMedium).value();
+  ImageSpec other = Spec();
+  other.prompt = "a green robot";
+  const Image alone = Draw(Spec());
+  for (int steps_there = 1; steps_there < Spec().steps; ++steps_there) {
+    auto job = replica->Prepare(Spec()).value();
+    auto passing = Prepare(other);
+    for (int step = 0; step < steps_there; ++step) ASSERT_TRUE(replica->Step({job.get()}).front().ok());
+    StepAll({passing.get()});
+    ASSERT_TRUE(replica->Park(*job).ok());
+    ASSERT_TRUE(engine_->Resume(*job).ok());
+    while (!job->done()) StepAll({job.get()});
+    EXPECT_EQ(engine_->Finish(*job).value().rgb, alone.rgb) << "after " << steps_there;
+  }
+}
+
+TEST_F(EngineTest, LoadIsOfTheTensorsThatAJobHas) {
+  // 48 x 32 pixels are 3 x 2 patches of 16; 77 CLIP tokens and 16 of T5.
+  const ImageLoad guided = engine_->LoadOf(Spec());
+  EXPECT_EQ(guided.tokens, 3 * 2 + 77 + 16);
+  EXPECT_EQ(guided.rows, 2);
+  ImageSpec plain = Spec();
+  plain.guidance_scale = 1;
+  EXPECT_EQ(engine_->LoadOf(plain).rows, 1);
+  EXPECT_EQ(engine_->LoadOf(plain).tokens, guided.tokens);
+  // The negative text is what guidance holds besides.
+  EXPECT_GT(guided.state_bytes, engine_->LoadOf(plain).state_bytes);
+  ImageSpec larger = Spec();
+  larger.width = larger.height = 96;
+  const int channels = 16;  // of the checkpoint's VAE
+  EXPECT_EQ(engine_->LoadOf(larger).state_bytes - guided.state_bytes, 2 * channels * (12 * 12 - 6 * 4) * 4);
+}
+
 TEST_F(EngineTest, PromptsAreEncodedOnceAndCounted) {
   const auto engine = Load(kMedium).value();
   EXPECT_EQ(engine->stats().prompt_cache_misses, 0);  // warming up is not a request
