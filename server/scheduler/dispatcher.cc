@@ -2,6 +2,8 @@
 #include "server/scheduler/dispatcher.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,15 +20,35 @@ absl::Status ShuttingDown() {
   return WithRetryAfter(absl::UnavailableError("the server is shutting down"), kMinRetry);
 }
 
+// Of an unknown policy, which the configuration should have refused.
+std::unique_ptr<SchedulingCore> MakeCore(const CoreOptions& options, CostModel* costs) {
+  auto core = SchedulingCore::Create(options, costs);
+  if (core.ok()) return *std::move(core);
+  std::fprintf(stderr, "%s\n", core.status().ToString().c_str());
+  std::abort();
+}
+
+absl::Status ToStatus(const Admission& admission) {
+  const bool deadline = admission.refusal == Admission::Refusal::kDeadline;
+  absl::Status status(deadline ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kResourceExhausted,
+                      admission.message);
+  if (admission.retry_after == absl::ZeroDuration()) return status;
+  return WithRetryAfter(std::move(status), admission.retry_after);
+}
+
 }  // namespace
 
 Dispatcher::Dispatcher(const SchedulerOptions* options, Clock* clock, SchedulerObserver* observer)
-    : options_(*options), clock_(clock), observer_(observer) {}
+    : options_(*options),
+      clock_(clock),
+      observer_(observer),
+      costs_(options->costs),
+      core_(MakeCore(options->core, &costs_)) {}
 
 absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationRequest request) {
   if (request.images.empty()) return absl::InvalidArgumentError("images: the request asks for none");
-  auto keys = BatchKeys(request);
-  if (!keys.ok()) return keys.status();
+  const auto images = Weigh(request);
+  if (!images.ok()) return images.status();
   Followups followups;
   absl::Status refused;
   std::shared_ptr<EventChannel> channel;
@@ -34,21 +56,23 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
     MutexLock lock(&mutex_);
     const absl::Time now = clock_->Now();
     DropEnding(now, &followups);
-    refused = Admit(request);
+    RequestedJobs jobs = JobsOf(request, *images);
+    refused = Admit(request, jobs, now);
     if (refused.ok()) {
-      auto state = std::make_shared<RequestState>(std::move(request), arrivals_++, now, *std::move(keys),
-                                                  options_.channel_bytes, clock_);
+      const auto state =
+          std::make_shared<RequestState>(std::move(request), arrivals_++, now, options_.channel_bytes, clock_);
       channel = state->channel();
-      Enqueue(std::move(state));
+      jobs.tenant = state->request().tenant;
+      Enqueue(state, jobs, now);
     }
     UpdatePositions(&followups);
   }
-  Follow(followups);
+  Follow(std::move(followups));
   if (!refused.ok()) return refused;
   return channel;
 }
 
-absl::StatusOr<std::vector<std::string>> Dispatcher::BatchKeys(const GenerationRequest& request) const {
+absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {
   const Engine* engine = nullptr;
   {
     MutexLock lock(&mutex_);
@@ -58,10 +82,10 @@ absl::StatusOr<std::vector<std::string>> Dispatcher::BatchKeys(const GenerationR
       if (engine == nullptr && index >= 0) engine = worker.engines[index].engine;
     }
   }
-  // Replicas of a model give equal keys.
-  std::vector<std::string> keys;
-  for (const ImageSpec& spec : request.images) keys.push_back(engine->BatchKey(spec));
-  return keys;
+  // Replicas of a model say the same.
+  std::vector<ImageWork> images;
+  for (const ImageSpec& spec : request.images) images.push_back({engine->BatchKey(spec), engine->LoadOf(spec)});
+  return images;
 }
 
 absl::Status Dispatcher::CheckOpen(const std::string& model) const {
@@ -75,36 +99,55 @@ absl::Status Dispatcher::CheckOpen(const std::string& model) const {
   return absl::OkStatus();
 }
 
-absl::Status Dispatcher::Admit(const GenerationRequest& request) const {
+absl::Status Dispatcher::CheckQueue(const GenerationRequest& request, absl::Time now) const {
   FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
-  if (request.deadline <= clock_->Now())
-    return absl::DeadlineExceededError("the request's deadline has passed already");
+  if (request.deadline <= now) return absl::DeadlineExceededError("the request's deadline has passed already");
   if (requests_.contains(KeyOf(request))) {
     return absl::AlreadyExistsError(
         absl::StrCat("a request with the id '", request.id, "' is waiting or running already"));
   }
-  if (waiting_ >= options_.max_queue) {
-    const std::vector<absl::Duration> waits = EstimateEntries();
-    const auto soonest = std::min_element(waits.begin(), waits.end());
-    return WithRetryAfter(
-        absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting")),
-        std::max(kMinRetry, soonest == waits.end() ? kMinRetry : *soonest));
-  }
   return absl::OkStatus();
 }
 
-void Dispatcher::Enqueue(RequestPtr request) {
+RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) {
+  RequestedJobs jobs;
+  jobs.tenant = request.tenant;
+  jobs.priority = request.priority;
+  jobs.model = core_->Model(request.model);
+  jobs.sequence = arrivals_;
+  jobs.deadline = request.deadline;
+  for (size_t i = 0; i < images.size(); ++i) {
+    const auto& [batch_key, load] = images[i];
+    jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes});
+  }
+  return jobs;
+}
+
+absl::Status Dispatcher::Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now) {
+  FRESCO_RETURN_IF_ERROR(CheckQueue(request, now));
+  if (waiting_ >= options_.max_queue) {
+    // There is room when the first of those that wait starts.
+    const std::vector<Entry*> order = InOrder(now);
+    const absl::Duration first =
+        order.empty() ? absl::ZeroDuration() : core_->PredictedWait(order.front()->images.front(), now);
+    return WithRetryAfter(
+        absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting")),
+        std::max(kMinRetry, first));
+  }
+  const Admission admission = core_->Admit(jobs, now);
+  return admission.refusal == Admission::Refusal::kNone ? absl::OkStatus() : ToStatus(admission);
+}
+
+void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Time now) {
   requests_.emplace(KeyOf(request->request()), request);
   ++unfinished_;
   CountWaiting(request->request(), 1);
-  Entry entry;
-  entry.request = std::move(request);
-  entry.images.resize(entry.request->request().images.size());
-  for (int i = 0; i < static_cast<int>(entry.images.size()); ++i) entry.images[i] = i;
-  const auto place = std::upper_bound(queue_.begin(), queue_.end(), entry, [](const Entry& a, const Entry& b) {
-    return a.request->request().priority < b.request->request().priority;
-  });
-  queue_.insert(place, std::move(entry));
+  Entry& entry = queue_[request->sequence()];
+  entry.request = request;
+  entry.images = core_->Add(jobs, now);
+  for (size_t i = 0; i < entry.images.size(); ++i) {
+    images_.emplace(entry.images[i], Image{request, static_cast<int>(i), true, nullptr});
+  }
   changed_.NotifyAll();
 }
 
@@ -118,7 +161,7 @@ absl::Status Dispatcher::Cancel(const std::string& tenant, const std::string& id
     }
     Cancel(found->second.get(), reason, &followups);
   }
-  Follow(followups);
+  Follow(std::move(followups));
   return absl::OkStatus();
 }
 
@@ -131,7 +174,7 @@ absl::Status Dispatcher::Cancel(const EventChannel& channel, const absl::Status&
     if (found == requests_.end()) return absl::NotFoundError("the request has ended");
     Cancel(found->second.get(), reason, &followups);
   }
-  Follow(followups);
+  Follow(std::move(followups));
   return absl::OkStatus();
 }
 
@@ -167,7 +210,8 @@ void Dispatcher::End(const RequestPtr& request) {
   request->output()->Deliver();
 }
 
-void Dispatcher::Follow(const Followups& followups) {
+void Dispatcher::Follow(Followups followups) {
+  followups.dropped.clear();
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();
   for (const RequestPtr& request : followups.released) Release(request);
@@ -196,7 +240,7 @@ void Dispatcher::Stop() {
     DropEnding(clock_->Now(), &followups);
     changed_.NotifyAll();
   }
-  Follow(followups);
+  Follow(std::move(followups));
   // A step may take long: its callers hear now, and the device lets go of their images at its end.
   for (const RequestPtr& request : left) {
     request->output()->End(FailedEvent{request->result()}, [] {});
@@ -217,13 +261,15 @@ void Dispatcher::RunTimer() {
       }
       UpdatePositions(&followups);
     }
-    Follow(followups);
+    Follow(std::move(followups));
   }
 }
 
 absl::Time Dispatcher::EarliestDeadline() const {
   absl::Time earliest = absl::InfiniteFuture();
-  for (const Entry& entry : queue_) earliest = std::min(earliest, entry.request->request().deadline);
+  for (const auto& [sequence, entry] : queue_) {
+    earliest = std::min(earliest, entry.request->request().deadline);
+  }
   return earliest;
 }
 
@@ -241,6 +287,11 @@ SchedulerSnapshot Dispatcher::Snapshot() const {
     for (const LoadedEngine& loaded : worker.engines) device.models.push_back(loaded.model);
   }
   return snapshot;
+}
+
+CostModel Dispatcher::Costs() const {
+  MutexLock lock(&mutex_);
+  return costs_;
 }
 
 void Dispatcher::CountWaiting(const GenerationRequest& request, int change) {

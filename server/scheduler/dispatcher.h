@@ -1,10 +1,11 @@
-// Where requests and devices meet: the queue, the table of all requests that have not ended, and what each device is to
-// do. One lock guards it, which is held for bookkeeping alone: engine calls, encoding, channel writes and the observer
-// happen outside, in the order in which their causes happened inside (ordered_calls.h).
+// Where requests and devices meet: the table of all requests that have not ended, their images that have not been
+// drawn, and what each device is to do, which the SchedulingCore decides (policy/scheduling_core.h). One lock guards
+// it, which is held for bookkeeping and decisions alone: engine calls, encoding, channel writes and the observer happen
+// outside, in the order in which their causes happened inside (ordered_calls.h).
 //
 // Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
-// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices' or the
-// step times'. A reactor's and the dispatcher's are never held together: callbacks happen without either, and so do
+// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's or the notices'. A
+// reactor's and the dispatcher's are never held together: callbacks happen without either, and so do
 // Submit and Cancel.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -21,9 +23,9 @@
 #include "absl/time/time.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
-#include "server/scheduler/estimate.h"
+#include "server/scheduler/active_image.h"
 #include "server/scheduler/ordered_calls.h"
-#include "server/scheduler/policy.h"
+#include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/request_state.h"
 #include "server/scheduler/scheduler.h"
 
@@ -35,17 +37,23 @@ struct LoadTask {
   Scheduler::LoadedCallback loaded;
 };
 
-// An image to start; whoever gets it holds its request once.
+// An image to start, or to go on with; whoever gets it holds its request once.
 struct StartOrder {
+  JobId id = 0;
   RequestPtr request;
   int image_index = 0;
-  int engine = 0;  // the device's engines are counted in the order of AddEngine
+  int engine = 0;                        // the device's engines are counted in the order of AddEngine
+  std::unique_ptr<ActiveImage> resumed;  // null: it has not been started before
 };
 
+// For one step boundary, in the order in which it is done.
 struct Work {
   bool stop = false;  // end everything and return; `loads` are not to be done any more
   std::vector<LoadTask> loads;
+  std::vector<JobId> dropped;  // of the device's images: to be let go of
+  std::vector<JobId> preempted;
   std::vector<StartOrder> starts;
+  std::vector<JobId> batch;  // of the step; empty: there is none
 };
 
 // Thread-safe.
@@ -60,6 +68,7 @@ class Dispatcher {
   absl::Status Cancel(const EventChannel& channel, const absl::Status& reason);
   bool Drain(absl::Time deadline);
   SchedulerSnapshot Snapshot() const;
+  CostModel Costs() const;
 
   // For the owner of the threads. Stop ends all requests with UNAVAILABLE, for their callers at once; the workers, at
   // their next step boundaries, and the timer then return.
@@ -67,12 +76,17 @@ class Dispatcher {
   void AddLoad(int worker, LoadTask task);
   void Stop();
 
-  // For the workers. NextWork waits until there is something to do; with images running it returns at once. Engines
-  // outlive the dispatcher's use.
+  // For the workers. NextWork waits until there is something to do. Engines outlive the dispatcher's use.
   void AddEngine(int worker, const std::string& model, const Engine* engine);
-  Work NextWork(int worker, const std::vector<RunningImage>& running);
+  Work NextWork(int worker);
   void SetBatchSize(int worker, int images);
-  StepTimes* step_times() { return &step_times_; }
+  // The step of the last Work's batch was made. Returns how long each of `images`, which have made it, still takes.
+  std::vector<absl::Duration> StepDone(int worker, const std::vector<Forward>& forwards,
+                                       const std::vector<JobId>& images);
+  // A preempted image is in host memory and waits for any device with its model.
+  void Park(std::unique_ptr<ActiveImage> image);
+  // An image on a device has failed or is not wanted any more. Its request is let go of by the caller.
+  void Remove(JobId image);
   // Images that the worker has handed to the encoder and that are not encoded yet; with too many of them it gets no new
   // ones.
   void AddEncoding(int worker, int change);
@@ -93,19 +107,30 @@ class Dispatcher {
     std::string device;
     std::vector<LoadedEngine> engines;
     std::deque<LoadTask> loads;
-    std::vector<absl::Duration> busy;  // until each image in flight is done
     int batch_size = 0;
     int encoding = 0;
   };
-  // A request of which some images have not started.
+  // An image that has not been drawn.
+  struct Image {
+    RequestPtr request;
+    int index = 0;                        // in its request
+    bool waits = true;                    // it is on no device
+    std::unique_ptr<ActiveImage> parked;  // while it waits, preempted
+  };
+  // A request of which some images wait.
   struct Entry {
     RequestPtr request;
-    std::vector<int> images;
-    int worker = -1;    // which draws it; -1: none has started it, it waits
-    int position = -1;  // that its caller knows of
+    std::vector<JobId> images;  // that do
+    int position = -1;          // that its caller knows of
+  };
+  // What an image is to the core.
+  struct ImageWork {
+    std::string batch_key;
+    ImageLoad load;
   };
   // What is to be done when the lock is free.
   struct Followups {
+    std::vector<std::unique_ptr<ActiveImage>> dropped;  // before their requests are released: memory first
     std::vector<RequestPtr> released;
     std::vector<RequestPtr> told;
   };
@@ -115,22 +140,28 @@ class Dispatcher {
   static int EngineFor(const Worker& worker, const std::string& model);  // -1: none
 
   // Callers' side.
-  absl::StatusOr<std::vector<std::string>> BatchKeys(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
+  absl::StatusOr<std::vector<ImageWork>> Weigh(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
-  absl::Status Admit(const GenerationRequest& request) const FRESCO_REQUIRES(mutex_);
-  void Enqueue(RequestPtr request) FRESCO_REQUIRES(mutex_);
+  absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) const FRESCO_REQUIRES(mutex_);
+  RequestedJobs JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) FRESCO_REQUIRES(mutex_);
+  absl::Status Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now)
+      FRESCO_REQUIRES(mutex_);
+  void Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Time now) FRESCO_REQUIRES(mutex_);
   void Cancel(RequestState* request, const absl::Status& reason, Followups* followups) FRESCO_REQUIRES(mutex_);
   void End(const RequestPtr& request) FRESCO_EXCLUDES(mutex_);
-  void Follow(const Followups& followups) FRESCO_EXCLUDES(mutex_);
+  void Follow(Followups followups) FRESCO_EXCLUDES(mutex_);
 
   // Workers' side (dispatcher_work.cc).
   void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void TakeStarts(int worker, PolicyView* view, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void Start(Entry* entry, int worker, int image_index, absl::Time now) FRESCO_REQUIRES(mutex_);
-  void PublishLoad(int worker, const std::vector<RunningImage>& running) FRESCO_REQUIRES(mutex_);
+  void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
+  void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void BeginRequest(const RequestPtr& request, int worker, absl::Time now, Followups* followups)
+      FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
   void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
-  std::vector<absl::Duration> EstimateEntries() const FRESCO_REQUIRES(mutex_);
+  std::vector<Entry*> InOrder(absl::Time now) FRESCO_REQUIRES(mutex_);
   uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
   void CountWaiting(const GenerationRequest& request, int change) FRESCO_REQUIRES(mutex_);
@@ -139,14 +170,16 @@ class Dispatcher {
   const SchedulerOptions& options_;
   Clock* const clock_;
   SchedulerObserver* const observer_;
-  StepTimes step_times_;
   OrderedCalls notices_;  // to the observer, of what changed under the lock
 
   mutable Mutex mutex_;
   CondVar changed_;
-  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);
+  CostModel costs_ FRESCO_GUARDED_BY(mutex_);
+  const std::unique_ptr<SchedulingCore> core_ FRESCO_PT_GUARDED_BY(mutex_);
+  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);                // by the core's DeviceId
   std::map<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);  // that have not ended
-  std::vector<Entry> queue_ FRESCO_GUARDED_BY(mutex_);                   // by priority, then arrival
+  std::unordered_map<JobId, Image> images_ FRESCO_GUARDED_BY(mutex_);    // that the core knows
+  std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);             // by arrival
   std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
   int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started

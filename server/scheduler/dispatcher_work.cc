@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
-#include <set>
 #include <utility>
 
 #include "server/scheduler/dispatcher.h"
@@ -22,7 +21,11 @@ int Dispatcher::AddWorker(const std::string& device) {
     std::abort();
   }
   workers_.emplace_back().device = device;
-  return static_cast<int>(workers_.size()) - 1;
+  DeviceLimits limits;
+  limits.max_batch = options_.max_batch;
+  limits.max_resident = options_.max_resident;
+  limits.state_bytes = options_.resident_bytes;
+  return core_->AddDevice(limits);
 }
 
 void Dispatcher::AddLoad(int worker, LoadTask task) {
@@ -34,6 +37,7 @@ void Dispatcher::AddLoad(int worker, LoadTask task) {
 void Dispatcher::AddEngine(int worker, const std::string& model, const Engine* engine) {
   MutexLock lock(&mutex_);
   workers_.at(worker).engines.push_back({model, engine});
+  core_->SetLoaded(worker, core_->Model(model), true);
   LeavePositionsToTimer();  // who shares a device with whom has changed
 }
 
@@ -48,95 +52,134 @@ void Dispatcher::AddEncoding(int worker, int change) {
   changed_.NotifyAll();
 }
 
-Work Dispatcher::NextWork(int worker, const std::vector<RunningImage>& running) {
+Work Dispatcher::NextWork(int worker) {
   Work work;
   Followups followups;
   {
     MutexLock lock(&mutex_);
-    PublishLoad(worker, running);
     while (true) {
-      PolicyView view{clock_->Now(), {}, running};
-      DropEnding(view.now, &followups);
+      const absl::Time now = clock_->Now();
+      DropHopeless(worker, now, &work, &followups);
+      DropEnding(now, &followups);
+      DropResidents(worker, now, &work);
       std::deque<LoadTask>& loads = workers_.at(worker).loads;
       work.loads.assign(std::make_move_iterator(loads.begin()), std::make_move_iterator(loads.end()));
       loads.clear();
       work.stop = stopping_;
-      if (!work.stop) TakeStarts(worker, &view, &work, &followups);
-      const bool idle = running.empty() && work.starts.empty() && work.loads.empty() && !work.stop;
+      // What a load brings is decided about when it is there.
+      if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
+      const bool idle = work.batch.empty() && work.dropped.empty() && work.loads.empty() && !work.stop;
       if (!idle || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
     if (!work.starts.empty() || !followups.released.empty()) LeavePositionsToTimer();
   }
-  Follow(followups);
+  Follow(std::move(followups));
   return work;
 }
 
-void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
-  std::vector<Entry> staying;
-  for (Entry& entry : queue_) {
-    if (!entry.request->ShouldEnd(now, options_.slow_reader_limit)) {
-      staying.push_back(std::move(entry));
+void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) {
+  for (JobId id : core_->DropHopeless(worker, now)) {
+    Image image = std::move(images_.extract(id).mapped());
+    image.request->AskToEnd(absl::DeadlineExceededError("the request cannot be done by its deadline any more"));
+    if (!image.waits) {
+      work->dropped.push_back(id);
       continue;
     }
-    if (entry.worker < 0) CountWaiting(entry.request->request(), -1);
-    followups->released.push_back(std::move(entry.request));
+    // DropEnding does the rest of its request.
+    std::erase(queue_.at(image.request->sequence()).images, id);
+    if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
+    followups->released.push_back(std::move(image.request));
   }
-  queue_ = std::move(staying);
 }
 
-void Dispatcher::TakeStarts(int worker, PolicyView* view, Work* work, Followups* followups) {
-  const Worker& own = workers_.at(worker);
-  // The encoder is behind: finished pictures would pile up.
-  if (own.encoding >= 2 * options_.max_batch) return;
-  std::vector<std::pair<Entry*, int>> images;  // of view->waiting
-  for (Entry& entry : queue_) {
-    const GenerationRequest& request = entry.request->request();
-    const int engine = EngineFor(own, request.model);
-    if (engine < 0 || (entry.worker >= 0 && entry.worker != worker)) continue;
-    for (int image : entry.images) {
-      view->waiting.push_back({engine, entry.request->batch_key(image), static_cast<int>(request.priority),
-                               entry.request->sequence(), image, request.images[image].steps, entry.request->received(),
-                               request.deadline});
-      images.emplace_back(&entry, image);
+void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
+  for (auto entry = queue_.begin(); entry != queue_.end();) {
+    const RequestPtr& request = entry->second.request;
+    if (!request->ShouldEnd(now, options_.slow_reader_limit)) {
+      ++entry;
+      continue;
     }
+    if (!request->started()) CountWaiting(request->request(), -1);
+    for (JobId id : entry->second.images) {
+      core_->Remove(id);
+      Image image = std::move(images_.extract(id).mapped());
+      if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
+      followups->released.push_back(std::move(image.request));
+    }
+    entry = queue_.erase(entry);
   }
-  for (int index : ImagesToStart(*view, {options_.max_batch})) {
-    const auto& [entry, image] = images.at(index);
-    if (entry->worker < 0) followups->told.push_back(entry->request);
-    Start(entry, worker, image, view->now);
-    work->starts.push_back({entry->request, image, view->waiting[index].engine});
-  }
-  // The images that started hold their requests now; where none is left to start, the queue lets go.
-  std::erase_if(queue_, [](const Entry& entry) { return entry.images.empty() && !entry.request->Release(); });
 }
 
-void Dispatcher::Start(Entry* entry, int worker, int image_index, absl::Time now) {
-  const RequestPtr& request = entry->request;
-  request->Hold();
-  std::erase(entry->images, image_index);
-  Worker& own = workers_.at(worker);
+void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
+  const std::vector<JobId> residents = core_->index().device(worker).resident;
+  for (JobId id : residents) {
+    if (!images_.at(id).request->ShouldEnd(now, options_.slow_reader_limit)) continue;
+    core_->Remove(id);
+    images_.erase(id);
+    work->dropped.push_back(id);
+  }
+}
+
+void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* followups) {
+  // The encoder is behind: finished pictures would pile up.
+  if (workers_.at(worker).encoding >= 2 * options_.max_batch) return;
+  Decision decision = core_->Decide(worker, now);
+  for (JobId id : decision.start) work->starts.push_back(Start(worker, id, now, followups));
+  work->preempted = std::move(decision.preempt);
+  work->batch = std::move(decision.batch);
+}
+
+StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* followups) {
+  Image& image = images_.at(id);
+  image.waits = false;
+  const auto entry = queue_.find(image.request->sequence());
+  std::erase(entry->second.images, id);
+  if (entry->second.images.empty()) queue_.erase(entry);
+  if (!image.request->started()) BeginRequest(image.request, worker, now, followups);
+  const int engine = EngineFor(workers_[worker], image.request->request().model);
+  return {id, image.request, image.index, engine, std::move(image.parked)};
+}
+
+void Dispatcher::BeginRequest(const RequestPtr& request, int worker, absl::Time now, Followups* followups) {
   const GenerationRequest& asked = request->request();
-  const Engine* engine = own.engines[EngineFor(own, asked.model)].engine;
-  own.busy.push_back(asked.images[image_index].steps * step_times_.Get(engine, request->batch_key(image_index)));
-  if (entry->worker >= 0) return;
-  entry->worker = worker;
   request->AddStart(now);
-  request->output()->Add(StartedEvent{own.device});
+  request->output()->Add(StartedEvent{workers_[worker].device});
+  followups->told.push_back(request);
   CountWaiting(asked, -1);
   CountRunning(1);
   notices_.Add([this, model = asked.model, wait = now - request->received()] { observer_->OnQueueWait(model, wait); });
 }
 
-void Dispatcher::PublishLoad(int worker, const std::vector<RunningImage>& running) {
-  Worker& own = workers_.at(worker);
-  std::set<std::pair<int, std::string_view>> groups;  // which take turns
-  for (const RunningImage& image : running) groups.emplace(image.engine, image.batch_key);
-  own.busy.clear();
-  for (const RunningImage& image : running) {
-    const absl::Duration step = step_times_.Get(own.engines[image.engine].engine, std::string(image.batch_key));
-    own.busy.push_back(image.steps_left * static_cast<int>(groups.size()) * step);
+std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<Forward>& forwards,
+                                                 const std::vector<JobId>& images) {
+  MutexLock lock(&mutex_);
+  workers_.at(worker).batch_size = 0;
+  int rows = 0;
+  for (const Forward& forward : forwards) rows = std::max(rows, forward.out_of_memory ? 0 : forward.rows);
+  for (JobId id : core_->StepDone(worker, forwards)) images_.erase(id);
+  std::vector<absl::Duration> remaining;
+  for (JobId id : images) {
+    remaining.push_back(images_.contains(id) ? core_->Remaining(id, rows) : absl::ZeroDuration());
   }
+  return remaining;
+}
+
+void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
+  MutexLock lock(&mutex_);
+  Image& own = images_.at(image->id);
+  own.waits = true;
+  core_->Parked(image->id, clock_->Now());
+  Entry& entry = queue_[own.request->sequence()];
+  entry.request = own.request;
+  entry.images.push_back(image->id);
+  own.parked = std::move(image);
+  changed_.NotifyAll();
+}
+
+void Dispatcher::Remove(JobId image) {
+  MutexLock lock(&mutex_);
+  if (images_.erase(image) > 0) core_->Remove(image);
 }
 
 void Dispatcher::LeavePositionsToTimer() {
@@ -146,44 +189,30 @@ void Dispatcher::LeavePositionsToTimer() {
 
 void Dispatcher::UpdatePositions(Followups* followups) {
   positions_stale_ = false;
+  const absl::Time now = clock_->Now();
   std::map<uint64_t, int> ahead;  // requests that wait, by the devices they can run on
-  std::vector<size_t> moved;
-  for (size_t i = 0; i < queue_.size(); ++i) {
-    Entry& entry = queue_[i];
-    if (entry.worker >= 0) continue;
-    const uint64_t devices = DevicesOf(entry.request->request().model);
+  for (Entry* entry : InOrder(now)) {
+    const uint64_t devices = DevicesOf(entry->request->request().model);
     int position = 0;
     for (const auto& [others, count] : ahead) position += (others & devices) != 0 ? count : 0;
     ++ahead[devices];
-    if (position == entry.position) continue;
-    entry.position = position;
-    moved.push_back(i);
-  }
-  if (moved.empty()) return;
-  const std::vector<absl::Duration> waits = EstimateEntries();
-  for (size_t i : moved) {
-    queue_[i].request->output()->Add(QueuedEvent{queue_[i].position, waits[i]});
-    followups->told.push_back(queue_[i].request);
+    if (position == entry->position) continue;
+    entry->position = position;
+    entry->request->output()->Add(QueuedEvent{position, core_->PredictedWait(entry->images.front(), now)});
+    followups->told.push_back(entry->request);
   }
 }
 
-std::vector<absl::Duration> Dispatcher::EstimateEntries() const {
-  std::vector<DeviceLoad> devices;
-  for (const Worker& worker : workers_) devices.push_back({options_.max_batch, worker.busy});
-  std::vector<WaitingWork> waiting;
-  for (const Entry& entry : queue_) {
-    WaitingWork& work = waiting.emplace_back();
-    work.images = static_cast<int>(entry.images.size());
-    const int first = entry.images.front();
-    const GenerationRequest& request = entry.request->request();
-    for (int i = 0; i < static_cast<int>(workers_.size()); ++i) {
-      const int engine = EngineFor(workers_[i], request.model);
-      if (engine < 0 || (entry.worker >= 0 && entry.worker != i)) continue;
-      const absl::Duration step = step_times_.Get(workers_[i].engines[engine].engine, entry.request->batch_key(first));
-      work.devices.emplace_back(i, request.images[first].steps * step);
-    }
+// Those of which nothing has started.
+std::vector<Dispatcher::Entry*> Dispatcher::InOrder(absl::Time now) {
+  std::vector<std::pair<Rank, Entry*>> ranked;
+  for (auto& [sequence, entry] : queue_) {
+    if (!entry.request->started()) ranked.emplace_back(core_->OrderOf(entry.images.front(), now), &entry);
   }
-  return EstimateWaits(devices, waiting);
+  std::sort(ranked.begin(), ranked.end());
+  std::vector<Entry*> order;
+  for (const auto& [rank, entry] : ranked) order.push_back(entry);
+  return order;
 }
 
 int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {

@@ -52,9 +52,9 @@ std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> b
     return std::vector<absl::Status>(batch.size(), wrong);
   }
   for (size_t i = 0; i < batch.size(); ++i) {
-    // One that stands still would never end.
-    if (statuses[i].ok() && batch[i]->step() <= before[i])
-      statuses[i] = absl::InternalError("the engine did not advance the image");
+    // Who counts steps would lose count.
+    if (statuses[i].ok() && batch[i]->step() != before[i] + 1)
+      statuses[i] = absl::InternalError("the engine did not advance the image by a step");
   }
   return statuses;
 }
@@ -65,6 +65,14 @@ absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_s
 
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job) {
   return Guarded([&] { return engine->Finish(*job); });
+}
+
+absl::Status CallPark(Engine* engine, ImageJob* job) {
+  return Guarded([&] { return engine->Park(*job); });
+}
+
+absl::Status CallResume(Engine* engine, ImageJob* job) {
+  return Guarded([&] { return engine->Resume(*job); });
 }
 
 }  // namespace fresco

@@ -19,5 +19,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const Imag
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side);
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
+absl::Status CallPark(Engine* engine, ImageJob* job);
+absl::Status CallResume(Engine* engine, ImageJob* job);
 
 }  // namespace fresco

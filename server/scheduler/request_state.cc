@@ -43,14 +43,14 @@ absl::Status CopyForThread(const absl::Status& status) {
   return copy;
 }
 
-RequestState::RequestState(GenerationRequest request, int64_t sequence, absl::Time received,
-                           std::vector<std::string> batch_keys, int64_t channel_bytes, Clock* clock)
+RequestState::RequestState(GenerationRequest request, int64_t sequence, absl::Time received, int64_t channel_bytes,
+                           Clock* clock)
     : request_(std::move(request)),
       sequence_(sequence),
       received_(received),
-      batch_keys_(std::move(batch_keys)),
       channel_(std::make_shared<EventChannel>(channel_bytes)),
-      output_(channel_, clock) {
+      output_(channel_, clock),
+      holders_(static_cast<int>(request_.images.size())) {
   costs_.warnings = request_.warnings;
 }
 
@@ -74,11 +74,6 @@ bool RequestState::ShouldEnd(absl::Time now, absl::Duration slow_reader_limit) {
   const absl::Status reason = ReasonToEnd(request_, *channel_, now, slow_reader_limit);
   if (!reason.ok()) AskToEnd(reason);
   return !reason.ok();
-}
-
-void RequestState::Hold() {
-  MutexLock lock(&mutex_);
-  ++holders_;
 }
 
 bool RequestState::Release() {

@@ -1,6 +1,6 @@
 // A request that was accepted, until its last event: what was asked, why it should end if it should, and what it has
-// cost. It ends when nobody holds it any more: the queue holds it while some of its images have not started, the
-// device's worker or the encoder holds it once for each image that they have.
+// cost. It ends when nobody holds it any more: whoever has one of its images, the dispatcher, a device's worker or the
+// encoder, holds it once for that image.
 #pragma once
 
 #include <cstdint>
@@ -38,15 +38,13 @@ absl::Status CopyForThread(const absl::Status& status);
 // Thread-safe.
 class RequestState {
  public:
-  // batch_keys: each image's. Held once, by the queue.
-  RequestState(GenerationRequest request, int64_t sequence, absl::Time received, std::vector<std::string> batch_keys,
-               int64_t channel_bytes, Clock* clock);
+  // Held once for each of its images.
+  RequestState(GenerationRequest request, int64_t sequence, absl::Time received, int64_t channel_bytes, Clock* clock);
 
   // Constant.
   const GenerationRequest& request() const { return request_; }
   int64_t sequence() const { return sequence_; }  // place in the order of arrival
   absl::Time received() const { return received_; }
-  const std::string& batch_key(int image_index) const { return batch_keys_[image_index]; }
   const std::shared_ptr<EventChannel>& channel() const { return channel_; }
   RequestOutput* output() { return &output_; }
 
@@ -57,7 +55,6 @@ class RequestState {
   // Looks at the deadline and at the reader, asks to end where they say so, and tells whether it is ending.
   bool ShouldEnd(absl::Time now, absl::Duration slow_reader_limit);
 
-  void Hold();
   // True: nobody holds it now; the caller ends it.
   bool Release();
 
@@ -80,13 +77,12 @@ class RequestState {
   const GenerationRequest request_;
   const int64_t sequence_;
   const absl::Time received_;
-  const std::vector<std::string> batch_keys_;
   const std::shared_ptr<EventChannel> channel_;
   RequestOutput output_;
 
   mutable Mutex mutex_;
   absl::Status reason_ FRESCO_GUARDED_BY(mutex_);  // not OK: it should end
-  int holders_ FRESCO_GUARDED_BY(mutex_) = 1;
+  int holders_ FRESCO_GUARDED_BY(mutex_);
   std::optional<absl::Time> started_ FRESCO_GUARDED_BY(mutex_);
   std::optional<absl::Time> first_step_ FRESCO_GUARDED_BY(mutex_);
   CompletedEvent costs_ FRESCO_GUARDED_BY(mutex_);  // but what follows from the members around it

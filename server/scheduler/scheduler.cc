@@ -12,15 +12,7 @@
 namespace fresco {
 
 std::string_view PriorityName(RequestPriority priority) {
-  switch (priority) {
-    case RequestPriority::kInteractive:
-      return "interactive";
-    case RequestPriority::kStandard:
-      return "standard";
-    case RequestPriority::kBatch:
-      return "batch";
-  }
-  return "standard";
+  return kPriorityClassNames[static_cast<int>(priority)];
 }
 
 // Owns the threads; what they do is elsewhere.
@@ -108,6 +100,10 @@ void Scheduler::Stop() {
 
 SchedulerSnapshot Scheduler::Snapshot() const {
   return impl_->dispatcher()->Snapshot();
+}
+
+CostModel Scheduler::Costs() const {
+  return impl_->dispatcher()->Costs();
 }
 
 }  // namespace fresco

@@ -1,7 +1,7 @@
 // Queues requests and advances what runs, one denoising step at a time: one worker thread per device, which at every
-// step boundary asks the policy (policy.h, a pure function) which waiting images start and which running ones form this
-// step's batch. Images are encoded on a pool of their own. Knows engines and the clock; nothing of gRPC, configuration
-// files or metrics libraries.
+// step boundary asks the SchedulingCore (policy/scheduling_core.h, docs/SCHEDULING.md) which waiting images start,
+// which running ones form this step's batch and which leave the device for host memory. Images are encoded on a pool of
+// their own. Knows engines and the clock; nothing of gRPC, configuration files or metrics libraries.
 #pragma once
 
 #include <functional>
@@ -19,10 +19,11 @@
 #include "server/scheduler/event_channel.h"
 #include "server/scheduler/events.h"
 #include "server/scheduler/observer.h"
+#include "server/scheduler/policy/scheduling_core.h"
 
 namespace fresco {
 
-enum class RequestPriority { kInteractive, kStandard, kBatch };
+using RequestPriority = PriorityClass;
 
 std::string_view PriorityName(RequestPriority priority);  // "interactive", "standard", "batch"
 
@@ -41,8 +42,12 @@ struct GenerationRequest {
 };
 
 struct SchedulerOptions {
-  int max_queue = 256;  // requests waiting
-  int max_batch = 8;    // images per step
+  int max_queue = 256;                        // requests waiting
+  int max_batch = 8;                          // images per step
+  int max_resident = 32;                      // images on a device, in the step or paused
+  int64_t resident_bytes = int64_t{1} << 30;  // of these images' latents and texts, on a device
+  CoreOptions core;                           // policy, classes, shares; of a known policy
+  CostModel costs;                            // what is known of steps from before; it goes on learning
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
   int64_t channel_bytes = 32 << 20;                      // events a channel holds before it is full
@@ -89,11 +94,11 @@ class Scheduler {
   // engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
   void AddModel(const std::string& model, const std::string& device, EngineLoader loader, LoadedCallback loaded);
 
-  // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining, or no engine of that
-  // model is loaded), INVALID_ARGUMENT (no images), ALREADY_EXISTS (id of the same tenant waiting or running),
-  // DEADLINE_EXCEEDED. Refusals that may pass later carry a RetryAfter (retry.h). Events arrive in the channel, whose
-  // last event is Completed or Failed. All images of a request are drawn by one device: the one that is free first for
-  // the request's first image.
+  // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full, the tenant's share of it, or too large for
+  // every device), UNAVAILABLE (draining, or no engine of that model is loaded), INVALID_ARGUMENT (no images),
+  // ALREADY_EXISTS (id of the same tenant waiting or running), DEADLINE_EXCEEDED (passed, or not to be met). Refusals
+  // that may pass later carry a RetryAfter (retry.h). Events arrive in the channel, whose last event is Completed or
+  // Failed. Each image of a request is drawn by the device that comes to it first, and may go on on another.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
 
   // Ends a request with `reason` (OK: CANCELLED), at once if it waits, at the next step boundary if it runs; NOT_FOUND
@@ -111,6 +116,8 @@ class Scheduler {
   void Stop();
 
   SchedulerSnapshot Snapshot() const;
+  // What has been learned of steps, for SchedulerOptions::costs of the next process.
+  CostModel Costs() const;
 
  private:
   class Impl;

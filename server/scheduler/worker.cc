@@ -1,7 +1,6 @@
 #include "server/scheduler/worker.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,19 +34,18 @@ DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions
 
 void DeviceWorker::Run() {
   while (true) {
-    DropEnding();
-    Work work = dispatcher_->NextWork(index_, Running());
+    Work work = dispatcher_->NextWork(index_);
+    for (JobId id : work.dropped) LetGo(id);
     if (work.stop) {
       for (LoadTask& task : work.loads) task.loaded(absl::CancelledError("the scheduler is shutting down"));
       break;
     }
     for (const LoadTask& task : work.loads) Load(task);
-    for (const StartOrder& order : work.starts) Start(order);
-    DropEnding();  // who left while others were prepared leaves before the step
-    Advance();
+    for (JobId id : work.preempted) Park(id);
+    for (StartOrder& order : work.starts) Start(std::move(order));
+    Advance(work.batch);
   }
-  // Stop has asked all of them to end.
-  DropEnding();
+  // Stop has asked all requests to end, so that what was on the device has been dropped.
 }
 
 void DeviceWorker::Load(const LoadTask& task) {
@@ -63,86 +61,137 @@ absl::StatusOr<const Engine*> DeviceWorker::LoadEngineFor(const LoadTask& task) 
   }
   FRESCO_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, CallLoader(task.loader));
   const Engine* loaded = engine.get();
+  weight_bytes_ += loaded->stats().weight_bytes;
   engines_.push_back({task.model, std::move(engine)});
   dispatcher_->AddEngine(index_, task.model, loaded);
   return loaded;
 }
 
-void DeviceWorker::DropEnding() {
-  const absl::Time now = clock_->Now();
-  for (auto& image : active_) {
-    if (!image->request->ShouldEnd(now, options_.slow_reader_limit)) continue;
-    image->job.reset();
-    dispatcher_->Release(image->request);
-  }
-  RemoveDone();
+void DeviceWorker::LetGo(JobId id) {
+  const auto found = active_.find(id);
+  if (found == active_.end()) return;
+  ActiveImage& image = *found->second;
+  image.job.reset();
+  if (image.request != nullptr) ReleaseRequestOf(&image);
+  active_.erase(found);
 }
 
-void DeviceWorker::RemoveDone() {
-  std::erase_if(active_, [](const auto& image) { return image->job == nullptr; });
+void DeviceWorker::Start(StartOrder order) {
+  const JobId id = order.id;
+  const bool is_new = order.resumed == nullptr;
+  active_[id] = is_new ? Prepare(order) : Resume(std::move(order));
+  if (active_[id]->job == nullptr) LetGo(id);
 }
 
-void DeviceWorker::Start(const StartOrder& order) {
+// Without a job where that fails.
+std::unique_ptr<ActiveImage> DeviceWorker::Prepare(const StartOrder& order) {
   auto image = std::make_unique<ActiveImage>();
+  image->id = order.id;
   image->request = order.request;
   image->index = order.image_index;
   image->engine = order.engine;
-  image->last_step = steps_;
+  if (order.request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) return image;
   const ImageSpec& spec = order.request->request().images[order.image_index];
-  if (order.request->ending()) {
-    dispatcher_->Release(order.request);
-    return;
-  }
+  image->load = EngineOf(*image)->LoadOf(spec);
   const absl::Time begin = clock_->Now();
   auto job = CallPrepare(EngineOf(*image), spec);
   const absl::Duration duration = clock_->Now() - begin;
   if (!job.ok()) {
     Fail(image.get(), job.status());
-    return;
+    return image;
   }
   image->job = *std::move(job);
-  image->batch_key = EngineOf(*image)->BatchKey(spec);
   order.request->AddPrepare(duration, image->job->warnings());
   observer_->OnStage(ModelOf(*image), "prepare", duration);
-  active_.push_back(std::move(image));
+  return image;
 }
 
-void DeviceWorker::Advance() {
-  const PolicyView view{clock_->Now(), {}, Running()};
-  std::vector<ActiveImage*> batch;
-  for (int chosen : NextBatch(view, {options_.max_batch})) batch.push_back(active_.at(chosen).get());
+std::unique_ptr<ActiveImage> DeviceWorker::Resume(StartOrder order) {
+  std::unique_ptr<ActiveImage> image = std::move(order.resumed);
+  image->engine = order.engine;
+  if (const absl::Status status = CallResume(EngineOf(*image), image->job.get()); !status.ok()) {
+    Fail(image.get(), status);
+  }
+  return image;
+}
+
+void DeviceWorker::Park(JobId id) {
+  std::unique_ptr<ActiveImage>& image = active_.at(id);
+  if (const absl::Status status = CallPark(EngineOf(*image), image->job.get()); !status.ok()) {
+    Fail(image.get(), status);
+    LetGo(id);
+    return;
+  }
+  dispatcher_->Park(std::move(image));
+  active_.erase(id);
+}
+
+// Without those that could not be started, or have to end by now: who left while others were prepared leaves before the
+// step.
+DeviceWorker::Batch DeviceWorker::BatchOf(const std::vector<JobId>& ids) {
+  const absl::Time now = clock_->Now();
+  Batch batch;
+  for (JobId id : ids) {
+    const auto found = active_.find(id);
+    if (found == active_.end()) continue;
+    if (found->second->request->ShouldEnd(now, options_.slow_reader_limit)) {
+      LetGo(id);
+    } else {
+      batch.push_back(found->second.get());
+    }
+  }
+  return batch;
+}
+
+void DeviceWorker::Advance(const std::vector<JobId>& ids) {
+  const Batch batch = BatchOf(ids);
   if (batch.empty()) return;
-  ++steps_;
+  RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
-  StepBatch(batch);
-  dispatcher_->SetBatchSize(index_, 0);
-  RecordPeakMemory(EngineOf(*batch.front()));
+  std::vector<Forward> forwards;
+  StepBatch(batch, &forwards);
+  std::vector<JobId> stepped;
+  for (const ActiveImage* image : batch) stepped.push_back(image->id);
+  const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
   // Everybody's progress before anybody's picture: decoding takes a while.
-  for (ActiveImage* image : batch) {
-    if (image->job != nullptr && !image->request->ending()) ReportProgress(image);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (batch[i]->job != nullptr && !batch[i]->request->ending()) ReportProgress(batch[i], remaining[i]);
   }
   for (ActiveImage* image : batch) {
     if (image->job != nullptr && image->job->done() && !image->request->ending()) Finish(image);
   }
-  RemoveDone();
+  RemoveDone(batch);
 }
 
-void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch) {
+void DeviceWorker::RemoveDone(const Batch& batch) {
+  for (const ActiveImage* image : batch) {
+    if (image->job == nullptr || image->job->done()) LetGo(image->id);
+  }
+}
+
+void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards) {
   std::vector<ImageJob*> jobs;
-  for (ActiveImage* image : batch) jobs.push_back(image->job.get());
+  Forward forward;
+  for (ActiveImage* image : batch) {
+    jobs.push_back(image->job.get());
+    forward.rows += image->load.rows;
+  }
+  Engine* const engine = EngineOf(*batch.front());
   const absl::Time begin = clock_->Now();
-  const std::vector<absl::Status> statuses = CallStep(EngineOf(*batch.front()), jobs);
+  const std::vector<absl::Status> statuses = CallStep(engine, jobs);
   const absl::Time end = clock_->Now();
+  forward.duration = end - begin;
+  forward.out_of_memory = AllOutOfMemory(statuses);
+  forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
   const int size = static_cast<int>(batch.size());
-  if (size > 1 && AllOutOfMemory(statuses)) {
-    StepBatch(batch.first(size / 2));
-    StepBatch(batch.subspan(size / 2));
+  const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
+  if (any_ok || forward.out_of_memory) forwards->push_back(forward);
+  if (size > 1 && forward.out_of_memory) {
+    StepBatch(batch.first(size / 2), forwards);
+    StepBatch(batch.subspan(size / 2), forwards);
     return;
   }
-  if (std::any_of(statuses.begin(), statuses.end(), [](const absl::Status& status) { return status.ok(); })) {
-    observer_->OnStep(ModelOf(*batch.front()), device_, size, end - begin);
-    dispatcher_->step_times()->Record(EngineOf(*batch.front()), batch.front()->batch_key, end - begin);
-  }
+  if (any_ok) observer_->OnStep(ModelOf(*batch.front()), device_, size, forward.duration);
   for (int i = 0; i < size; ++i) AddStep(batch[i], statuses[i], begin, end, size);
 }
 
@@ -152,18 +201,17 @@ void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl:
     Fail(image, status);
     return;
   }
-  image->last_step = steps_;
   image->denoise += end - begin;
   image->batch_sizes.Add(batch_size);
   image->request->AddStep(begin, end, batch_size);
 }
 
-void DeviceWorker::ReportProgress(ActiveImage* image) {
+void DeviceWorker::ReportProgress(ActiveImage* image, absl::Duration remaining) {
   ProgressEvent event;
   event.image_index = image->index;
   event.step = image->job->step();
   event.total_steps = image->job->spec().steps;
-  event.remaining = Remaining(*image);
+  event.remaining = remaining;
   if (WantsPreview(*image) && SendPreview(image, event)) return;
   image->request->output()->AddForImage(image->index, std::move(event));
   image->request->output()->Deliver();
@@ -205,37 +253,33 @@ void DeviceWorker::Finish(ActiveImage* image) {
   observer_->OnStage(model, "decode", duration);
   image->request->AddDecode(duration);
   RecordPeakMemory(EngineOf(*image));
-  writer_->WriteImage({image->request, image->index, index_, std::move(provenance), *std::move(picture)});
+  // The writer takes over the hold on the request.
+  writer_->WriteImage({std::move(image->request), image->index, index_, std::move(provenance), *std::move(picture)});
 }
 
-void DeviceWorker::RecordPeakMemory(Engine* engine) {
+int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
   const int64_t peak = engine->TakePeakBytes();
-  for (auto& image : active_) image->request->AddPeakMemory(peak);
+  for (auto& [id, image] : active_) {
+    if (image->request != nullptr) image->request->AddPeakMemory(peak);
+  }
+  return peak;
+}
+
+int64_t DeviceWorker::ActivationsOf(int64_t peak_bytes) const {
+  int64_t kept = weight_bytes_;
+  for (const auto& [id, image] : active_) kept += image->load.state_bytes;
+  return std::max<int64_t>(0, peak_bytes - kept);
 }
 
 void DeviceWorker::Fail(ActiveImage* image, const absl::Status& status) {
   image->job.reset();
   image->request->AskToEnd(Annotate(status, absl::StrCat("image ", image->index)));
-  dispatcher_->Release(image->request);
+  ReleaseRequestOf(image);
 }
 
-std::vector<RunningImage> DeviceWorker::Running() const {
-  std::vector<RunningImage> running;
-  for (const auto& image : active_) {
-    const GenerationRequest& request = image->request->request();
-    running.push_back({image->engine, image->batch_key, static_cast<int>(request.priority), image->request->sequence(),
-                       image->job->spec().steps - image->job->step(), image->last_step, request.deadline});
-  }
-  return running;
-}
-
-absl::Duration DeviceWorker::Remaining(const ActiveImage& image) const {
-  std::set<std::pair<int, std::string_view>> groups;  // which take turns
-  for (const auto& other : active_) {
-    if (other->job != nullptr) groups.emplace(other->engine, other->batch_key);
-  }
-  const int steps = (image.job->spec().steps - image.job->step()) * static_cast<int>(groups.size());
-  return steps * dispatcher_->step_times()->Get(EngineOf(image), image.batch_key);
+void DeviceWorker::ReleaseRequestOf(ActiveImage* image) {
+  dispatcher_->Remove(image->id);
+  dispatcher_->Release(std::exchange(image->request, nullptr));
 }
 
 ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {

@@ -1,8 +1,10 @@
-// The one thread that computes on a device. At every step boundary it lets go of what should end, takes what the
-// dispatcher gives it, and advances one batch by one step; whatever does not need the device happens elsewhere.
+// The one thread that computes on a device. At every step boundary it does what the dispatcher says: lets go of what
+// should end, moves what is preempted to host memory, starts or resumes what is to start, and advances one batch by one
+// step; whatever does not need the device happens elsewhere.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,10 +14,10 @@
 #include "absl/types/span.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/engine/engine.h"
+#include "server/scheduler/active_image.h"
 #include "server/scheduler/dispatcher.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/picture_writer.h"
-#include "server/scheduler/policy.h"
 #include "server/scheduler/request_state.h"
 
 namespace fresco {
@@ -34,36 +36,32 @@ class DeviceWorker {
     std::string model;
     std::unique_ptr<Engine> engine;
   };
-  // An image in flight: holds its request once, and is the only owner of its job.
-  struct ActiveImage {
-    RequestPtr request;
-    int index = 0;   // in its request
-    int engine = 0;  // in engines_
-    std::string batch_key;
-    std::unique_ptr<ImageJob> job;  // null: done with here, to be removed
-    int64_t last_step = 0;          // see RunningImage
-    BatchSizes batch_sizes;
-    absl::Duration denoise;
-  };
+  using Batch = std::vector<ActiveImage*>;
 
   void Load(const LoadTask& task);
   absl::StatusOr<const Engine*> LoadEngineFor(const LoadTask& task);
-  void DropEnding();
-  void Start(const StartOrder& order);
-  void Advance();
-  void StepBatch(absl::Span<ActiveImage* const> batch);
+  void Start(StartOrder order);
+  std::unique_ptr<ActiveImage> Prepare(const StartOrder& order);
+  std::unique_ptr<ActiveImage> Resume(StartOrder order);
+  void Park(JobId id);
+  Batch BatchOf(const std::vector<JobId>& ids);
+  void Advance(const std::vector<JobId>& ids);
+  void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
   void AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end, int batch_size);
-  void ReportProgress(ActiveImage* image);
+  void ReportProgress(ActiveImage* image, absl::Duration remaining);
   bool WantsPreview(const ActiveImage& image) const;
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
   void Finish(ActiveImage* image);
   // What the device has held since the last call counts for every request that is on it.
-  void RecordPeakMemory(Engine* engine);
+  int64_t RecordPeakMemory(Engine* engine);
+  // Of that, what is neither weights nor what the images keep from step to step.
+  int64_t ActivationsOf(int64_t peak_bytes) const;
+  // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
-  void RemoveDone();
+  void ReleaseRequestOf(ActiveImage* image);
+  void LetGo(JobId id);
+  void RemoveDone(const Batch& batch);
 
-  std::vector<RunningImage> Running() const;
-  absl::Duration Remaining(const ActiveImage& image) const;
   ImageProvenance ProvenanceOf(const ActiveImage& image) const;
   Engine* EngineOf(const ActiveImage& image) const { return engines_[image.engine].engine.get(); }
   const std::string& ModelOf(const ActiveImage& image) const { return engines_[image.engine].model; }
@@ -78,8 +76,8 @@ class DeviceWorker {
 
   // The thread's own.
   std::vector<LoadedEngine> engines_;
-  std::vector<std::unique_ptr<ActiveImage>> active_;
-  int64_t steps_ = 0;
+  std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
+  int64_t weight_bytes_ = 0;                              // of all engines
 };
 
 }  // namespace fresco

@@ -101,6 +101,15 @@ class RecordingObserver final : public SchedulerObserver {
   std::vector<Done> done_ FRESCO_GUARDED_BY(mutex_);
 };
 
+// What a scheduler knows that has measured steps of images of 16 x 16 pixels, each to take so long, whatever their
+// number: so that sharing steps pays.
+inline CostModel FlatCosts(absl::Duration step, const std::string& model = "fake") {
+  constexpr int kMostRows = 16;
+  CostModel costs;
+  for (int rows = 1; rows <= kMostRows; ++rows) costs.RecordStep(costs.Curve(model, 1), rows, step);
+  return costs;
+}
+
 // "16x16 7 4 45": the size and the first pixel.
 inline std::string PictureText(int width, int height, const std::vector<uint8_t>& pixel) {
   return absl::StrCat(width, "x", height, " ", pixel[0], " ", pixel[1], " ", pixel[2]);

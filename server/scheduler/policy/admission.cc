@@ -79,7 +79,7 @@ void CheckBacklog(const QueueIndex& index, const AdmissionOptions& options, cons
   const double weight = index.shares().weight(request.tenant);
   const double share = weight / std::max(index.shares().backlogged_weight(), weight);
   const double allowed = index.shares().beyond(request.tenant) ? share * limit : weight * (limit - waiting);
-  if (options.by_class_and_tenant && of_tenant > 0 && of_tenant + seconds > allowed) {
+  if (options.by_class_and_tenant && request.shares && of_tenant > 0 && of_tenant + seconds > allowed) {
     admission->refusal = Admission::Refusal::kTenantShare;
     admission->message = StrCat("too much of this caller is waiting: work of about ", std::ceil(of_tenant / rate),
                                 " s, where others need the room");

@@ -29,6 +29,7 @@ struct AdmissionOptions {
 // All images of a request, as it comes.
 struct AdmissionRequest {
   TenantId tenant = 0;
+  bool shares = true;  // false: the tenant is everybody, who has no share to keep to
   PriorityClass priority = PriorityClass::kStandard;
   absl::Time due = absl::InfiniteFuture();
   absl::Time deadline = absl::InfiniteFuture();

@@ -3,12 +3,12 @@
 namespace fresco {
 
 BatchBuilder::BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device)
-    : index_(index), costs_(costs), limits_(index.device(device).limits) {}
+    : index_(index), costs_(costs), device_(index.device(device)), limits_(device_.limits) {}
 
 bool BatchBuilder::Fits(const Job& job) const {
   if (jobs_.empty()) return true;
   return size() < limits_.max_batch && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
-         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) <= limits_.activation_bytes;
+         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) <= device_.batch_bytes;
 }
 
 void BatchBuilder::Add(const Job& job) {
@@ -25,6 +25,11 @@ Decision BatchBuilder::ToDecision() const {
     if (job->state == JobState::kWaiting) decision.start.push_back(job->id);
   }
   return decision;
+}
+
+double BatchBuilder::SecondsAlone(const Job& job) const {
+  if (job.seconds_left > 0) return job.seconds_left / job.steps_left;
+  return costs_.StepSeconds(index_.group(job.spec.group).curve, job.spec.rows);
 }
 
 double BatchBuilder::StepSeconds(int more) const {

@@ -26,12 +26,15 @@ class BatchBuilder {
   const std::vector<const Job*>& jobs() const { return jobs_; }
   // All of it, and as starting those of it that wait.
   Decision ToDecision() const;
+  // Of a step of an image by itself: as was predicted when it was last asked or, if nothing was known then, now.
+  double SecondsAlone(const Job& job) const;
   // Of a step with `more` rows on top; 0 for an empty one.
   double StepSeconds(int more = 0) const;
 
  private:
   const QueueIndex& index_;
   const CostModel& costs_;
+  const QueueIndex::Device& device_;
   const DeviceLimits& limits_;
   std::vector<const Job*> jobs_;
   CurveId curve_ = 0;

@@ -85,7 +85,7 @@ double HoldingCost(PriorityClass priority) {
 
 bool Pays(const BatchBuilder& batch, const Job& job, double grown, double price) {
   const double growth = grown - batch.StepSeconds();
-  const double alone = job.seconds_left / job.steps_left;
+  const double alone = batch.SecondsAlone(job);
   double held = 0;
   for (const Job* member : batch.jobs()) held += HoldingCost(member->spec.priority);
   return (alone - growth) * price >= growth * held;

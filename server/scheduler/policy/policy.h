@@ -8,6 +8,7 @@
 //   deadline-fair  By rank (job.h), anew at every step; batches as large as pays; preempts.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -36,7 +37,9 @@ class BatchingPolicy {
   virtual Decision Decide(const QueueIndex& index, const CostModel& costs, DeviceId device, absl::Time now) const = 0;
 };
 
-// "fifo", "dynamic" or "deadline-fair"; INVALID_ARGUMENT for others.
+inline constexpr std::array<std::string_view, 3> kBatchingPolicyNames = {"fifo", "dynamic", "deadline-fair"};
+
+// Of one of these names; INVALID_ARGUMENT for others.
 absl::StatusOr<std::unique_ptr<const BatchingPolicy>> MakeBatchingPolicy(std::string_view name);
 
 }  // namespace fresco

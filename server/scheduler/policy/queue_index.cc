@@ -10,6 +10,9 @@ namespace {
 // Arrivals are averaged over about so long.
 constexpr double kArrivalMemory = 30;  // seconds
 constexpr double kAgedAfter = 0.65;    // of max_wait
+// Of what did not fit; and in about so many steps times the share that is missing it is tried again: some 600.
+constexpr double kLeftOfBatchMemory = 0.95;
+constexpr int64_t kStepsToTryAgain = 12000;
 // How many tenants without jobs may be remembered before they are looked through.
 constexpr size_t kTenantsPerSweep = 1024;
 
@@ -71,7 +74,9 @@ void QueueIndex::EraseGroupIfEmpty(GroupId group) {
 }
 
 DeviceId QueueIndex::AddDevice(const DeviceLimits& limits) {
-  devices_.emplace_back().limits = limits;
+  Device& device = devices_.emplace_back();
+  device.limits = limits;
+  device.batch_bytes = limits.activation_bytes;
   shares_.set_allowance(absl::ToDoubleSeconds(options_.fairness_window) * devices());
   return devices() - 1;
 }
@@ -99,6 +104,17 @@ void QueueIndex::SetBatch(DeviceId device, const std::vector<JobId>& batch) {
   for (JobId id : devices_[device].resident) {
     SetPaused(jobs_.at(id).get(), std::find(batch.begin(), batch.end(), id) == batch.end());
   }
+}
+
+void QueueIndex::LowerBatchMemory(DeviceId device, int64_t bytes) {
+  if (bytes <= 0) return;
+  int64_t& bound = devices_[device].batch_bytes;
+  bound = std::min(bound, static_cast<int64_t>(kLeftOfBatchMemory * static_cast<double>(bytes)));
+}
+
+void QueueIndex::RaiseBatchMemory(DeviceId device) {
+  Device& own = devices_[device];
+  own.batch_bytes = std::min(own.limits.activation_bytes, own.batch_bytes + own.batch_bytes / kStepsToTryAgain + 1);
 }
 
 void QueueIndex::SetPaused(Job* job, bool paused) {

@@ -64,6 +64,7 @@ class QueueIndex {
     std::vector<JobId> resident;  // in the order in which they came
     int64_t state_bytes = 0;      // theirs
     bool idle = true;             // makes no step; told by SetBatch
+    int64_t batch_bytes = 0;      // activations of a step of several images, as far as they are known to fit
   };
 
   QueueIndex(const IndexOptions& options, CostModel* costs);
@@ -86,6 +87,11 @@ class QueueIndex {
   void Charge(TenantId tenant, double device_seconds);
   // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
   void SetBatch(DeviceId device, const std::vector<JobId>& batch);
+  // A step of several images did not fit into the device, which was predicted to need so much: those that follow stay
+  // below, as long as memory is short. It may not be for ever, as others may use the device too: each step raises the
+  // bound a little, so that the larger one is tried again.
+  void LowerBatchMemory(DeviceId device, int64_t bytes);
+  void RaiseBatchMemory(DeviceId device);
   void SetSpeedup(double speedup) { speedup_ = speedup; }
   // Brings what time changes up to `now`.
   void AdvanceTo(absl::Time now);

@@ -63,6 +63,7 @@ AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::T
   const auto weight = options_.tenant_weights.find(request.tenant);
   AdmissionRequest translated;
   translated.tenant = index_.Tenant(request.tenant, weight == options_.tenant_weights.end() ? 1 : weight->second);
+  translated.shares = !request.tenant.empty();
   translated.priority = request.priority;
   translated.deadline = request.deadline;
   translated.model = request.model;
@@ -127,10 +128,28 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
 }
 
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration) {
+  return StepDone(device, {{steps_[device].rows, duration}});
+}
+
+void SchedulingCore::Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards) {
+  for (const Forward& forward : forwards) {
+    if (forward.out_of_memory) continue;
+    costs_->RecordStep(curve, forward.rows, forward.duration);
+    if (forward.activation_bytes > 0) costs_->RecordMemory(curve, forward.rows, forward.activation_bytes);
+  }
+  // By what the parts that did fit have needed.
+  index_.RaiseBatchMemory(device);
+  for (const Forward& forward : forwards) {
+    if (forward.out_of_memory) index_.LowerBatchMemory(device, costs_->ActivationBytes(curve, forward.rows));
+  }
+}
+
+std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<Forward>& forwards) {
   const RunningStep step = std::exchange(steps_[device], {});
   if (step.batch.empty()) return {};
-  costs_->RecordStep(step.curve, step.rows, duration);
-  const double seconds = absl::ToDoubleSeconds(duration);
+  Record(device, step.curve, forwards);
+  double seconds = 0;
+  for (const Forward& forward : forwards) seconds += absl::ToDoubleSeconds(forward.duration);
   double alone = 0;
   std::vector<JobId> done;
   for (JobId id : step.batch) {
@@ -146,6 +165,20 @@ std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration dura
   }
   for (JobId id : done) index_.Remove(id);
   return done;
+}
+
+absl::Duration SchedulingCore::Remaining(JobId id, int rows) const {
+  const Job& job = index_.job(id);
+  return absl::Seconds(job.steps_left * costs_->StepSeconds(index_.group(job.spec.group).curve, rows));
+}
+
+Rank SchedulingCore::OrderOf(JobId id, absl::Time now) const {
+  const Job& job = index_.job(id);
+  if (options_.policy == kDeadlineFair) return index_.RankOf(job, now);
+  Rank order;
+  order.sequence = job.spec.sequence;
+  order.image_index = job.spec.image_index;
+  return order;
 }
 
 absl::Duration SchedulingCore::PredictedWait(JobId id, absl::Time now) const {

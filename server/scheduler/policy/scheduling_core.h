@@ -8,7 +8,7 @@
 //   Decision next = core.Decide(device, now);
 //   ... move next.preempt to host memory, then core.Parked(each); prepare or bring back next.start ...
 //   ... one step of next.batch; core.Remove(those that failed) ...
-//   for (JobId job : core.StepDone(device, duration, now)) ... decode it ...
+//   for (JobId job : core.StepDone(device, duration)) ... decode it ...
 #pragma once
 
 #include <array>
@@ -55,12 +55,20 @@ struct RequestedImage {
 };
 
 struct RequestedJobs {
-  std::string_view tenant;
+  std::string_view tenant;  // empty: everybody's, and bound by no share
   PriorityClass priority = PriorityClass::kStandard;
   ModelId model = 0;
   int64_t sequence = 0;
   absl::Time deadline = absl::InfiniteFuture();
   std::vector<RequestedImage> images;
+};
+
+// What a step was computed in: one forward or, where memory ran out, one after another for parts of its batch.
+struct Forward {
+  int rows = 0;
+  absl::Duration duration;
+  int64_t activation_bytes = 0;  // that the device held for it beyond weights and jobs' state; 0: not known
+  bool out_of_memory = false;    // it came to nothing
 };
 
 // Not thread-safe. Times given do not go back.
@@ -89,14 +97,20 @@ class SchedulingCore {
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
   // gone from the core.
   std::vector<JobId> StepDone(DeviceId device, absl::Duration duration);
+  std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards);
 
   // Until it starts, as predicted now; zero for what does not wait.
   absl::Duration PredictedWait(JobId job, absl::Time now) const;
+  // Of its steps, if each is one of so many rows.
+  absl::Duration Remaining(JobId job, int rows) const;
+  // Sorts what waits as it would be served if nothing came any more.
+  Rank OrderOf(JobId job, absl::Time now) const;
   const QueueIndex& index() const { return index_; }
 
  private:
   SchedulingCore(const CoreOptions& options, std::unique_ptr<const BatchingPolicy> policy, CostModel* costs);
   AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
+  void Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
   // What a device is making.

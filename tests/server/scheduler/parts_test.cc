@@ -1,4 +1,4 @@
-// The scheduler's small parts: estimates, ordered calls, retry times, a request's output.
+// The scheduler's small parts: ordered calls, retry times, a request's output.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,14 +10,12 @@
 #include <vector>
 
 #include "pipeline/base/status.h"
-#include "server/scheduler/estimate.h"
 #include "server/scheduler/ordered_calls.h"
 #include "server/scheduler/request_output.h"
 #include "server/scheduler/retry.h"
 #include "server/scheduler/task_pool.h"
 #include "tests/support/event_reader.h"
 #include "tests/support/fake_clock.h"
-#include "tests/support/fake_engine.h"
 
 namespace fresco {
 namespace {
@@ -30,39 +28,6 @@ TEST(RetryTest, CrossesAsPayload) {
   EXPECT_EQ(RetryAfter(Annotate(status, "queue")), absl::Milliseconds(2500));
   EXPECT_EQ(RetryAfter(absl::ResourceExhaustedError("full")), std::nullopt);
   EXPECT_EQ(RetryAfter(absl::OkStatus()), std::nullopt);
-}
-
-TEST(StepTimesTest, AveragesPerEngineAndKey) {
-  FakeClock clock;
-  auto script = std::make_shared<FakeScript>();
-  const FakeEngine one(FakeModelInfo(), script, &clock);
-  const FakeEngine other(FakeModelInfo(), script, &clock);
-  StepTimes times;
-  EXPECT_EQ(times.Get(&one, "a"), absl::ZeroDuration());
-  times.Record(&one, "a", absl::Seconds(2));
-  EXPECT_EQ(times.Get(&one, "a"), absl::Seconds(2));
-  EXPECT_EQ(times.Get(&one, "not yet seen"), absl::Seconds(2));
-  EXPECT_EQ(times.Get(&other, "a"), absl::ZeroDuration());
-  times.Record(&one, "a", absl::Seconds(4));
-  EXPECT_GT(times.Get(&one, "a"), absl::Seconds(2));
-  EXPECT_LT(times.Get(&one, "a"), absl::Seconds(4));
-  for (int i = 0; i < 50; ++i) times.Record(&one, "a", absl::Seconds(4));
-  EXPECT_NEAR(absl::ToDoubleSeconds(times.Get(&one, "a")), 4, 1e-3);
-}
-
-TEST(EstimateWaitsTest, ListSchedulingByHand) {
-  const absl::Duration s = absl::Seconds(1);
-  // One device of two slots: one image with 4 s left, one slot free.
-  const std::vector<DeviceLoad> one = {{2, {4 * s}}};
-  EXPECT_THAT(EstimateWaits(one, {{1, {{0, 10 * s}}}, {1, {{0, 3 * s}}}, {1, {{0, 3 * s}}}}),
-              ElementsAre(0 * s, 4 * s, 7 * s));
-  // A request of three images takes both slots.
-  EXPECT_THAT(EstimateWaits(one, {{3, {{0, 2 * s}}}, {1, {{0, 1 * s}}}}), ElementsAre(0 * s, 4 * s));
-  // Two devices: whichever is free first.
-  const std::vector<DeviceLoad> two = {{1, {9 * s}}, {1, {2 * s}}};
-  EXPECT_THAT(EstimateWaits(two, {{1, {{0, s}, {1, s}}}, {1, {{0, s}, {1, s}}}, {1, {{0, s}}}}),
-              ElementsAre(2 * s, 3 * s, 9 * s));
-  EXPECT_THAT(EstimateWaits(two, {{1, {}}}), ElementsAre(absl::InfiniteDuration()));
 }
 
 TEST(OrderedCallsTest, CallsAddedInsideACallComeAfterIt) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -97,7 +98,8 @@ TEST(SchedulerFailureTest, ABatchThatDoesNotFitIsSplit) {
   const auto completed = harness.Submit(harness.Request("a", 2, 5))->Await<CompletedEvent>();
   EXPECT_EQ(completed.batch_size_max, 2);
   EXPECT_EQ(completed.batch_size_min, 1);
-  EXPECT_THAT(harness.observer.batches(), ElementsAre(2, 1, 2, 2, 1, 2));
+  // Five and then three do not fit; from then on it is known that no more than two do.
+  EXPECT_THAT(harness.observer.batches(), ElementsAre(2, 1, 2, 2, 2, 1));
 }
 
 TEST(SchedulerFailureTest, WhatDoesNotFitAloneFails) {
@@ -219,7 +221,9 @@ TEST(SchedulerFailureTest, AClosedChannelCancels) {
 }
 
 TEST(SchedulerFailureTest, ADeadlineThatPassesWhileRunningEndsAtTheNextBoundary) {
-  SchedulerHarness harness;
+  SchedulerOptions options;
+  options.core.policy = "fifo";  // which looks no further
+  SchedulerHarness harness(options);
   FakeScript* script = harness.AddModel();
   script->SetDurations({}, kSecond, {});
   GenerationRequest request = harness.Request("late", 10);
@@ -228,6 +232,90 @@ TEST(SchedulerFailureTest, ADeadlineThatPassesWhileRunningEndsAtTheNextBoundary)
   harness.Settle();
   EXPECT_THAT(script->steps(), SizeIs(3));
   EXPECT_EQ(script->live_jobs(), 0);
+}
+
+TEST(SchedulerFailureTest, WhatCannotMeetItsDeadlineAnyMoreEndsAtOnce) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetDurations({}, kSecond, {});
+  GenerationRequest request = harness.Request("late", 10, 2);
+  request.deadline = harness.clock.Now() + 2.5 * kSecond;
+  const absl::Status status = harness.Submit(request)->Result();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cannot be done by its deadline"));
+  EXPECT_THAT(script->steps(), SizeIs(1));  // after which it is known what a step takes
+  EXPECT_EQ(script->live_jobs(), 0);
+  EXPECT_TRUE(harness.Submit(harness.Request("good", 1))->Result().ok());
+}
+
+TEST(SchedulerFailureTest, ADeadlineThatCannotBeMetIsRefused) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  options.costs = FlatCosts(kSecond);
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto running = harness.Submit(harness.Request("running", 10));
+  script->step_gate()->AwaitBlocked();
+  GenerationRequest request = harness.Request("late", 4);
+  request.deadline = harness.clock.Now() + 3 * kSecond;  // not even by itself
+  absl::Status refused = harness.scheduler->Submit(request).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(RetryAfter(refused), std::nullopt);
+  request.deadline = harness.clock.Now() + 9 * kSecond;  // once the device is free: 10 + 4 - 9 s from now
+  refused = harness.scheduler->Submit(request).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("it would be done in about 14 s"));
+  EXPECT_EQ(RetryAfter(refused), 5 * kSecond);
+  request.deadline = harness.clock.Now() + 20 * kSecond;
+  auto in_time = harness.Submit(request);
+  script->step_gate()->Open();
+  EXPECT_TRUE(running->Result().ok());
+  EXPECT_TRUE(in_time->Result().ok());
+}
+
+TEST(SchedulerFailureTest, WhatCannotBeParkedFailsAlone) {
+  for (const Stage stage : {Stage::kPark, Stage::kResume}) {
+    SchedulerOptions options;
+    options.max_resident = 1;
+    SchedulerHarness harness(options);
+    FakeScript* script = harness.AddModel();
+    script->Fail("moved", stage, absl::ResourceExhaustedError("no host memory"));
+    script->step_gate()->Close();
+    auto moved = harness.Submit(harness.Request("moved", 3));
+    script->step_gate()->AwaitBlocked();
+    GenerationRequest request = harness.Sized(harness.Request("urgent", 2), 32);
+    request.priority = RequestPriority::kInteractive;
+    auto urgent = harness.Submit(request);
+    script->step_gate()->Open();
+    EXPECT_TRUE(urgent->Result().ok());
+    const absl::Status status = moved->Result();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(status.message(), "image 0: no host memory");
+    EXPECT_EQ(script->live_jobs(), 0);
+  }
+}
+
+TEST(SchedulerFailureTest, AParkedImageCanBeCancelled) {
+  SchedulerOptions options;
+  options.max_resident = 1;
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->step_gate()->Close();
+  auto parked = harness.Submit(harness.Request("parked", 3));
+  script->step_gate()->AwaitBlocked();
+  GenerationRequest request = harness.Sized(harness.Request("urgent", 2), 32);
+  request.priority = RequestPriority::kInteractive;
+  auto urgent = harness.Submit(request);
+  script->step_gate()->Allow(1);
+  script->step_gate()->AwaitArrivals(2);  // urgent's first step
+  EXPECT_EQ(script->live_jobs(), 2);
+  ASSERT_TRUE(harness.scheduler->Cancel("", "parked", absl::OkStatus()).ok());
+  EXPECT_EQ(parked->Result().code(), absl::StatusCode::kCancelled);  // no device is needed for it
+  EXPECT_EQ(script->live_jobs(), 1);
+  script->step_gate()->Open();
+  EXPECT_TRUE(urgent->Result().ok());
+  EXPECT_EQ(script->resumes(), 0);
 }
 
 TEST(SchedulerFailureTest, ADeadlineThatPassesInTheQueueNeedsNoDevice) {
