@@ -22,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kMiB = 1 << 20;
 constexpr size_t kMaxDevices = 64;  // the scheduler keeps sets of them as bits
+constexpr double kLeastWeight = 0.01, kMostWeight = 100;
 
 bool IsHost(std::string_view host) {
   return !host.empty() && std::all_of(host.begin(), host.end(), [](unsigned char c) {
@@ -186,7 +187,76 @@ void ReadServer(YamlMap& section, ServerConfig* config) {
   section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
 }
 
-void ReadScheduler(YamlMap& section, ServerConfig* config) {
+// The settings of a key while it is in scope, like ReadSection of a section within another.
+template <typename ReadFn>
+void ReadWithin(YamlMap* section, const std::string& key, ConfigErrors* errors, ReadFn read) {
+  const YAML::Node node = section->Take(key);
+  if (!node) return;
+  YamlMap settings(node, section->PathOf(key), errors);
+  read(settings);
+  settings.Finish();
+}
+
+void ReadClasses(YamlMap& section, ConfigErrors* errors, CoreOptions* options) {
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    ReadWithin(&section, std::string(kPriorityClassNames[i]), errors, [&](YamlMap& settings) {
+      ClassOptions& own = options->classes[i];
+      settings.Read("target", absl::ZeroDuration(), absl::Hours(24), &own.target);
+      settings.Read("stretch", 0, 1e6, &own.stretch);
+      settings.Read("max_wait", absl::Milliseconds(1), absl::Hours(24), &own.max_wait);
+    });
+  }
+}
+
+void ReadTenants(YamlMap* section, ConfigErrors* errors, std::map<std::string, double, std::less<>>* weights) {
+  const YAML::Node node = section->Take("tenants");
+  if (!node) return;
+  if (!node.IsMap()) {
+    section->AddError("tenants", "expected a mapping of names, like {studio: {weight: 3}}");
+    return;
+  }
+  for (const auto& entry : node) {
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    if (name.empty()) errors->Add(entry.first.Mark(), section->PathOf("tenants"), "a name is empty or not a text");
+    YamlMap settings(entry.second, StrCat(section->PathOf("tenants"), ".", name), errors);
+    double weight = 1;
+    settings.Read("weight", kLeastWeight, kMostWeight, &weight);
+    settings.Finish();
+    if (!weights->emplace(name, weight).second) {
+      errors->Add(entry.first.Mark(), StrCat(section->PathOf("tenants"), ".", name), "is set twice");
+    }
+  }
+}
+
+// Empty: it is not kept.
+std::string ReadCostModelPath(YamlMap* section, const ConfigSource& source) {
+  std::string text;
+  section->Read("cost_model", &text);
+  if (text.empty()) return "";
+  const fs::path path = (fs::path(source.base_dir) / text).lexically_normal();
+  std::error_code error;
+  if (!fs::is_directory(path.parent_path(), error)) {
+    section->AddError("cost_model", StrCat("there is no folder ", path.parent_path().string()));
+  } else if (fs::is_directory(path, error)) {
+    section->AddError("cost_model", StrCat(path.string(), " is a folder"));
+  }
+  return path.string();
+}
+
+void ReadScheduling(YamlMap& section, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {
+  if (const int policy = section.ReadChoice("policy", kBatchingPolicyNames); policy >= 0) {
+    config->scheduling.policy = kBatchingPolicyNames[policy];
+  }
+  section.Read("max_resident", 1, 4096, &config->max_resident);
+  section.ReadBytes("resident_bytes", kMiB, int64_t{1} << 40, &config->resident_bytes);
+  section.Read("fairness_window", absl::ZeroDuration(), absl::Hours(24), &config->scheduling.fairness_window);
+  ReadWithin(&section, "classes", errors, [&](YamlMap& classes) { ReadClasses(classes, errors, &config->scheduling); });
+  ReadTenants(&section, errors, &config->scheduling.tenant_weights);
+  config->cost_model = ReadCostModelPath(&section, source);
+}
+
+void ReadScheduler(YamlMap& section, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {
+  ReadScheduling(section, source, errors, config);
   section.Read("max_queue", 1, 1'000'000, &config->max_queue);
   section.Read("max_batch", 1, 1024, &config->max_batch);
   section.Read("encode_threads", 1, 256, &config->encode_threads);
@@ -218,7 +288,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
     ReadAddress(&section, CheckMetricsAddress, &config->metrics_address);
   });
   ReadModels(top, source, errors, &config->models);
-  ReadSection(top, "scheduler", errors, [&](YamlMap& section) { ReadScheduler(section, config); });
+  ReadSection(top, "scheduler", errors, [&](YamlMap& section) { ReadScheduler(section, source, errors, config); });
   ReadSection(top, "compute", errors, [&](YamlMap& section) {
     section.Read("threads", 0, 4096, &config->threads);
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);

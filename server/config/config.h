@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "pipeline/models/autoencoder_options.h"
 #include "pipeline/precision/layer_table.h"
+#include "server/scheduler/policy/scheduling_core.h"
 
 namespace fresco {
 
@@ -59,6 +60,10 @@ struct ServerConfig {
 
   int max_queue = 256;                                   // requests waiting
   int max_batch = 8;                                     // images per denoising step
+  int max_resident = 32;                                 // images on a device, in the step or paused
+  int64_t resident_bytes = int64_t{1} << 30;             // of their latents and texts, on a device
+  CoreOptions scheduling;                                // policy, classes, shares (docs/SCHEDULING.md)
+  std::string cost_model;                                // absolute; what was learned of steps; empty: not kept
   int encode_threads = 1;                                // for PNG, JPEG and WebP
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
   int64_t channel_bytes = 32 << 20;                      // events kept for one client before its previews are dropped

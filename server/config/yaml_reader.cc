@@ -139,6 +139,19 @@ void YamlMap::Read(const std::string& key, int64_t min, int64_t max, int* value)
   *value = static_cast<int>(wide);
 }
 
+void YamlMap::Read(const std::string& key, double min, double max, double* value) {
+  const std::string expected = StrCat("a number from ", min, " to ", max);
+  const YAML::Node node = Scalar(key, expected);
+  if (!node) return;
+  double parsed = 0;
+  // Not a number is in no range.
+  if (!IsPlain(node) || !absl::SimpleAtod(ToAbsl(node.Scalar()), &parsed) || !(parsed >= min && parsed <= max)) {
+    AddError(key, StrCat("expected ", expected, ", found ", Describe(node)));
+    return;
+  }
+  *value = parsed;
+}
+
 void YamlMap::Read(const std::string& key, bool* value) {
   std::optional<bool> given;
   Read(key, &given);

@@ -42,6 +42,7 @@ class YamlMap {
 
   void Read(const std::string& key, int64_t min, int64_t max, int64_t* value);
   void Read(const std::string& key, int64_t min, int64_t max, int* value);
+  void Read(const std::string& key, double min, double max, double* value);
   void Read(const std::string& key, bool* value);
   void Read(const std::string& key, std::optional<bool>* value);  // left as it is where the key is absent or wrong
   void Read(const std::string& key, std::string* value);

@@ -23,6 +23,7 @@
 #include "server/metrics/metrics.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
+#include "server/scheduler/policy/cost_model_file.h"
 #include "server/scheduler/scheduler.h"
 
 namespace fresco {
@@ -62,11 +63,15 @@ std::vector<std::string> ModelNames(const ServerConfig& config) {
   return names;
 }
 
-SchedulerOptions ForScheduler(const ApplicationOptions& options) {
+SchedulerOptions ForScheduler(const ApplicationOptions& options, CostModel costs) {
   const ServerConfig& config = options.config;
   SchedulerOptions result;
   result.max_queue = config.max_queue;
   result.max_batch = config.max_batch;
+  result.max_resident = config.max_resident;
+  result.resident_bytes = config.resident_bytes;
+  result.core = config.scheduling;
+  result.costs = std::move(costs);
   result.encode_threads = config.encode_threads;
   result.slow_reader_limit = config.slow_reader_limit;
   result.channel_bytes = config.channel_bytes;
@@ -140,7 +145,7 @@ class Application {
         replicas_(ResolveReplicas(options.config.models)),
         registry_(ForRegistry(replicas_)),
         metrics_(ModelNames(options.config), options.version),
-        scheduler_(std::make_unique<Scheduler>(ForScheduler(options), &clock_, &metrics_)) {}
+        scheduler_(std::make_unique<Scheduler>(ForScheduler(options, KeptCosts()), &clock_, &metrics_)) {}
 
   // Nobody calls the scheduler any more when it goes.
   ~Application() { StopServers(absl::ZeroDuration()); }
@@ -155,6 +160,26 @@ class Application {
   }
 
  private:
+  // Nothing, where none are kept or the file cannot be used: they are learned anew, and the file is replaced at the
+  // end.
+  CostModel KeptCosts() {
+    if (options_.config.cost_model.empty()) return {};
+    absl::StatusOr<CostModel> costs = LoadCostModel(options_.config.cost_model);
+    if (costs.ok()) return *std::move(costs);
+    if (!absl::IsNotFound(costs.status())) {
+      logger_.Log(LogLevel::kWarning, "cost_model_not_read", {{"message", std::string(costs.status().message())}});
+    }
+    return {};
+  }
+
+  void KeepCosts() {
+    if (options_.config.cost_model.empty()) return;
+    const absl::Status saved = SaveCostModel(scheduler_->Costs(), options_.config.cost_model);
+    if (!saved.ok()) {
+      logger_.Log(LogLevel::kWarning, "cost_model_not_saved", {{"message", std::string(saved.message())}});
+    }
+  }
+
   absl::Status Listen() {
     if (options_.config.metrics_enabled) {
       FRESCO_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(options_.config.metrics_address, &metrics_));
@@ -284,6 +309,7 @@ class Application {
       scheduler_->Stop();  // callers hear from it why, and when to come back
     }
     StopServers(kLastWords);
+    KeepCosts();
     logger_.Log(LogLevel::kInfo, "stopped", {});
     // A step or a load that is under way cannot be interrupted, and nobody waits for it any more.
     if (!drained || registry_.Loading()) std::_Exit(EXIT_SUCCESS);

@@ -12,6 +12,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 // A folder with models/demo (a model) and weights.safetensors in it.
 class ConfigTest : public ::testing::Test {
@@ -42,6 +43,12 @@ TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
   EXPECT_TRUE(config->metrics_enabled);
   EXPECT_EQ(config->max_queue, 256);
   EXPECT_EQ(config->max_batch, 8);
+  EXPECT_EQ(config->scheduling.policy, "deadline-fair");
+  EXPECT_EQ(config->scheduling.classes[0].max_wait, absl::Seconds(8));
+  EXPECT_EQ(config->scheduling.classes[1].target, absl::Seconds(2));
+  EXPECT_EQ(config->scheduling.classes[2].stretch, 10);
+  EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(40));
+  EXPECT_EQ(config->cost_model, "");
   EXPECT_EQ(config->limits.max_prompt_bytes, 8192);
   EXPECT_FALSE(config->log.prompts);
   EXPECT_TRUE(config->models.empty());
@@ -56,7 +63,10 @@ models:
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
      static_scales: true, overflow_guard: false, noise_correction: false}
-scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536}
+scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536,
+  policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json,
+  classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
+  tenants: {studio: {weight: 2.5}, "night shift": {}}}
 compute: {threads: 5, prompt_cache_bytes: 2GiB}
 images: {embed_prompts: false}
 limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
@@ -97,6 +107,18 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->encode_threads, 3);
   EXPECT_EQ(config->slow_reader_limit, absl::Seconds(4));
   EXPECT_EQ(config->channel_bytes, 65536);
+  EXPECT_EQ(config->max_resident, 7);
+  EXPECT_EQ(config->resident_bytes, 8 << 20);
+  EXPECT_EQ(config->cost_model, (folder_ / "costs.json").string());
+  EXPECT_EQ(config->scheduling.policy, "dynamic");
+  EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(6));
+  EXPECT_EQ(config->scheduling.classes[0].target, absl::Milliseconds(250));
+  EXPECT_EQ(config->scheduling.classes[0].stretch, 1.25);
+  EXPECT_EQ(config->scheduling.classes[0].max_wait, absl::Seconds(3));
+  EXPECT_EQ(config->scheduling.classes[1].max_wait, absl::Minutes(5));  // not named: as it was
+  EXPECT_EQ(config->scheduling.classes[2].target, absl::Seconds(30));
+  EXPECT_EQ(config->scheduling.classes[2].max_wait, absl::Hours(1));
+  EXPECT_THAT(config->scheduling.tenant_weights, ElementsAre(Pair("night shift", 1), Pair("studio", 2.5)));
   EXPECT_EQ(config->threads, 5);
   EXPECT_EQ(config->prompt_cache_bytes, int64_t{2} << 30);
   EXPECT_FALSE(config->embed_prompts);
@@ -195,6 +217,26 @@ INSTANTIATE_TEST_SUITE_P(
                 "metrics.address: expected an IP address or localhost"},
         Mistake{"NegativeDuration", "server: {grace_period: -1s}",
                 "server.grace_period: expected a duration from 0s to 24h"},
+        Mistake{"UnknownPolicy", "scheduler:\n  policy: lifo",
+                "fresco.yaml:2: scheduler.policy: expected one of fifo, dynamic, deadline-fair, found 'lifo'"},
+        Mistake{"UnknownClass", "scheduler: {classes: {urgent: {target: 1s}}}",
+                "scheduler.classes.urgent: unknown setting; known here: batch, interactive, standard"},
+        Mistake{"UnknownInAClass", "scheduler:\n  classes:\n    batch: {targt: 1s}",
+                "fresco.yaml:3: scheduler.classes.batch.targt: unknown setting; did you mean 'target'?"},
+        Mistake{"StretchBelowNothing", "scheduler: {classes: {standard: {stretch: -1}}}",
+                "scheduler.classes.standard.stretch: expected a number from 0 to 1e+06, found '-1'"},
+        Mistake{
+            "NoWait", "scheduler: {classes: {standard: {max_wait: 0s}}}",
+            "scheduler.classes.standard.max_wait: expected a duration from 1ms to 24h, like 30s or 1m30s, found '0s'"},
+        Mistake{"NoWeight", "scheduler: {tenants: {studio: {weight: 0}}}",
+                "scheduler.tenants.studio.weight: expected a number from 0.01 to 100, found '0'"},
+        Mistake{"WeightThatIsNoNumber", "scheduler: {tenants: {studio: {weight: .nan}}}",
+                "scheduler.tenants.studio.weight: expected a number from 0.01 to 100, found '.nan'"},
+        Mistake{"TenantsInAList", "scheduler: {tenants: [studio]}",
+                "scheduler.tenants: expected a mapping of names, like {studio: {weight: 3}}"},
+        Mistake{"NoFolderForCosts", "scheduler: {cost_model: nowhere/costs.json}",
+                "scheduler.cost_model: there is no folder"},
+        Mistake{"CostsInAFolder", "scheduler: {cost_model: models}", "is a folder"},
         Mistake{"NoTimeToRead", "scheduler: {slow_reader_limit: 0s}",
                 "scheduler.slow_reader_limit: expected a duration from 1s to 24h, like 30s or 1m30s, found '0s'"},
         Mistake{"NotADuration", "server: {grace_period: soon}", "server.grace_period: expected a duration"},
