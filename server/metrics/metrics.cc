@@ -9,11 +9,12 @@
 
 #include <exception>
 #include <set>
+#include <string_view>
 
 #include "pipeline/base/strings.h"
 #include "server/metrics/engine_metrics.h"
 #include "server/metrics/process_metrics.h"
-#include "server/scheduler/scheduler.h"
+#include "server/scheduler/policy/job.h"
 
 namespace fresco {
 namespace {
@@ -22,9 +23,6 @@ using Buckets = prometheus::Histogram::BucketBoundaries;
 using Histograms = prometheus::Family<prometheus::Histogram>;
 using Counters = prometheus::Family<prometheus::Counter>;
 using Gauges = prometheus::Family<prometheus::Gauge>;
-
-constexpr RequestPriority kPriorities[] = {RequestPriority::kInteractive, RequestPriority::kStandard,
-                                           RequestPriority::kBatch};
 
 // Seconds, from a cached prompt's encoding to a long queue.
 const Buckets& DurationBuckets() {
@@ -60,8 +58,9 @@ class Metrics::Impl {
     for (const std::string& model : models) {
       images.Add({{"model", model}});
       requests.Add({{"model", model}, {"code", "OK"}});
-      for (const RequestPriority priority : kPriorities)
-        queue_depth.Add({{"model", model}, {"priority", std::string(PriorityName(priority))}});
+      for (const std::string_view priority : kPriorityClassNames)
+        queue_depth.Add({{"model", model}, {"priority", std::string(priority)}});
+      for (const std::string_view reason : kRefusals) refusals.Add({{"model", model}, {"reason", std::string(reason)}});
     }
     running.Add({});
   }
@@ -85,8 +84,19 @@ class Metrics::Impl {
   Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
   Gauges& load_time =
       MakeGauges(registry.get(), "fresco_model_load_seconds", "How long a model took to load and warm up.");
+  Counters& refusals = MakeCounters(registry.get(), "fresco_refusals_total",
+                                    "Requests not taken: too much waits, or of their tenant, their deadline cannot be "
+                                    "met, no device has the memory.");
+  Counters& preemptions = MakeCounters(registry.get(), "fresco_preemptions_total",
+                                       "Images that have left a device for host memory between two steps.");
+  Counters& splits = MakeCounters(registry.get(), "fresco_batch_splits_total",
+                                  "Batches that did not fit into a device's memory and went on in halves.");
   Histograms& queue_wait =
       MakeHistograms(registry.get(), "fresco_queue_wait_seconds", "From a request's arrival to its start.");
+  Histograms& predicted_wait = MakeHistograms(registry.get(), "fresco_predicted_queue_wait_seconds",
+                                              "The same as predicted at its arrival, of requests that have started.");
+  Histograms& wait_error = MakeHistograms(registry.get(), "fresco_queue_wait_error_seconds",
+                                          "How far the prediction was off, to either side.");
   Histograms& request_duration = MakeHistograms(registry.get(), "fresco_request_duration_seconds",
                                                 "From an accepted request's arrival to its end.");
   Histograms& stage_duration =
@@ -120,8 +130,24 @@ void Metrics::OnRequestsRunning(int running) {
   impl_->running.Add({}).Set(running);
 }
 
-void Metrics::OnQueueWait(const std::string& model, absl::Duration wait) {
-  impl_->Observe(&impl_->queue_wait, {{"model", impl_->Label(model)}}, wait);
+void Metrics::OnQueueWait(const std::string& model, const std::string& priority, absl::Duration wait,
+                          absl::Duration predicted) {
+  const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"priority", priority}};
+  impl_->Observe(&impl_->queue_wait, labels, wait);
+  impl_->Observe(&impl_->predicted_wait, labels, predicted);
+  impl_->Observe(&impl_->wait_error, labels, absl::AbsDuration(wait - predicted));
+}
+
+void Metrics::OnRefused(const std::string& model, const std::string& reason) {
+  impl_->refusals.Add({{"model", impl_->Label(model)}, {"reason", reason}}).Increment();
+}
+
+void Metrics::OnPreempted(const std::string& model, const std::string& device) {
+  impl_->preemptions.Add({{"model", impl_->Label(model)}, {"device", device}}).Increment();
+}
+
+void Metrics::OnBatchSplit(const std::string& model, const std::string& device) {
+  impl_->splits.Add({{"model", impl_->Label(model)}, {"device", device}}).Increment();
 }
 
 void Metrics::OnStage(const std::string& model, const std::string& stage, absl::Duration duration) {

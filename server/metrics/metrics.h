@@ -30,7 +30,11 @@ class Metrics final : public SchedulerObserver {
 
   void OnQueueDepth(const std::string& model, const std::string& priority, int depth) override;
   void OnRequestsRunning(int running) override;
-  void OnQueueWait(const std::string& model, absl::Duration wait) override;
+  void OnQueueWait(const std::string& model, const std::string& priority, absl::Duration wait,
+                   absl::Duration predicted) override;
+  void OnRefused(const std::string& model, const std::string& reason) override;
+  void OnPreempted(const std::string& model, const std::string& device) override;
+  void OnBatchSplit(const std::string& model, const std::string& device) override;
   void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override;
   void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override;
   void OnImage(const std::string& model) override;

@@ -28,6 +28,11 @@ std::unique_ptr<SchedulingCore> MakeCore(const CoreOptions& options, CostModel* 
   std::abort();
 }
 
+// Of kRefusals.
+std::string NameOf(Admission::Refusal reason) {
+  return std::string(kRefusals[static_cast<size_t>(reason) - static_cast<size_t>(Admission::Refusal::kQueueFull)]);
+}
+
 absl::Status ToStatus(const Admission& admission) {
   const bool deadline = admission.refusal == Admission::Refusal::kDeadline;
   absl::Status status(deadline ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kResourceExhausted,
@@ -50,25 +55,25 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
   const auto images = Weigh(request);
   if (!images.ok()) return images.status();
   Followups followups;
-  absl::Status refused;
+  absl::StatusOr<absl::Duration> wait;
   std::shared_ptr<EventChannel> channel;
   {
     MutexLock lock(&mutex_);
     const absl::Time now = clock_->Now();
     DropEnding(now, &followups);
     RequestedJobs jobs = JobsOf(request, *images);
-    refused = Admit(request, jobs, now);
-    if (refused.ok()) {
+    wait = Admit(request, jobs, now);
+    if (wait.ok()) {
       const auto state =
           std::make_shared<RequestState>(std::move(request), arrivals_++, now, options_.channel_bytes, clock_);
       channel = state->channel();
       jobs.tenant = state->request().tenant;
-      Enqueue(state, jobs, now);
+      Enqueue(state, jobs, *wait, now);
     }
     UpdatePositions(&followups);
   }
   Follow(std::move(followups));
-  if (!refused.ok()) return refused;
+  if (!wait.ok()) return wait.status();
   return channel;
 }
 
@@ -123,27 +128,41 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
   return jobs;
 }
 
-absl::Status Dispatcher::Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now) {
-  FRESCO_RETURN_IF_ERROR(CheckQueue(request, now));
-  if (waiting_ >= options_.max_queue) {
-    // There is room when the first of those that wait starts.
-    const std::vector<Entry*> order = InOrder(now);
-    const absl::Duration first =
-        order.empty() ? absl::ZeroDuration() : core_->PredictedWait(order.front()->images.front(), now);
-    return WithRetryAfter(
-        absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting")),
-        std::max(kMinRetry, first));
-  }
-  const Admission admission = core_->Admit(jobs, now);
-  return admission.refusal == Admission::Refusal::kNone ? absl::OkStatus() : ToStatus(admission);
+absl::Status Dispatcher::CheckCount(absl::Time now) {
+  if (waiting_ < options_.max_queue) return absl::OkStatus();
+  // There is room when the first of those that wait starts.
+  const std::vector<Entry*> order = InOrder(now);
+  const absl::Duration first =
+      order.empty() ? absl::ZeroDuration() : core_->PredictedWait(order.front()->images.front(), now);
+  return WithRetryAfter(
+      absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting")),
+      std::max(kMinRetry, first));
 }
 
-void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Time now) {
+absl::StatusOr<absl::Duration> Dispatcher::Admit(const GenerationRequest& request, const RequestedJobs& jobs,
+                                                 absl::Time now) {
+  FRESCO_RETURN_IF_ERROR(CheckQueue(request, now));
+  if (const absl::Status full = CheckCount(now); !full.ok()) {
+    CountRefusal(request.model, Admission::Refusal::kQueueFull);
+    return full;
+  }
+  const Admission admission = core_->Admit(jobs, now);
+  if (admission.refusal == Admission::Refusal::kNone) return admission.wait;
+  CountRefusal(request.model, admission.refusal);
+  return ToStatus(admission);
+}
+
+void Dispatcher::CountRefusal(const std::string& model, Admission::Refusal reason) {
+  notices_.Add([this, model, reason] { observer_->OnRefused(model, NameOf(reason)); });
+}
+
+void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now) {
   requests_.emplace(KeyOf(request->request()), request);
   ++unfinished_;
   CountWaiting(request->request(), 1);
   Entry& entry = queue_[request->sequence()];
   entry.request = request;
+  entry.predicted = wait;
   entry.images = core_->Add(jobs, now);
   for (size_t i = 0; i < entry.images.size(); ++i) {
     images_.emplace(entry.images[i], Image{request, static_cast<int>(i), true, nullptr});

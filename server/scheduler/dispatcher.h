@@ -122,6 +122,7 @@ class Dispatcher {
     RequestPtr request;
     std::vector<JobId> images;  // that do
     int position = -1;          // that its caller knows of
+    absl::Duration predicted;   // when it came: until it starts
   };
   // What an image is to the core.
   struct ImageWork {
@@ -144,9 +145,13 @@ class Dispatcher {
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) const FRESCO_REQUIRES(mutex_);
   RequestedJobs JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) FRESCO_REQUIRES(mutex_);
-  absl::Status Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now)
+  // The wait that it can expect.
+  absl::StatusOr<absl::Duration> Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now)
       FRESCO_REQUIRES(mutex_);
-  void Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Time now) FRESCO_REQUIRES(mutex_);
+  absl::Status CheckCount(absl::Time now) FRESCO_REQUIRES(mutex_);
+  void CountRefusal(const std::string& model, Admission::Refusal reason) FRESCO_REQUIRES(mutex_);
+  void Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now)
+      FRESCO_REQUIRES(mutex_);
   void Cancel(RequestState* request, const absl::Status& reason, Followups* followups) FRESCO_REQUIRES(mutex_);
   void End(const RequestPtr& request) FRESCO_EXCLUDES(mutex_);
   void Follow(Followups followups) FRESCO_EXCLUDES(mutex_);
@@ -157,8 +162,7 @@ class Dispatcher {
   void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
   void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void BeginRequest(const RequestPtr& request, int worker, absl::Time now, Followups* followups)
-      FRESCO_REQUIRES(mutex_);
+  void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
   void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
   std::vector<Entry*> InOrder(absl::Time now) FRESCO_REQUIRES(mutex_);

@@ -134,21 +134,25 @@ StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* fo
   Image& image = images_.at(id);
   image.waits = false;
   const auto entry = queue_.find(image.request->sequence());
+  if (!image.request->started()) BeginRequest(entry->second, worker, now, followups);
   std::erase(entry->second.images, id);
   if (entry->second.images.empty()) queue_.erase(entry);
-  if (!image.request->started()) BeginRequest(image.request, worker, now, followups);
   const int engine = EngineFor(workers_[worker], image.request->request().model);
   return {id, image.request, image.index, engine, std::move(image.parked)};
 }
 
-void Dispatcher::BeginRequest(const RequestPtr& request, int worker, absl::Time now, Followups* followups) {
+void Dispatcher::BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) {
+  const RequestPtr& request = entry.request;
   const GenerationRequest& asked = request->request();
   request->AddStart(now);
   request->output()->Add(StartedEvent{workers_[worker].device});
   followups->told.push_back(request);
   CountWaiting(asked, -1);
   CountRunning(1);
-  notices_.Add([this, model = asked.model, wait = now - request->received()] { observer_->OnQueueWait(model, wait); });
+  notices_.Add([this, model = asked.model, priority = asked.priority, wait = now - request->received(),
+                predicted = entry.predicted] {
+    observer_->OnQueueWait(model, std::string(PriorityName(priority)), wait, predicted);
+  });
 }
 
 std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<Forward>& forwards,

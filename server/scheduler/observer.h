@@ -2,12 +2,18 @@
 // quick.
 #pragma once
 
+#include <array>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace fresco {
+
+// Why requests are refused: too many wait, or too much work of their class; too much of their tenant; their deadline
+// cannot be met; no device has the memory.
+inline constexpr std::array<std::string_view, 4> kRefusals = {"queue_full", "tenant_share", "deadline", "memory"};
 
 class SchedulerObserver {
  public:
@@ -15,7 +21,15 @@ class SchedulerObserver {
   // waiting requests of a model and priority ("interactive", "standard", "batch") changed to `depth`.
   virtual void OnQueueDepth(const std::string& /*model*/, const std::string& /*priority*/, int /*depth*/) {}
   virtual void OnRequestsRunning(int /*running*/) {}
-  virtual void OnQueueWait(const std::string& /*model*/, absl::Duration /*wait*/) {}
+  // A request starts; `predicted`: the wait that was expected when it came.
+  virtual void OnQueueWait(const std::string& /*model*/, const std::string& /*priority*/, absl::Duration /*wait*/,
+                           absl::Duration /*predicted*/) {}
+  // A request was not taken for want of something: one of kRefusals.
+  virtual void OnRefused(const std::string& /*model*/, const std::string& /*reason*/) {}
+  // An image has left the device for host memory.
+  virtual void OnPreempted(const std::string& /*model*/, const std::string& /*device*/) {}
+  // A batch did not fit into the device's memory and goes on in halves.
+  virtual void OnBatchSplit(const std::string& /*model*/, const std::string& /*device*/) {}
   // One of the stages "prepare", "denoise" (all steps of one image), "decode", "preview", "encode".
   virtual void OnStage(const std::string& /*model*/, const std::string& /*stage*/, absl::Duration /*duration*/) {}
   virtual void OnStep(const std::string& /*model*/, const std::string& /*device*/, int /*batch_size*/,

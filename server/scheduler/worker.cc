@@ -122,6 +122,7 @@ void DeviceWorker::Park(JobId id) {
     LetGo(id);
     return;
   }
+  observer_->OnPreempted(ModelOf(*image), device_);
   dispatcher_->Park(std::move(image));
   active_.erase(id);
 }
@@ -187,6 +188,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
   if (size > 1 && forward.out_of_memory) {
+    observer_->OnBatchSplit(ModelOf(*batch.front()), device_);
     StepBatch(batch.first(size / 2), forwards);
     StepBatch(batch.subspan(size / 2), forwards);
     return;

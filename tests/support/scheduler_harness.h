@@ -38,9 +38,18 @@ class RecordingObserver final : public SchedulerObserver {
     MutexLock lock(&mutex_);
     running_ = running;
   }
-  void OnQueueWait(const std::string&, absl::Duration wait) override {
+  void OnQueueWait(const std::string&, const std::string& priority, absl::Duration wait,
+                   absl::Duration predicted) override {
     MutexLock lock(&mutex_);
     waits_.push_back(wait);
+    predictions_[priority].push_back(predicted);
+  }
+  void OnRefused(const std::string& model, const std::string& reason) override { Count(model + " " + reason); }
+  void OnPreempted(const std::string& model, const std::string& device) override {
+    Count(model + " preempted on " + device);
+  }
+  void OnBatchSplit(const std::string& model, const std::string& device) override {
+    Count(model + " split on " + device);
   }
   void OnStage(const std::string&, const std::string& stage, absl::Duration duration) override {
     MutexLock lock(&mutex_);
@@ -73,6 +82,17 @@ class RecordingObserver final : public SchedulerObserver {
     MutexLock lock(&mutex_);
     return waits_;
   }
+  // Of the requests of a priority that have started.
+  std::vector<absl::Duration> predictions(const std::string& priority) const {
+    MutexLock lock(&mutex_);
+    const auto found = predictions_.find(priority);
+    return found == predictions_.end() ? std::vector<absl::Duration>() : found->second;
+  }
+  // "fake queue_full", "fake preempted on cpu", "fake split on cpu": how often.
+  std::map<std::string, int> counts() const {
+    MutexLock lock(&mutex_);
+    return counts_;
+  }
   std::map<std::string, std::vector<absl::Duration>> stages() const {
     MutexLock lock(&mutex_);
     return stages_;
@@ -91,7 +111,14 @@ class RecordingObserver final : public SchedulerObserver {
   }
 
  private:
+  void Count(const std::string& what) {
+    MutexLock lock(&mutex_);
+    ++counts_[what];
+  }
+
   mutable Mutex mutex_;
+  std::map<std::string, std::vector<absl::Duration>> predictions_ FRESCO_GUARDED_BY(mutex_);
+  std::map<std::string, int> counts_ FRESCO_GUARDED_BY(mutex_);
   std::map<std::string, int> depths_ FRESCO_GUARDED_BY(mutex_);
   int running_ FRESCO_GUARDED_BY(mutex_) = -1;
   std::vector<absl::Duration> waits_ FRESCO_GUARDED_BY(mutex_);

@@ -25,7 +25,11 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   metrics.OnQueueDepth("demo", "interactive", 3);
   metrics.OnQueueDepth("demo", "interactive", 2);
   metrics.OnRequestsRunning(4);
-  metrics.OnQueueWait("demo", absl::Milliseconds(300));
+  metrics.OnQueueWait("demo", "batch", absl::Milliseconds(300), absl::Milliseconds(700));
+  metrics.OnRefused("demo", "tenant_share");
+  metrics.OnPreempted("demo", "cpu");
+  metrics.OnPreempted("demo", "cpu");
+  metrics.OnBatchSplit("demo", "cpu");
   metrics.OnStage("demo", "decode", absl::Milliseconds(20));
   metrics.OnStep("demo", "cpu", 3, absl::Milliseconds(70));
   metrics.OnStep("demo", "cpu", 5, absl::Milliseconds(90));
@@ -38,9 +42,15 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   for (const char* line : {
            "fresco_queue_depth{model=\"demo\",priority=\"interactive\"} 2\n",
            "fresco_requests_running 4\n",
-           "fresco_queue_wait_seconds_count{model=\"demo\"} 1\n",
-           "fresco_queue_wait_seconds_bucket{model=\"demo\",le=\"0.25\"} 0\n",
-           "fresco_queue_wait_seconds_bucket{model=\"demo\",le=\"0.5\"} 1\n",
+           "fresco_queue_wait_seconds_count{model=\"demo\",priority=\"batch\"} 1\n",
+           "fresco_queue_wait_seconds_bucket{model=\"demo\",priority=\"batch\",le=\"0.25\"} 0\n",
+           "fresco_queue_wait_seconds_bucket{model=\"demo\",priority=\"batch\",le=\"0.5\"} 1\n",
+           "fresco_predicted_queue_wait_seconds_sum{model=\"demo\",priority=\"batch\"} 0.7\n",
+           "fresco_queue_wait_error_seconds_bucket{model=\"demo\",priority=\"batch\",le=\"0.25\"} 0\n",
+           "fresco_queue_wait_error_seconds_bucket{model=\"demo\",priority=\"batch\",le=\"0.5\"} 1\n",
+           "fresco_refusals_total{model=\"demo\",reason=\"tenant_share\"} 1\n",
+           "fresco_preemptions_total{device=\"cpu\",model=\"demo\"} 2\n",
+           "fresco_batch_splits_total{device=\"cpu\",model=\"demo\"} 1\n",
            "fresco_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
            "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
            "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",
@@ -60,6 +70,9 @@ TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
   for (const char* model : {"one", "two"}) {
     for (const char* priority : {"interactive", "standard", "batch"}) {
       EXPECT_THAT(text, HasSubstr(StrCat("fresco_queue_depth{model=\"", model, "\",priority=\"", priority, "\"} 0\n")));
+    }
+    for (const char* reason : {"queue_full", "tenant_share", "deadline", "memory"}) {
+      EXPECT_THAT(text, HasSubstr(StrCat("fresco_refusals_total{model=\"", model, "\",reason=\"", reason, "\"} 0\n")));
     }
     EXPECT_THAT(text, HasSubstr(StrCat("fresco_images_total{model=\"", model, "\"} 0\n")));
   }

@@ -17,6 +17,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 using ::testing::SizeIs;
 using Stage = FakeScript::Stage;
 
@@ -100,6 +101,7 @@ TEST(SchedulerFailureTest, ABatchThatDoesNotFitIsSplit) {
   EXPECT_EQ(completed.batch_size_min, 1);
   // Five and then three do not fit; from then on it is known that no more than two do.
   EXPECT_THAT(harness.observer.batches(), ElementsAre(2, 1, 2, 2, 2, 1));
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake split on cpu", 2)));
 }
 
 TEST(SchedulerFailureTest, WhatDoesNotFitAloneFails) {
@@ -267,6 +269,7 @@ TEST(SchedulerFailureTest, ADeadlineThatCannotBeMetIsRefused) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("it would be done in about 14 s"));
   EXPECT_EQ(RetryAfter(refused), 5 * kSecond);
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake deadline", 2)));
   request.deadline = harness.clock.Now() + 20 * kSecond;
   auto in_time = harness.Submit(request);
   script->step_gate()->Open();

@@ -21,6 +21,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
@@ -44,6 +45,7 @@ TEST(SchedulerLoadTest, AFullQueueRefusesAndSaysWhenToComeBack) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("2 requests are waiting"));
   EXPECT_EQ(RetryAfter(refused), 30 * kSecond);  // when the next of those that wait starts
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake queue_full", 1)));
   // Whoever has gone away makes room.
   (*two)->Close();
   auto three = harness.Submit(harness.Request("three"));
@@ -148,6 +150,7 @@ TEST(SchedulerLoadTest, WhoFloodsTheQueueLeavesRoomForOthers) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("too much of this caller is waiting"));
   EXPECT_TRUE(RetryAfter(refused).has_value());
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake tenant_share", 1)));
   GenerationRequest request = harness.Request("modest", 4);
   request.tenant = "modest";
   readers.push_back(harness.Submit(request));

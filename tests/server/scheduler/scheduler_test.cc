@@ -17,6 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pair;
 using ::testing::SizeIs;
 
 const absl::Duration kSecond = absl::Seconds(1);
@@ -146,6 +147,7 @@ TEST(SchedulerTest, WhatLeavesTheDeviceForSomethingUrgentGoesOnAfterwards) {
   EXPECT_THAT(StepTexts(*script), ElementsAre("r0", "u0", "u1", "r1", "r2"));
   EXPECT_EQ(script->parks(), 1);
   EXPECT_EQ(script->resumes(), 1);
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake preempted on cpu", 1)));
   EXPECT_THAT(StepsOf(events, 0), ElementsAre(1, 2, 3));
   EXPECT_THAT(EventsOf<StartedEvent>(events), SizeIs(1));
   ASSERT_THAT(EventsOf<ImageEvent>(events), SizeIs(1));
@@ -220,6 +222,25 @@ TEST(SchedulerTest, QueuedTellsPositionAndWaitAndTellsThemAgainWhenTheyChange) {
   EXPECT_EQ(event.position, 1);
   EXPECT_GE(event.estimated_wait, 6 * kSecond);
   EXPECT_LT(event.estimated_wait, 7 * kSecond);
+}
+
+TEST(SchedulerTest, TheObserverHearsOfWaitsAsTheyWerePredictedAndAsTheyWere) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  options.costs = FlatCosts(kSecond);
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->SetDurations({}, kSecond, {});
+  script->step_gate()->Close();
+  auto running = harness.Submit(harness.Request("running", 4));
+  script->step_gate()->AwaitBlocked();
+  auto waiting = harness.Submit(harness.Request("waiting", 4));
+  script->step_gate()->Open();
+  EXPECT_TRUE(running->Result().ok());
+  EXPECT_TRUE(waiting->Result().ok());
+  harness.Settle();
+  EXPECT_THAT(harness.observer.predictions("standard"), ElementsAre(0 * kSecond, 4 * kSecond));
+  EXPECT_THAT(harness.observer.waits(), ElementsAre(0 * kSecond, 4 * kSecond));
 }
 
 TEST(SchedulerTest, ProgressTellsTheTimeThatRemains) {
