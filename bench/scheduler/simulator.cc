@@ -230,7 +230,8 @@ void Simulation::Begin(const std::vector<JobId>& start, double now) {
     double& longest = result_.classes[static_cast<int>(requests_.at(image.request).asked.priority)].longest_start;
     longest = std::max(longest, wait);
     result_.longest_start = std::max(result_.longest_start, longest);
-    if (wait <= 0 && image.predicted_wait <= 0) continue;
+    // A prediction is for a request's first image.
+    if (requests_.at(image.request).jobs.front() != job || (wait <= 0 && image.predicted_wait <= 0)) continue;
     ++waits_;
     predicted_ += image.predicted_wait;
     actual_ += wait;

@@ -46,7 +46,7 @@ struct SimulationResult {
   double mean_batch = 0;       // images in a step
   int64_t steps = 0, preemptions = 0;
   double decision_seconds = 0;                 // wall time of a decision, mean
-  double predicted_wait = 0, actual_wait = 0;  // to the first step, means, where it was not 0
+  double predicted_wait = 0, actual_wait = 0;  // to a request's first step, means, where it was not 0
   double wait_hits = 0;                        // share of those within a second or a half of what was predicted
   double wall_seconds = 0;
 };

@@ -12,6 +12,9 @@ constexpr absl::Duration kMinRetry = absl::Seconds(1);
 // Higher classes are never taken to leave less than this of the devices: a burst of them ends.
 constexpr double kLeastShareLeft = 0.1;
 
+constexpr double kMemoryOfWaits = 0.98;  // the last fifty or so count
+constexpr double kLeastFactor = 0.05, kMostFactor = 4;
+
 PriorityClass Class(int index) {
   return static_cast<PriorityClass>(index);
 }
@@ -103,6 +106,19 @@ void CheckDeadline(const AdmissionRequest& request, absl::Time now, Admission* a
 
 }  // namespace
 
+void WaitCorrection::Record(PriorityClass priority, absl::Duration predicted, absl::Duration actual) {
+  // Nobody was before it, and nobody was thought to be.
+  if (predicted <= absl::ZeroDuration() && actual <= absl::ZeroDuration()) return;
+  Sums& sums = sums_[static_cast<int>(priority)];
+  sums.predicted = kMemoryOfWaits * sums.predicted + absl::ToDoubleSeconds(predicted);
+  sums.actual = kMemoryOfWaits * sums.actual + absl::ToDoubleSeconds(actual);
+}
+
+double WaitCorrection::Factor(PriorityClass priority) const {
+  const Sums& sums = sums_[static_cast<int>(priority)];
+  return std::clamp(sums.actual / std::max(sums.predicted, 1e-9), kLeastFactor, kMostFactor);
+}
+
 absl::Duration PredictWait(const QueueIndex& index, const WaitQuestion& question, absl::Time now) {
   if (index.idle_devices(question.model) > 0) return absl::ZeroDuration();
   const double rate = Rate(index, question.model);
@@ -148,6 +164,7 @@ Admission Admit(const QueueIndex& index, const CostModel& costs, const Admission
   }
   admission.wait = PredictWait(
       index, {request.model, request.tenant, request.priority, request.due, options.by_class_and_tenant}, now);
+  admission.wait *= request.wait_factor;
   // Its images spread over the devices.
   const double spread = seconds / std::max(1, index.devices(request.model));
   admission.finish = admission.wait + absl::Seconds(std::max(longest, spread));

@@ -29,7 +29,8 @@ struct AdmissionOptions {
 // All images of a request, as it comes.
 struct AdmissionRequest {
   TenantId tenant = 0;
-  bool shares = true;  // false: the tenant is everybody, who has no share to keep to
+  double wait_factor = 1;  // see WaitCorrection
+  bool shares = true;      // false: the tenant is everybody, who has no share to keep to
   PriorityClass priority = PriorityClass::kStandard;
   absl::Time due = absl::InfiniteFuture();
   absl::Time deadline = absl::InfiniteFuture();
@@ -66,6 +67,24 @@ struct WaitQuestion {
   PriorityClass priority = PriorityClass::kStandard;
   absl::Time due = absl::InfiniteFuture();
   bool by_rank = true;  // false: whatever waits goes first
+};
+
+// What PredictWait is off by, learned for each class: images start sooner than those before them are done where they
+// share steps, and later where others of a better rank come. The waits that have been against those that were
+// predicted, both summed up with the newest counting most.
+class WaitCorrection {
+ public:
+  void Record(PriorityClass priority, absl::Duration predicted, absl::Duration actual);
+  // To multiply a prediction with.
+  double Factor(PriorityClass priority) const;
+
+ private:
+  // Seconds; at first as if predictions had been right for so long.
+  struct Sums {
+    double predicted = 10;
+    double actual = 10;
+  };
+  std::array<Sums, kPriorityClasses> sums_;
 };
 
 // Until it starts, if it came now. A prediction: it takes those that go before it, at the rate at which devices have

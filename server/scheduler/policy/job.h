@@ -37,6 +37,7 @@ struct JobSpec {
   absl::Time received;
   absl::Time due = absl::InfiniteFuture();       // later is late: the class's target, or the call's deadline
   absl::Time deadline = absl::InfiniteFuture();  // later is useless: it is dropped
+  absl::Duration predicted_wait;                 // for its start, when it came, before what was learned of such
 };
 
 enum class JobState {

@@ -63,6 +63,7 @@ AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::T
   const auto weight = options_.tenant_weights.find(request.tenant);
   AdmissionRequest translated;
   translated.tenant = index_.Tenant(request.tenant, weight == options_.tenant_weights.end() ? 1 : weight->second);
+  translated.wait_factor = waits_.Factor(request.priority);
   translated.shares = !request.tenant.empty();
   translated.priority = request.priority;
   translated.deadline = request.deadline;
@@ -98,6 +99,7 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     spec.received = now;
     spec.due = translated.due;
     spec.deadline = request.deadline;
+    spec.predicted_wait = i == 0 ? RawWait(request.model, spec, now) : absl::ZeroDuration();
     jobs.push_back(index_.Add(spec, now));
   }
   return jobs;
@@ -114,7 +116,10 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
   index_.AdvanceTo(now);
   Decision decision = policy_->Decide(index_, *costs_, device, now);
   for (JobId job : decision.preempt) index_.Preempt(job);
-  for (JobId job : decision.start) index_.Start(job, device);
+  for (JobId job : decision.start) {
+    LearnWait(job, now);
+    index_.Start(job, device);
+  }
   index_.SetBatch(device, decision.batch);
   RunningStep step;
   for (JobId id : decision.batch) {
@@ -184,9 +189,18 @@ Rank SchedulingCore::OrderOf(JobId id, absl::Time now) const {
 absl::Duration SchedulingCore::PredictedWait(JobId id, absl::Time now) const {
   const Job& job = index_.job(id);
   if (job.state != JobState::kWaiting) return absl::ZeroDuration();
-  const ModelId model = index_.group(job.spec.group).model;
-  const JobSpec& spec = job.spec;
+  return RawWait(index_.group(job.spec.group).model, job.spec, now) * waits_.Factor(job.spec.priority);
+}
+
+absl::Duration SchedulingCore::RawWait(ModelId model, const JobSpec& spec, absl::Time now) const {
   return PredictWait(index_, {model, spec.tenant, spec.priority, spec.due, admission_.by_class_and_tenant}, now);
+}
+
+// A request's first image tells, as the prediction is for that.
+void SchedulingCore::LearnWait(JobId id, absl::Time now) {
+  const Job& job = index_.job(id);
+  if (job.spec.image_index > 0 || job.steps_left < job.spec.steps) return;
+  waits_.Record(job.spec.priority, job.spec.predicted_wait, now - job.spec.received);
 }
 
 }  // namespace fresco

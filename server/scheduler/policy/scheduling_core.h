@@ -113,6 +113,10 @@ class SchedulingCore {
   void Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
+  absl::Duration RawWait(ModelId model, const JobSpec& spec, absl::Time now) const;
+  // What starts for the first time tells how long it has waited.
+  void LearnWait(JobId job, absl::Time now);
+
   // What a device is making.
   struct RunningStep {
     CurveId curve = 0;
@@ -125,6 +129,7 @@ class SchedulingCore {
   const AdmissionOptions admission_;
   CostModel* const costs_;
   QueueIndex index_;
+  WaitCorrection waits_;
   std::vector<RunningStep> steps_;  // by device
 };
 

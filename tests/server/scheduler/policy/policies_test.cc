@@ -378,5 +378,24 @@ TEST(PolicyNameTest, AnUnknownOneIsRefusedWithThoseThatAre) {
   EXPECT_THAT(std::string(core.status().message()), HasSubstr("fifo, dynamic, deadline-fair"));
 }
 
+TEST(WaitCorrectionTest, IsWhatWaitsWereOverWhatTheyWerePredicted) {
+  WaitCorrection waits;
+  EXPECT_EQ(waits.Factor(kStandard), 1);
+  for (int i = 0; i < 1000; ++i) waits.Record(kStandard, absl::Seconds(8), absl::Seconds(2));
+  EXPECT_NEAR(waits.Factor(kStandard), 0.25, 0.001);
+  EXPECT_EQ(waits.Factor(kInteractive), 1);  // each class has its own
+  // Who finds a free device, as was predicted, says nothing of the others.
+  for (int i = 0; i < 1000; ++i) waits.Record(kStandard, absl::ZeroDuration(), absl::ZeroDuration());
+  EXPECT_NEAR(waits.Factor(kStandard), 0.25, 0.001);
+  // The newest count.
+  for (int i = 0; i < 1000; ++i) waits.Record(kStandard, absl::Seconds(2), absl::Seconds(4));
+  EXPECT_NEAR(waits.Factor(kStandard), 2, 0.01);
+  // Not beyond reason.
+  for (int i = 0; i < 1000; ++i) waits.Record(kBatch, absl::Seconds(1), absl::ZeroDuration());
+  EXPECT_GT(waits.Factor(kBatch), 0);
+  for (int i = 0; i < 1000; ++i) waits.Record(kBatch, absl::ZeroDuration(), absl::Hours(1));
+  EXPECT_LT(waits.Factor(kBatch), 10);
+}
+
 }  // namespace
 }  // namespace fresco

@@ -62,6 +62,13 @@ TEST_P(SimulatedLoadTest, MoreIsInTimeThanWithTheOthersAndInteractiveImagesAreSo
   EXPECT_LE(ours.classes[0].Percentile(0.99), 0.7 * fifo.classes[0].Percentile(0.99));
 }
 
+TEST_P(SimulatedLoadTest, WaitsAreAsLongAsTheyWerePredicted) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult run = RunLoad("deadline-fair", load, arrivals);
+  EXPECT_NEAR(run.predicted_wait, run.actual_wait, 0.5 * run.actual_wait);
+  EXPECT_GT(run.wait_hits, 0.6);
+}
+
 INSTANTIATE_TEST_SUITE_P(Loads, SimulatedLoadTest,
                          ::testing::Values(std::pair{Arrivals::kPoisson, 0.7}, std::pair{Arrivals::kPoisson, 1.1},
                                            std::pair{Arrivals::kBursty, 0.9}),
