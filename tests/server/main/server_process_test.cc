@@ -216,6 +216,64 @@ TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
   EXPECT_THAT(server->Output(), AllOf(HasSubstr("requests_cut_off=1"), HasSubstr("code=UNAVAILABLE")));
 }
 
+// A call's picture, as bytes of its file.
+std::string PictureOf(grpc::ClientReader<v1::GenerateEvent>* reader) {
+  std::string file;
+  for (v1::GenerateEvent event; reader->Read(&event);) {
+    if (event.has_image()) file += event.image().data();
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return file;
+}
+
+TEST_F(ServerProcessTest, APreemptedPictureIsTheSameAsAlone) {
+  std::ofstream(File("one.yaml")) << "scheduler: {max_resident: 1}\nmodels: [{path: " << model_ << "}]\n";
+  const auto server = Start({"--config", File("one.yaml")});
+  const auto stub = Connect(server.get());
+  v1::GenerateRequest patient = Request(40);
+  patient.set_priority(v1::PRIORITY_BATCH);
+  grpc::ClientContext alone_context, preempted_context, urgent_context;
+  const std::string alone = PictureOf(stub->Generate(&alone_context, patient).get());
+  const auto preempted = stub->Generate(&preempted_context, patient);
+  v1::GenerateEvent event;
+  while (preempted->Read(&event) && !event.has_progress()) continue;
+  v1::GenerateRequest urgent = Request(4);
+  urgent.set_width(64);
+  urgent.set_height(64);
+  urgent.set_priority(v1::PRIORITY_INTERACTIVE);
+  PictureOf(stub->Generate(&urgent_context, urgent).get());
+  EXPECT_EQ(PictureOf(preempted.get()), alone);
+  const std::string metrics = HttpGet(AwaitPorts(server.get()).value("metrics_port", 0), "/metrics");
+  EXPECT_THAT(metrics,
+              HasSubstr("fresco_preemptions_total{device=\"cpu\",model=\"" + model_.filename().string() + "\"} 1\n"));
+}
+
+TEST_F(ServerProcessTest, WhatIsLearnedOfStepsIsKept) {
+  std::ofstream(File("kept.yaml")) << "scheduler: {cost_model: costs.json}\nmodels: [{path: " << model_ << "}]\n";
+  const auto counts = [&] {
+    const nlohmann::json file = nlohmann::json::parse(ReadFile(File("costs.json")), nullptr, false);
+    int64_t steps = 0;
+    for (const nlohmann::json& cell : file.value("steps", nlohmann::json::array())) steps += cell.value("count", 0);
+    return steps;
+  };
+  for (const int64_t steps : {2, 4}) {
+    const auto server = Start({"--config", File("kept.yaml")});
+    const auto stub = Connect(server.get());
+    grpc::ClientContext context;
+    PictureOf(stub->Generate(&context, Request(2)).get());
+    server->Signal(SIGTERM);
+    EXPECT_EQ(server->Wait(), 0) << server->Output();
+    EXPECT_EQ(counts(), steps);
+    fs::remove(File("ports"));
+  }
+  // A file that is none is no reason not to serve.
+  std::ofstream(File("costs.json")) << "{";
+  const auto server = Start({"--config", File("kept.yaml")});
+  Connect(server.get());
+  EXPECT_THAT(server->Output(), AllOf(HasSubstr("cost_model_not_read"), HasSubstr("costs.json: is not JSON")));
+}
+
 // The model of the tests by links, but for the transformer's weights, which `change` has edited.
 fs::path BrokenModel(const fs::path& model, const fs::path& folder, const std::function<void(std::string*)>& change) {
   fs::create_directories(folder);
@@ -308,8 +366,9 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
         "fresco_request_duration_seconds_count", "fresco_batch_size_sum", "process_resident_memory_bytes"}) {
     EXPECT_GT(Query(port, positive).value_or(0), 0) << positive;
   }
-  for (const char* zero : {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)",
-                           "fresco_saturated_activations_total", "fresco_guarded_activations_total"}) {
+  for (const char* zero :
+       {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)",
+        "sum(fresco_refusals_total)", "fresco_saturated_activations_total", "fresco_guarded_activations_total"}) {
     EXPECT_EQ(Query(port, zero), 0.0) << zero;
   }
   // docs/CONFIGURATION.md's list and the usual ones of a process; a histogram is there as its count.
@@ -317,6 +376,9 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
                            "fresco_requests_running",
                            "fresco_queue_depth",
                            "fresco_queue_wait_seconds_count",
+                           "fresco_predicted_queue_wait_seconds_count",
+                           "fresco_queue_wait_error_seconds_count",
+                           "fresco_refusals_total",
                            "fresco_request_duration_seconds_count",
                            "fresco_stage_duration_seconds_count",
                            "fresco_step_duration_seconds_count",
