@@ -74,7 +74,7 @@ struct Rank {
   int image_index = 0;
   JobId id = 0;
 
-  auto operator<=>(const Rank&) const = default;
+  auto operator<=>(const Rank&) const = default;  // NOLINT(modernize-use-nullptr): a false alarm
 };
 
 }  // namespace fresco

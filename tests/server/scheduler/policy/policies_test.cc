@@ -12,9 +12,7 @@
 namespace fresco {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 constexpr PriorityClass kInteractive = PriorityClass::kInteractive;
 constexpr PriorityClass kStandard = PriorityClass::kStandard;
