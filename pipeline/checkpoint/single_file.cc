@@ -113,7 +113,7 @@ class ComponentReader {
   absl::Status Add(const Source& tensor) {
     if (WithoutRoot(tensor.name) == kMarker) {
       names_.emplace_back(tensor.name);
-      return Put(std::string(kMarker), tensor.entry);
+      return Put(std::string(kMarker), tensor.name, tensor.entry);
     }
     const std::optional<DiffusersName> name = Translate(tensor.name);
     if (!name || (name->rest.empty() && name->form != LayerForm::kTensor)) return absl::OkStatus();
@@ -131,14 +131,18 @@ class ComponentReader {
       case LayerForm::kSwapped:
         return AddSwapped(tensor, name);
       case LayerForm::kPointwise:
-        return Put(name.layers.front() + name.rest, Is(name.rest, kWeights) ? AsLinear(tensor.entry) : tensor.entry);
+        return Put(name.layers.front() + name.rest, tensor.name,
+                   Is(name.rest, kWeights) ? AsLinear(tensor.entry) : tensor.entry);
       default:
-        return Put(name.layers.front() + name.rest, tensor.entry);
+        return Put(name.layers.front() + name.rest, tensor.name, tensor.entry);
     }
   }
 
-  absl::Status Put(std::string name, Entry entry) {
-    pieces_.emplace(std::move(name), Piece{.file = file_, .entry = std::move(entry)});
+  // Under `name`, what the file calls `stored_name`.
+  absl::Status Put(std::string name, std::string_view stored_name, Entry entry) {
+    Piece piece{.file = file_, .entry = std::move(entry), .own = nullptr, .stored_name = {}};
+    if (stored_name != name) piece.stored_name = stored_name;
+    pieces_.emplace(std::move(name), std::move(piece));
     return absl::OkStatus();
   }
 
@@ -204,7 +208,7 @@ class ComponentReader {
       absl::StatusOr<Entry> part = tensor.entry;
       if (rows == Rows::kItsOwn) part = Part(tensor, parts, i);
       if (!part.ok()) return part.status();
-      FRESCO_RETURN_IF_ERROR(Put(name.layers[i] + name.rest, *std::move(part)));
+      FRESCO_RETURN_IF_ERROR(Put(name.layers[i] + name.rest, tensor.name, *std::move(part)));
     }
     return absl::OkStatus();
   }
@@ -212,7 +216,7 @@ class ComponentReader {
   absl::Status AddSwapped(const Source& tensor, const DiffusersName& name) {
     const Rows rows = RowsOf(tensor, name.rest);
     if (rows == Rows::kMisfit) FRESCO_RETURN_IF_ERROR(CheckMisfit(tensor, name.rest));
-    if (rows != Rows::kItsOwn) return Put(name.layers.front() + name.rest, tensor.entry);
+    if (rows != Rows::kItsOwn) return Put(name.layers.front() + name.rest, tensor.name, tensor.entry);
     FRESCO_ASSIGN_OR_RETURN(const Entry upper, Part(tensor, 2, 0));
     FRESCO_ASSIGN_OR_RETURN(const Entry lower, Part(tensor, 2, 1));
     if (tensor.entry.bytes() > kMaxOwnBytes - own_bytes_) return Error(tensor.name, "too large");
@@ -223,15 +227,17 @@ class ComponentReader {
       const std::span<const std::byte> data = file_->Data(*half);
       own.insert(own.end(), data.begin(), data.end());
     }
-    PutOwn(name.layers.front() + name.rest, tensor.entry.dtype_name, tensor.entry.shape, std::move(own));
+    PutOwn(name.layers.front() + name.rest, tensor.name, tensor.entry.dtype_name, tensor.entry.shape, std::move(own));
     return absl::OkStatus();
   }
 
-  void PutOwn(std::string name, std::string dtype, std::vector<int64_t> shape, std::vector<std::byte> data) {
+  void PutOwn(std::string name, std::string_view stored_name, std::string dtype, std::vector<int64_t> shape,
+              std::vector<std::byte> data) {
     const Entry entry{.dtype_name = std::move(dtype), .shape = std::move(shape), .begin = 0, .end = data.size()};
-    pieces_.emplace(
-        std::move(name),
-        Piece{.file = file_, .entry = entry, .own = std::make_shared<const std::vector<std::byte>>(std::move(data))});
+    pieces_.emplace(std::move(name), Piece{.file = file_,
+                                           .entry = entry,
+                                           .own = std::make_shared<const std::vector<std::byte>>(std::move(data)),
+                                           .stored_name = std::string(stored_name)});
   }
 
   // [out, in, 1, 1] as [out, in]; other shapes stay.
@@ -255,7 +261,7 @@ class ComponentReader {
     const auto size = static_cast<int64_t>(one.bytes.size());
     std::vector<std::byte> identity(width * width * size);
     for (int64_t i = 0; i < width; ++i) std::memcpy(&identity[i * (width + 1) * size], one.bytes.data(), size);
-    PutOwn("text_projection.weight", std::string(DTypeName(one.dtype)), {width, width}, std::move(identity));
+    PutOwn("text_projection.weight", "", std::string(DTypeName(one.dtype)), {width, width}, std::move(identity));
     return absl::OkStatus();
   }
 

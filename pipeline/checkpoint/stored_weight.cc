@@ -96,16 +96,12 @@ std::string Quoted(std::string_view name) {
   return StrCat("\"", PrintableName(name), "\"");
 }
 
-std::string Where(const WeightStore& store, std::string_view tensor) {
-  return StrCat(store.PathOf(tensor), ": tensor ", Quoted(tensor));
-}
-
 absl::Status Invalid(const WeightStore& store, std::string_view tensor, std::string_view message) {
-  return absl::InvalidArgumentError(StrCat(Where(store, tensor), ": ", message));
+  return absl::InvalidArgumentError(StrCat(store.Where(tensor), ": ", message));
 }
 
 absl::Status Unsupported(const WeightStore& store, std::string_view tensor, std::string_view message) {
-  return absl::UnimplementedError(StrCat(Where(store, tensor), ": ", message));
+  return absl::UnimplementedError(StrCat(store.Where(tensor), ": ", message));
 }
 
 // `said` is what says that there should be a scale.
@@ -202,8 +198,7 @@ absl::StatusOr<std::optional<float>> ReadInputScale(const Layer& layer, std::str
 absl::StatusOr<StoredWeight> ReadCodes(const Layer& layer, const std::string& name) {
   const std::vector<int64_t> shape = {layer.out, layer.in};
   if (!layer.store.Contains(name)) {
-    return absl::InvalidArgumentError(
-        StrCat(Where(layer.store, name), " of shape ", ShapeString(shape), " is missing"));
+    return absl::InvalidArgumentError(StrCat(layer.store.Where(name), " of shape ", ShapeString(shape), " is missing"));
   }
   FRESCO_ASSIGN_OR_RETURN(TensorView weight, layer.store.Find(name));
   const std::optional<Codes> codes = CodesOf(weight.dtype);
@@ -268,9 +263,9 @@ absl::StatusOr<LayerQuantization> ReadComfyQuant(const WeightStore& store, const
     return Invalid(store, name, StrCat(tensor.bytes, " bytes of JSON (at most ", kMaxLayerBytes, ")"));
   }
   absl::StatusOr<Json> json = ParseJson({reinterpret_cast<const char*>(tensor.data), tensor.bytes}, kMaxDepth);
-  if (!json.ok()) return Annotate(json.status(), Where(store, name));
+  if (!json.ok()) return Annotate(json.status(), store.Where(name));
   absl::StatusOr<LayerQuantization> layer = ParseLayer(*json);
-  return layer.ok() ? layer : Annotate(layer.status(), Where(store, name));
+  return layer.ok() ? layer : Annotate(layer.status(), store.Where(name));
 }
 
 // What the file says of a layer, and where it does.

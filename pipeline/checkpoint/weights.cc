@@ -220,9 +220,8 @@ absl::StatusOr<TensorView> WeightStore::Find(std::string_view name) const {
   const Piece& piece = found->second;
   const std::optional<DType> dtype = ParseDType(piece.entry.dtype_name);
   if (!dtype) {
-    return absl::UnimplementedError(StrCat(piece.file->path(), ": tensor \"", PrintableName(name),
-                                           "\": element type \"", PrintableName(piece.entry.dtype_name),
-                                           "\" is not known"));
+    return absl::UnimplementedError(
+        StrCat(Where(name), ": element type \"", PrintableName(piece.entry.dtype_name), "\" is not known"));
   }
   const std::span<const std::byte> data = piece.Data();
   std::shared_ptr<const void> keep = piece.file;
@@ -255,6 +254,13 @@ int64_t WeightStore::total_bytes() const {
 const std::string& WeightStore::PathOf(std::string_view name) const {
   const auto found = pieces_.find(name);
   return found == pieces_.end() ? path_ : found->second.file->path();
+}
+
+std::string WeightStore::Where(std::string_view name) const {
+  const auto found = pieces_.find(name);
+  const std::string_view stored = found == pieces_.end() ? "" : std::string_view(found->second.stored_name);
+  return StrCat(PathOf(name), ": tensor \"", PrintableName(name), "\"",
+                stored.empty() ? "" : StrCat(" (there \"", PrintableName(stored), "\")"));
 }
 
 absl::StatusOr<std::string> WeightStore::Digest(int threads, const std::stop_token& stop) const {

@@ -30,6 +30,7 @@ class WeightStore {
     std::shared_ptr<const SafetensorsFile> file;        // where it comes from, never null
     SafetensorsFile::Entry entry;                       // its type and shape; its place in the file's data or in `own`
     std::shared_ptr<const std::vector<std::byte>> own;  // null: the data are the file's
+    std::string stored_name;                            // what the file calls it, where that is another name
 
     std::span<const std::byte> Data() const;
   };
@@ -64,6 +65,8 @@ class WeightStore {
   const std::string& path() const { return path_; }  // the file or index that was opened
   // The file that holds `name`, for error messages; path() where none does.
   const std::string& PathOf(std::string_view name) const;
+  // FILE: tensor "NAME" (there "STORED NAME"), for error messages, whether there is one or not.
+  std::string Where(std::string_view name) const;
   // "__metadata__"; of shards, each key from the first that has it.
   const Metadata& metadata() const { return metadata_; }
 

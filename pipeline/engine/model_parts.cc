@@ -183,8 +183,7 @@ absl::Status CheckWeightsFinite(const ModelSource& source) {
     FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, source.OpenWeights(part.name));
     const std::optional<std::string> name = FirstNonFinite(weights);
     if (!name.has_value()) continue;
-    return absl::InvalidArgumentError(
-        StrCat(weights.PathOf(*name), ": tensor '", PrintableName(*name), "' holds NaN or infinite weights"));
+    return absl::InvalidArgumentError(StrCat(weights.Where(*name), " holds NaN or infinite weights"));
   }
   return absl::OkStatus();
 }

@@ -61,11 +61,11 @@ class ShapeReader {
         StrCat(weights_.path(), ": ", count, " blocks (\"", kBlocks, "N\"), where 1 to ", kMaxLayers, " can be"));
   }
 
-  // FILE: tensor "NAME" of shape [...]
+  // FILE: tensor "NAME" (there "STORED NAME") of shape [...]
   std::string Where(std::string_view name) const {
     const SafetensorsFile::Entry* const entry = Find(name);
     const std::string shape = entry == nullptr ? "" : StrCat(" of shape ", ShapeString(entry->shape));
-    return StrCat(weights_.PathOf(name), ": tensor \"", name, "\"", shape);
+    return StrCat(weights_.Where(name), shape);
   }
 
   const absl::Status& status() const { return status_; }

@@ -22,14 +22,14 @@ namespace {
 constexpr int64_t kRandomNumbers = (1 << 20) + 7;  // odd, so that rows of a weight differ
 constexpr double kRandomDeviation = 0.02;
 
-// Fails for weights whose values need a scale to be understood.
+// Fails for values that need a scale to be understood. A layer's scale is its weight's: a bias has none.
 absl::Status CheckNotQuantised(const WeightStore& store, const std::string& name, DType dtype) {
   if (!at::isFloatingType(ToScalarType(dtype))) {
     return absl::UnimplementedError(StrCat("stored as ", DTypeName(dtype), ": integer weights are not supported"));
   }
-  if (dtype != DType::kF8E4M3 && dtype != DType::kF8E5M2) return absl::OkStatus();
+  if (!name.ends_with(".weight")) return absl::OkStatus();
   const std::string layer = name.substr(0, name.rfind('.'));
-  for (const char* mark : {".scale_weight", ".weight_scale", ".comfy_quant"}) {
+  for (const char* mark : {".scale_weight", ".weight_scale", ".weight._scale", ".comfy_quant"}) {
     if (store.Contains(layer + mark)) {
       return absl::UnimplementedError(StrCat("quantised with scales (", layer, mark, "), which is not supported"));
     }
@@ -92,7 +92,7 @@ absl::StatusOr<at::Tensor> WeightReader::Find(const std::string& name, const std
         StrCat(store_->path(), ": tensor \"", name, "\" of shape ", ShapeString(shape), " is missing"));
   }
   if (!view.ok()) return view.status();
-  const std::string where = StrCat(store_->PathOf(name), ": tensor \"", name, "\"");
+  const std::string where = store_->Where(name);
   if (view->shape != shape) {
     return absl::InvalidArgumentError(StrCat(where, ": shape ", ShapeString(view->shape), " where the configuration ",
                                              "asks for ", ShapeString(shape)));
@@ -147,8 +147,7 @@ at::Tensor WeightReader::ReadMultiplier(const std::string& prefix, int64_t in) {
   if (!stored.defined()) return {};
   const at::Tensor multiplier = stored.to(at::kFloat);
   if (at::logical_and(multiplier > 0, at::isfinite(multiplier)).all().item<bool>()) return multiplier;
-  Fail(absl::InvalidArgumentError(
-      StrCat(store_->PathOf(name), ": tensor \"", name, "\": its values are not all finite and above 0")));
+  Fail(absl::InvalidArgumentError(StrCat(store_->Where(name), ": its values are not all finite and above 0")));
   return {};
 }
 

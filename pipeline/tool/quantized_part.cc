@@ -23,7 +23,6 @@
 #include <tuple>
 #include <utility>
 
-#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/nonfinite.h"
@@ -103,8 +102,8 @@ std::optional<std::string_view> Without(std::string_view name, std::span<const s
 
 // A linear of the store.
 struct SourceLayer {
-  std::string path;  // of its file
   std::string name;
+  std::string where;  // its weight is
   LinearScheme scheme = LinearScheme::kHigh;
   StoredLinear stored;
 
@@ -137,7 +136,7 @@ absl::StatusOr<SourceLayer> ReadLayer(const WeightStore& store, const Quantizati
   const SafetensorsFile::Entry* const weight = store.FindEntry(tensor);
   FRESCO_ASSIGN_OR_RETURN(StoredLinear stored,
                           ReadStoredLinear(store, metadata, name, weight->shape[0], weight->shape[1]));
-  return SourceLayer{store.PathOf(tensor), name, scheme, std::move(stored)};
+  return SourceLayer{name, store.Where(tensor), scheme, std::move(stored)};
 }
 
 bool BelongsTo(const std::vector<SourceLayer>& layers, std::string_view tensor) {
@@ -206,13 +205,9 @@ class QuantizedLayer {
   bool as_stored_ = false;                    // the parts' codes are for scale_ already
 };
 
-absl::Status NotFinite(std::string_view path, std::string_view tensor) {
-  return absl::InvalidArgumentError(
-      StrCat(path, ": tensor \"", PrintableName(tensor), "\" holds NaN or infinite weights"));
-}
-
-absl::Status NotFinite(const SourceLayer& part) {
-  return NotFinite(part.path, StrCat(part.name, ".weight"));
+// `where`: WeightStore::Where.
+absl::Status NotFinite(std::string_view where) {
+  return absl::InvalidArgumentError(StrCat(where, " holds NaN or infinite weights"));
 }
 
 bool IsFinite(const at::Tensor& values, DType dtype) {
@@ -282,7 +277,7 @@ absl::Status QuantizedLayer::FindOneScale() {
   float largest = 0;
   for (const SourceLayer& part : parts_) {
     const float own = Dequantize(part.stored, at::kFloat).abs().max().item<float>();
-    if (!std::isfinite(own)) return NotFinite(part);
+    if (!std::isfinite(own)) return NotFinite(part.where);
     largest = std::max(largest, own);
   }
   scale_ = IsFp8(scheme()) ? kernels::E4M3Scale(largest) : kernels::Int8Scale(largest);
@@ -292,7 +287,7 @@ absl::Status QuantizedLayer::FindOneScale() {
 absl::StatusOr<QuantizedWeight> QuantizedLayer::Quantize(const SourceLayer& part) {
   // Of other weights a NaN makes the scale one.
   if (IsFp8(part.scheme) && IsStoredAs(part.stored, part.scheme) && !IsFinite(part.stored.values, DType::kF8E4M3)) {
-    return NotFinite(part);
+    return NotFinite(part.where);
   }
   if (form_.one_scale) {
     FRESCO_RETURN_IF_ERROR(FindOneScale());
@@ -301,7 +296,7 @@ absl::StatusOr<QuantizedWeight> QuantizedLayer::Quantize(const SourceLayer& part
     return QuantizedWeight{scaled.clamp_(-kernels::kE4M3Largest, kernels::kE4M3Largest).to(at::kFloat8_e4m3fn), {}};
   }
   QuantizedWeight weight = ToScheme(part.stored, part.scheme);
-  if (!weight.scale.isfinite().all().item<bool>()) return NotFinite(part);
+  if (!weight.scale.isfinite().all().item<bool>()) return NotFinite(part.where);
   scales_[part.name] = weight.scale;
   return weight;
 }
@@ -327,9 +322,9 @@ absl::Status QuantizedLayer::WriteScale(SafetensorsWriter* writer) {
   return absl::OkStatus();
 }
 
-PlannedTensor CopyOf(const std::string& path, const std::string& name, const TensorView& tensor) {
-  return {{name, tensor.dtype, tensor.shape}, [path, name, tensor](SafetensorsWriter* writer) {
-            if (HasNonFinite(tensor)) return NotFinite(path, name);
+PlannedTensor CopyOf(const std::string& name, const TensorView& tensor, const std::string& where) {
+  return {{name, tensor.dtype, tensor.shape}, [where, tensor](SafetensorsWriter* writer) {
+            if (HasNonFinite(tensor)) return NotFinite(where);
             return writer->Write({tensor.data, tensor.bytes});
           }};
 }
@@ -389,15 +384,14 @@ class SingleFilePlanner {
     Header header;
     LayerForm form = LayerForm::kSame;
     struct Part {
-      std::string path, tensor;  // where it comes from
+      std::string where;  // it comes from
       std::function<at::Tensor()> make;
     };
     std::map<int, Part> parts;
   };
 
   absl::Status Error(std::string_view tensor, std::string_view message) const {
-    return absl::InvalidArgumentError(
-        StrCat(store_.PathOf(tensor), ": tensor \"", PrintableName(tensor), "\": ", message));
+    return absl::InvalidArgumentError(StrCat(store_.Where(tensor), ": ", message));
   }
 
   absl::StatusOr<SingleFileName> Translate(const std::string& tensor) const {
@@ -468,7 +462,7 @@ class SingleFilePlanner {
       }
       rows.header.shape.front() += shape.front();
     }
-    rows.parts[name.part] = {store_.PathOf(tensor), tensor, std::move(make)};
+    rows.parts[name.part] = {store_.Where(tensor), std::move(make)};
     return absl::OkStatus();
   }
 
@@ -484,7 +478,7 @@ class SingleFilePlanner {
     others_.push_back({rows.header, [parts = std::move(rows.parts), swapped, dtype](SafetensorsWriter* writer) {
                          for (const auto& [number, part] : parts) {
                            const at::Tensor made = part.make();
-                           if (!IsFinite(made, dtype)) return NotFinite(part.path, part.tensor);
+                           if (!IsFinite(made, dtype)) return NotFinite(part.where);
                            FRESCO_RETURN_IF_ERROR(WriteRows(BytesOf(made), swapped, writer));
                          }
                          return absl::OkStatus();
@@ -528,7 +522,7 @@ absl::StatusOr<PlannedPart> PlanFolderPart(const WeightStore& store, const Layer
   }
   for (const std::string& name : source.others) {
     FRESCO_ASSIGN_OR_RETURN(const TensorView tensor, store.Find(name));
-    others.push_back(CopyOf(store.PathOf(name), name, tensor));
+    others.push_back(CopyOf(name, tensor, store.Where(name)));
   }
   Append(std::move(others), &part.tensors);
   return part;

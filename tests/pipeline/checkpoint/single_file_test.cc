@@ -242,6 +242,17 @@ TEST(SingleFile, WhatDescribesALayerIsShared) {
   for (const char* layer : {kQ, kK, kV}) EXPECT_EQ(DataOf(store, Of(layer, ".comfy_quant")), "{\"a\":1");
 }
 
+// A name that its owner does not find in the file is of no use to him.
+TEST(SingleFile, ErrorsSayWhatTheFileCallsATensor) {
+  const std::string fused = "model.diffusion_model.joint_blocks.0.x_block.attn.qkv";
+  const WeightStore store = TransformerOf({{fused + ".weight", Bytes({6, 2}, "QQQQKKKKVVVV", "F8_E4M3")},
+                                           {fused + ".weight_scale", Bytes({}, std::string(4, '\0'), "F32")}});
+  const absl::Status zero = FindStoredWeight(store, {}, kK, 2, 2).status();
+  EXPECT_THAT(Message(zero), HasSubstr(Of(kK, ".weight_scale\" (there \"") + fused + ".weight_scale\"): "));
+  const absl::Status shape = FindStoredWeight(store, {}, kK, 3, 2).status();
+  EXPECT_THAT(Message(shape), HasSubstr("(there \"" + fused + ".weight\"): shape [2, 2]"));
+}
+
 // Left out, the weights would be taken for plain FP8, or for ones whose inputs need no scaling.
 TEST(SingleFile, WhatMakesALayerUnreadableStaysWithIt) {
   const std::string fused = "joint_blocks.0.x_block.attn.qkv", swapped = "final_layer.adaLN_modulation.1";

@@ -126,6 +126,22 @@ TEST_F(Load, IntegerWeightsAreUnimplemented) {
   EXPECT_THAT(Message(status), AllOf(HasSubstr("text_projection.weight"), HasSubstr("I16")));
 }
 
+// Only a linear's weight can have a scale; beside any other it is not left out in silence.
+TEST_F(Load, AScaleBesideANormIsUnimplemented) {
+  for (const std::string scale : {"weight_scale", "scale_weight", "weight._scale", "comfy_quant"}) {
+    std::filesystem::remove_all(folder_.path());
+    std::filesystem::create_directory(folder_.path());
+    Copy("medium/transformer");
+    Rewrite("diffusion_pytorch_model.safetensors", [&](Json& header) {
+      header["transformer_blocks.0.attn.norm_q." + scale] = {
+          {"dtype", "F32"}, {"shape", {0}}, {"data_offsets", {0, 0}}};
+    });
+    const absl::Status status = Mmdit::Load(folder_.path(), kFp32).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << scale;
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("norm_q.weight\""), HasSubstr("norm_q." + scale)));
+  }
+}
+
 TEST_F(Load, MisalignedWeightsGiveTheSameResult) {
   Copy("medium/text_encoder");
   const at::Tensor ids = at::ones({1, 8}, at::kLong);
