@@ -63,8 +63,22 @@ absl::StatusOr<std::optional<Calibration>> FindCalibration(const LoadOptions& op
   if (precision.transformer.rules().empty()) return std::nullopt;
   absl::StatusOr<Calibration> calibration = ReadCalibration(CalibrationPath(options));
   if (calibration.ok()) return *std::move(calibration);
-  if (options.calibration.empty() && absl::IsNotFound(calibration.status())) return std::nullopt;
-  return calibration.status();
+  if (!options.calibration.empty() || !absl::IsNotFound(calibration.status())) return calibration.status();
+  if (options.static_scales) {
+    return absl::InvalidArgumentError(StrCat("static_scales: they are a calibration's, and ", CalibrationPath(options),
+                                             " is not there (`fresco-model calibrate` makes it)"));
+  }
+  return std::nullopt;
+}
+
+std::vector<LayerTable::Rule> RulesFor(const std::optional<Calibration>& calibration, const ModelDefaults& defaults,
+                                       const LoadOptions& options, std::string_view precision) {
+  std::vector<LayerTable::Rule> rules;
+  if (calibration) rules = RulesOf(*calibration, precision);
+  for (LayerTable::Rule& rule : rules) rule.origin = CalibrationPath(options);
+  rules.insert(rules.end(), defaults.layers.begin(), defaults.layers.end());
+  rules.insert(rules.end(), options.layers.begin(), options.layers.end());
+  return rules;
 }
 
 void UseCalibration(const Calibration& calibration, const LoadOptions& options, Precision* precision) {
@@ -92,6 +106,27 @@ std::string CalibrationNote(const Calibration& calibration, const ModelInfo& inf
   return note;
 }
 
+// What was asked for and is not, or not everywhere: a setting that does nothing would pass unnoticed.
+std::vector<std::string> SettingsWithoutEffect(const LoadOptions& options, const Precision& precision,
+                                               const std::vector<LinearInfo>& linears, bool corrects) {
+  std::vector<std::string> notes;
+  if (options.noise_correction.value_or(false) && !corrects)
+    notes.push_back(StrCat("noise_correction: there is no calibration with one for ", precision.name));
+  if (!options.static_scales) return notes;
+  int quantised = 0;
+  std::vector<std::string_view> without;
+  for (const LinearInfo& linear : linears) {
+    if (!QuantisesActivations(linear.scheme)) continue;
+    ++quantised;
+    if (!precision.transformer.InputScaleOf(linear.name)) without.push_back(linear.name);
+  }
+  if (quantised == 0) notes.push_back(StrCat("static_scales: ", precision.name, " quantises no activations"));
+  if (!without.empty())
+    notes.push_back(StrCat("static_scales: the calibration has none for ", without.size(), " of ", quantised,
+                           " linears (", without.front(), " …): theirs are one for each token"));
+  return notes;
+}
+
 absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibration& calibration,
                                                                     const ModelParts& parts,
                                                                     const Precision& precision) {
@@ -110,11 +145,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
   FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device));
   FRESCO_ASSIGN_OR_RETURN(const std::optional<Calibration> calibration, FindCalibration(options, precision));
-  std::vector<LayerTable::Rule> layers;
-  if (calibration) layers = RulesOf(*calibration, precision.name);
-  layers.insert(layers.end(), defaults.layers.begin(), defaults.layers.end());
-  layers.insert(layers.end(), options.layers.begin(), options.layers.end());
-  FRESCO_ASSIGN_OR_RETURN(precision, ChoosePrecision(options.precision, device, layers));
+  FRESCO_ASSIGN_OR_RETURN(
+      precision, ChoosePrecision(options.precision, device, RulesFor(calibration, defaults, options, precision.name)));
   if (calibration) UseCalibration(*calibration, options, &precision);
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
@@ -131,6 +163,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
     FRESCO_ASSIGN_OR_RETURN(corrector, MakeCorrector(*calibration, parts, precision));
     info.notes.push_back(CalibrationNote(*calibration, info));
   }
+  for (std::string& note : SettingsWithoutEffect(options, precision, parts.transformer.linears(), corrector != nullptr))
+    info.notes.push_back(std::move(note));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes, std::move(corrector),
                                                   options.noise_correction.value_or(true));

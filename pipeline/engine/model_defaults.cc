@@ -78,7 +78,7 @@ class Reader {
         return ErrorAt(path_, entry.first.Mark(), "layers: a pattern is not a text");
       if (!scheme)
         return ErrorAt(path_, entry.second.Mark(), StrCat("layers: ", Shown(entry.second), " is not ", SchemeNames()));
-      defaults_.layers.push_back({entry.first.Scalar(), *scheme});
+      defaults_.layers.push_back({entry.first.Scalar(), *scheme, path_});
     }
     return absl::OkStatus();
   }

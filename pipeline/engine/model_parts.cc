@@ -105,9 +105,9 @@ absl::Status CheckExceptions(const Precision& precision, const ModelParts& parts
     const std::optional<T5Encoder>& t5 = parts.text.encoders().t5;
     if (in(parts.transformer.linears()) || (t5 && in(t5->linears()))) continue;
     return absl::InvalidArgumentError(
-        StrCat("layers: '", PrintableName(rule.pattern), "' matches no linear of the transformer",
-               t5 ? " or the T5 encoder" : " (there is no T5 encoder)", ", whose names are like \"",
-               parts.transformer.linears().back().name, "\""));
+        StrCat(rule.origin.empty() ? "" : StrCat(rule.origin, ": "), "layers: '", PrintableName(rule.pattern),
+               "' matches no linear of the transformer", t5 ? " or the T5 encoder" : " (there is no T5 encoder)",
+               ", whose names are like \"", parts.transformer.linears().back().name, "\""));
   }
   return absl::OkStatus();
 }

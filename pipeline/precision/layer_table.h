@@ -21,6 +21,7 @@ class LayerTable {
   struct Rule {
     std::string pattern;
     LinearScheme scheme = LinearScheme::kHigh;
+    std::string origin = "";  // the file it is from, for messages; empty: the settings
   };
 
   LayerTable() = default;

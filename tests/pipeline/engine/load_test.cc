@@ -12,6 +12,7 @@
 
 #include "absl/strings/ascii.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/calibration_file.h"
 #include "tests/pipeline/engine/checkpoint_copy.h"
 
 namespace fresco {
@@ -207,6 +208,58 @@ TEST(Load, QuantisedPrecisionsSayWhatTheyAre) {
     EXPECT_THAT(info.notes, Contains(HasSubstr(StrCat(precision, ":"))));
     EXPECT_THAT(info.notes, Contains(AllOf(HasSubstr("transformer: "), HasSubstr("quantised at load from plain"))));
   }
+}
+
+// Ranges of one layer of the medium checkpoint, and nothing else.
+std::string CalibrationOf(const CheckpointCopy& copy, const std::string& layer) {
+  Calibration calibration;
+  calibration.weights_digest = "sha256:00";
+  calibration.prompts = calibration.steps = 1;
+  calibration.width = calibration.height = 64;
+  calibration.buckets.upper = {1};
+  LayerCalibration own;
+  own.names = {layer};
+  own.outputs = 48;
+  own.ranges = {{7, -1, 1, {0.5F, 0.5F, 0.5F}}};
+  own.scheme = {{"int8", LinearScheme::kHigh}};
+  calibration.layers = {own};
+  std::string path = copy.path("ranges.json");
+  EXPECT_TRUE(WriteCalibration(calibration, path).ok());
+  return path;
+}
+
+TEST(Load, StaticScalesNeedACalibration) {
+  LoadOptions options = Options(kMedium);
+  options.precision = "fp8";
+  options.static_scales = true;
+  const absl::Status status = LoadEngine(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("static_scales"), HasSubstr("medium/calibration.json")));
+}
+
+TEST(Load, SettingsWithoutEffectAreTold) {
+  const CheckpointCopy copy(kMedium);
+  LoadOptions options = Options(kMedium);
+  options.precision = "fp8";
+  options.calibration = CalibrationOf(copy, "transformer_blocks.0.ff.net.2");
+  options.static_scales = true;
+  options.noise_correction = true;
+  EXPECT_THAT(LoadEngine(options).value()->info().notes,
+              AllOf(Contains(AllOf(HasSubstr("static_scales: the calibration has none for"),
+                                   HasSubstr("transformer_blocks.0.attn.to_q"))),
+                    Contains(HasSubstr("noise_correction: there is no calibration with one for fp8"))));
+  options.precision = "fp8-weight-only";
+  EXPECT_THAT(LoadEngine(options).value()->info().notes,
+              Contains(HasSubstr("static_scales: fp8-weight-only quantises no activations")));
+}
+
+TEST(Load, ACalibrationOfAnotherModelIsNamed) {
+  const CheckpointCopy copy(kMedium);
+  LoadOptions options = Options(kMedium);
+  options.precision = "int8";
+  options.calibration = CalibrationOf(copy, "transformer_blocks.37.ff.net.2");
+  EXPECT_THAT(std::string(LoadEngine(options).status().message()),
+              AllOf(HasSubstr("ranges.json: layers: 'transformer_blocks.37.ff.net.2' matches no linear")));
 }
 
 TEST(Load, LayersAreExceptedByPattern) {
