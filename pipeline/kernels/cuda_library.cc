@@ -54,6 +54,12 @@ absl::StatusOr<std::shared_ptr<const CudaLibrary>> CudaLibrary::Load(const std::
 }
 
 absl::Status CudaLibrary::FindKernels(const std::string& path) {
+  int64_t (*jobs_layout)() = nullptr;
+  if (absl::Status found = FindSymbol(handle_, path, "fresco_cuda_jobs_layout", &jobs_layout); !found.ok())
+    return found;
+  if (jobs_layout() != kernels::kJobsLayout)
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": built from another version of Fresco than this program"));
   absl::Status status = FindSymbol(handle_, path, "fresco_cuda_guidance_euler", &guidance_euler_);
   status.Update(FindSymbol(handle_, path, "fresco_cuda_norm_modulate", &norm_modulate_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_rows", &rows_));

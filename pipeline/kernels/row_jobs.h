@@ -99,4 +99,12 @@ struct DequantizeJob {
   void* out = nullptr;
 };
 
+// Changes when the structs do: a library built from others would read nonsense.
+constexpr int64_t kJobsLayout =
+    ((((static_cast<int64_t>(sizeof(NormModulateJob)) * 1009 + sizeof(RowJob)) * 1009 + sizeof(GateResidualJob)) *
+          1009 +
+      sizeof(NormHeadsJob)) *
+         1009 +
+     sizeof(DequantizeJob));
+
 }  // namespace fresco::kernels

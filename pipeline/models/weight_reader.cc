@@ -184,7 +184,8 @@ std::vector<WeightReader::Run> WeightReader::ReadRuns(const std::vector<Part>& p
     const at::Tensor multiplier = ReadMultiplier(part.prefix, in);
     if (!status_.ok()) return {};
     LinearScheme scheme = layers_.Of(part.prefix);
-    if (stored.full_precision_matmul) scheme = StorageOnly(scheme);
+    if (stored.full_precision_matmul || !QuantizedLinear::MultipliesCodes(placement_.device, scheme, in, part.out))
+      scheme = StorageOnly(scheme);
     linears_.push_back(
         {part.prefix, scheme, stored.source, scheme != LinearScheme::kHigh && IsStoredAs(stored, scheme)});
     if (runs.empty() || runs.back().scheme != scheme || !Same(runs.back().multiplier, multiplier))

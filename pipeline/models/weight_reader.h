@@ -51,7 +51,8 @@ class WeightReader {
 
   // PREFIX.weight and PREFIX.bias, in whatever way they are stored (FindStoredWeight), and PREFIX.input_multiplier
   // where there is one (docs/CALIBRATION.md, "Rounding"): quantised where the table says so, else packed where that is
-  // faster (Linear::Pack). A file that asks for high precision in a layer's product gets it.
+  // faster (Linear::Pack). A file that asks for high precision in a layer's product gets it, and so does a shape that
+  // the device does not multiply in codes.
   Linear ReadLinear(const std::string& prefix, int64_t in, int64_t out, bool bias = true);
   // Several linears of one input as one: rows of the first, then of the second, … Neighbours of one scheme are one
   // product.

@@ -242,6 +242,11 @@ at::Tensor QuantizedLinear::Int8OnCpu(const Tokens& tokens, at::ScalarType type)
   return result;
 }
 
+bool QuantizedLinear::MultipliesCodes(const at::Device& device, LinearScheme scheme, int64_t in, int64_t out) {
+  const int64_t multiple = IsFp8(scheme) ? 16 : 8;
+  return device.is_cpu() || (in % multiple == 0 && out % multiple == 0);
+}
+
 RowQuantization QuantizedLinear::input_rows() const {
   const bool may_saturate = input_.scale && !input_.overflow_guard;
   return {scheme_, input_.scale, input_.overflow_guard, input_.multiplier,

@@ -51,6 +51,10 @@ class QuantizedLinear {
   at::Tensor Product(const QuantizedRows& rows) const;
   RowQuantization input_rows() const;
 
+  // Whether `device` multiplies codes [.., in] by codes [out, in]. On a GPU _scaled_mm and _int_mm take multiples of 16
+  // and 8 alone; other weights can be stored as codes there, not computed.
+  static bool MultipliesCodes(const at::Device& device, LinearScheme scheme, int64_t in, int64_t out);
+
   const QuantizedWeight& weight() const { return weight_; }
   LinearScheme scheme() const { return scheme_; }
 

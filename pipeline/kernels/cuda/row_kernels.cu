@@ -109,6 +109,10 @@ const char* Run(int32_t type, const Job* job, void* stream) {
 
 extern "C" {
 
+int64_t fresco_cuda_jobs_layout() {
+  return fresco::kernels::kJobsLayout;
+}
+
 const char* fresco_cuda_norm_modulate(int32_t type, const fresco::kernels::NormModulateJob* job, void* stream) {
   return fresco::kernels::Run(type, job, stream);
 }

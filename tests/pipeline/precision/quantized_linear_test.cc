@@ -243,5 +243,16 @@ TEST_F(StaticScale, ANaNIsNeverClampedAway) {
   }
 }
 
+// What cuBLASLt demands of _scaled_mm and _int_mm (docs/facts/fp8.md, "libtorch").
+TEST(MultipliesCodes, AGpuTakesMultiplesAlone) {
+  const at::Device cpu(at::kCPU), gpu(at::kCUDA, 0);
+  EXPECT_TRUE(QuantizedLinear::MultipliesCodes(gpu, LinearScheme::kFp8, 32, 48));
+  EXPECT_FALSE(QuantizedLinear::MultipliesCodes(gpu, LinearScheme::kFp8, 24, 48));
+  EXPECT_FALSE(QuantizedLinear::MultipliesCodes(gpu, LinearScheme::kFp8, 32, 40));
+  EXPECT_TRUE(QuantizedLinear::MultipliesCodes(gpu, LinearScheme::kInt8, 24, 40));
+  EXPECT_FALSE(QuantizedLinear::MultipliesCodes(gpu, LinearScheme::kInt8, 24, 42));
+  EXPECT_TRUE(QuantizedLinear::MultipliesCodes(cpu, LinearScheme::kFp8, 1, 3));
+}
+
 }  // namespace
 }  // namespace fresco
