@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -32,6 +33,8 @@ struct Format {
   std::optional<DType> dtype;
   std::string_view why_not;
 };
+
+constexpr float kLargestCode = 57344;  // E5M2's, the largest of all
 
 constexpr std::string_view kPerBlock = "scales per block are not supported";
 constexpr std::string_view kFourBits = "weights of 4 bits are not supported";
@@ -164,7 +167,7 @@ bool HasScaleShape(const std::vector<int64_t>& shape, int64_t rows) {
   return shape.empty() || shape == Shape{1} || shape == Shape{1, 1} || shape == Shape{rows} || shape == Shape{rows, 1};
 }
 
-// One scale, or one per row.
+// One scale, or one per row. What it makes of the largest code must be a number too.
 absl::StatusOr<std::vector<float>> ReadScale(const WeightStore& store, const std::string& name, int64_t rows) {
   FRESCO_ASSIGN_OR_RETURN(const TensorView tensor, store.Find(name));
   if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kBF16 && tensor.dtype != DType::kF16) {
@@ -182,6 +185,9 @@ absl::StatusOr<std::vector<float>> ReadScale(const WeightStore& store, const std
     scale[row] = FloatAt(tensor, row);
     if (!std::isfinite(scale[row]) || scale[row] <= 0) {
       return Invalid(store, name, StrCat("its element ", row, ", ", scale[row], ", is no finite positive scale"));
+    }
+    if (scale[row] > FLT_MAX / kLargestCode) {
+      return Invalid(store, name, StrCat("its element ", row, ", ", scale[row], ", makes infinities of codes"));
     }
   }
   return scale;

@@ -121,6 +121,8 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadScale("NotANumber", F32("b.fc.weight_scale", "[]", {kNan}), "nan, is no finite positive scale"),
         BadScale("Infinite", F32("b.fc.weight_scale", "[1]", {kInfinity}), "no finite positive scale"),
+        BadScale("OfInfinities", F32("b.fc.weight_scale", "[3]", {0.5f, 3e38f, 0.5f}),
+                 "its element 1, 3e+38, makes inf"),
         BadScale("Zero", F32("b.fc.weight_scale", "[3]", {0.5f, 0.0f, 0.5f}), "its element 1, 0,"),
         BadScale("Negative", F32("b.fc.weight_scale", "[3,1]", {0.5f, 0.5f, -0.5f}), "its element 2, -0.5,"),
         BadScale("InfiniteF16", Bits16("b.fc.weight_scale", "F16", "[]", {0x7c00}), "inf, is no"),
