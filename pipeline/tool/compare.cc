@@ -1,13 +1,16 @@
 #include "pipeline/tool/compare.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -16,6 +19,7 @@
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/image/codec.h"
@@ -234,10 +238,15 @@ void PrintTable(const Comparison& comparison) {
   std::printf("\n");
 }
 
-absl::Status WritePage(const std::string& path, const Comparison& comparison) {
-  std::ofstream file(path, std::ios::binary);
-  file << ComparisonPage(comparison);
-  return file.flush() ? absl::OkStatus() : absl::UnavailableError(StrCat(path, ": cannot be written"));
+// Before an hour's drawing rather than after it.
+absl::Status CheckCanBeWritten(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::absolute(path, error).parent_path();
+  if (std::filesystem::is_directory(path, error))
+    return absl::InvalidArgumentError(StrCat("--html: ", PrintableName(path), " is a folder"));
+  if (::access(folder.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("--html: ", PrintableName(path), ": the folder ",
+                                           PrintableName(folder.string()), " is not there or cannot be written to"));
 }
 
 }  // namespace
@@ -290,6 +299,7 @@ absl::Status RunCompare(const ModelOptions& model, const DrawOptions& draw, cons
   const std::vector<std::string> precisions =
       options.precisions.empty() ? DefaultPrecisions(model.device) : options.precisions;
   FRESCO_ASSIGN_OR_RETURN(const std::string reference, HighestPrecision(precisions));
+  if (!options.html.empty()) FRESCO_RETURN_IF_ERROR(CheckCanBeWritten(options.html));
   Comparison comparison;
   comparison.model = model.model;
   comparison.seed = draw.seed;
@@ -302,7 +312,7 @@ absl::Status RunCompare(const ModelOptions& model, const DrawOptions& draw, cons
     if (!result.ok()) return Annotate(result.status(), precision);
     comparison.results.push_back(*std::move(result));
   }
-  if (!options.html.empty()) FRESCO_RETURN_IF_ERROR(WritePage(options.html, comparison));
+  if (!options.html.empty()) FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.html, ComparisonPage(comparison)));
   if (model.json) {
     PrintJson(ToJson(comparison));
   } else {

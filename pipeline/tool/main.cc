@@ -79,6 +79,7 @@ void AddNeededModel(CLI::App* command, ModelOptions* options) {
 void AddDevice(CLI::App* command, ModelOptions* options) {
   command->add_option("--device", options->device, "cpu or cuda:N")->type_name("DEVICE")->capture_default_str();
   command->add_option("--threads", options->threads, "CPU threads; 0: as many as the machine has")
+      ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N")
       ->capture_default_str();
 }
@@ -312,6 +313,7 @@ class Program {
     command->add_flag("--with-encoders", quantize_.with_encoders, "A file holds text encoders and VAE too");
     command->add_flag("--force", quantize_.force, "Replace what is there");
     command->add_option("--threads", model_.threads, "CPU threads; 0: as many as the machine has")
+        ->check(CLI::NonNegativeNumber.description(""))
         ->type_name("N")
         ->capture_default_str();
     AddJson(command, &model_);

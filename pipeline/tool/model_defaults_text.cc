@@ -1,5 +1,7 @@
 #include "pipeline/tool/model_defaults_text.h"
 
+#include <yaml-cpp/yaml.h>
+
 #include "pipeline/base/strings.h"
 
 namespace fresco {
@@ -25,6 +27,14 @@ std::string WithoutLayers(std::string_view text) {
   return kept;
 }
 
+// A map in braces takes no lines after it. Its comments are lost.
+std::string InBlockStyle(std::string_view text) {
+  YAML::Node defaults = YAML::Load(std::string(text));
+  if (!defaults.IsMap() || defaults.Style() != YAML::EmitterStyle::Flow) return std::string(text);
+  defaults.SetStyle(YAML::EmitterStyle::Block);
+  return StrCat(YAML::Dump(defaults), "\n");
+}
+
 // In YAML's single quotes everything but the quote stands for itself.
 std::string Quoted(std::string_view text) {
   std::string quoted = "'";
@@ -36,7 +46,7 @@ std::string Quoted(std::string_view text) {
 
 std::string WithLayers(std::string_view text, const std::vector<LayerTable::Rule>& rules) {
   if (rules.empty()) return std::string(text);
-  std::string result = StrCat(WithoutLayers(text), kKey, "\n");
+  std::string result = StrCat(WithoutLayers(InBlockStyle(text)), kKey, "\n");
   for (const LayerTable::Rule& rule : rules) {
     result += StrCat("  ", Quoted(rule.pattern), ": ", SchemeName(rule.scheme), "\n");
   }

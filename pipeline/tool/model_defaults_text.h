@@ -10,7 +10,7 @@
 namespace fresco {
 
 // `text` with its key `layers`, which is the last then, set to these rules: a map of patterns to schemes, in order.
-// Unchanged where there are none.
+// Unchanged where there are none. Throws yaml-cpp's exceptions for a text that is no YAML.
 std::string WithLayers(std::string_view text, const std::vector<LayerTable::Rule>& rules);
 
 }  // namespace fresco

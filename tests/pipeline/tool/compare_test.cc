@@ -122,6 +122,10 @@ TEST_F(CompareTest, RefusesWhatItCanNotCompare) {
   EXPECT_EQ(empty.code, 1);
   EXPECT_THAT(empty.errors, AllOf(HasSubstr("prompts.txt"), HasSubstr("holds no prompt")));
   EXPECT_THAT(Compare("--prompts " + File("none.txt")).errors, HasSubstr("none.txt"));
+  // Before anything is drawn.
+  const Result nowhere = Compare("--html " + File("no/such/page.html"));
+  EXPECT_EQ(nowhere.code, 1);
+  EXPECT_THAT(nowhere.errors, AllOf(HasSubstr("--html"), HasSubstr("no/such"), Not(HasSubstr("fp32"))));
 }
 
 }  // namespace

@@ -238,6 +238,13 @@ TEST_F(QuantizeTest, AFolderIsComplete) {
   EXPECT_EQ(Draw(File("q"), "fp8"), Draw(kMedium, "fp8"));
 }
 
+TEST_F(QuantizeTest, DefaultsInBracesTakeLayersToo) {
+  std::ofstream(fs::path(Copy()) / "fresco.yaml") << "{steps: 3, guidance_scale: 2.5}\n";
+  ASSERT_EQ(Quantize("-o " + File("q") + " --layer 'transformer_blocks.0.*=high'", File("model")).code, 0);
+  EXPECT_EQ(ReadFile(File("q/fresco.yaml")),
+            "steps: 3\nguidance_scale: 2.5\nlayers:\n  'transformer_blocks.0.*': high\n");
+}
+
 TEST_F(QuantizeTest, ShardsAndVariantsBecomeOneFile) {
   const std::string large = "tests/reference/checkpoints/large";
   ASSERT_EQ(Quantize("--base " + std::string(kMedium) + " -o " + File("q"), large).code, 0);

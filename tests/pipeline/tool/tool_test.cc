@@ -73,6 +73,12 @@ TEST_F(ToolTest, AGpuThatIsNotThereIsNamed) {
   }
 }
 
+TEST_F(ToolTest, ThreadsAreNotNegative) {
+  const Result result = Run("verify --threads -4 " + std::string(kMedium));
+  EXPECT_EQ(result.code, 2);
+  EXPECT_THAT(result.errors, HasSubstr("--threads"));
+}
+
 TEST_F(ToolTest, InspectListsEveryTensor) {
   const Result result = Run("inspect --json " + std::string(kMedium));
   ASSERT_EQ(result.code, 0) << result.errors;
