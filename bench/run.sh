@@ -6,6 +6,7 @@ build=$1
 shift
 "$build/bin/engine_bench" "$@"
 "$build/bin/service_bench" "$@"
+"$build/bin/products_bench"
 if [ -x .deps/reference/bin/python ]; then
   .deps/reference/bin/python bench/against_diffusers.py "$build/bin/draw_on_demand" models/demo
 else
