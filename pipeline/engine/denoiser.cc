@@ -22,11 +22,17 @@ std::vector<uint64_t> Ids(absl::Span<DiffusionJob* const> jobs) {
   return ids;
 }
 
-// One row per sample, in the order of Texts.
-at::Tensor Latents(absl::Span<DiffusionJob* const> jobs) {
+// One row per sample, in the order of Texts; neighbours of one size in one tensor.
+std::vector<at::Tensor> Latents(absl::Span<DiffusionJob* const> jobs) {
+  std::vector<at::Tensor> sizes;
   std::vector<at::Tensor> rows;
-  for (const DiffusionJob* job : jobs) rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), job->state().latents);
-  return at::cat(rows);
+  for (const DiffusionJob* job : jobs) {
+    const at::Tensor& own = job->state().latents;
+    if (!rows.empty() && own.sizes() != rows.front().sizes()) sizes.push_back(at::cat(std::exchange(rows, {})));
+    rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), own);
+  }
+  sizes.push_back(at::cat(rows));
+  return sizes;
 }
 
 at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
@@ -38,9 +44,8 @@ at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& dev
   return at::tensor(rows, at::kFloat).to(device);
 }
 
-at::Tensor GuidedVelocity(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) {
-  if (!job.guided()) return velocities.narrow(0, row, 1);
-  return Guide(velocities.narrow(0, row, 1), velocities.narrow(0, row + 1, 1), job.spec().guidance_scale);
+at::Tensor GuidedVelocity(const DiffusionJob& job, absl::Span<const at::Tensor> rows) {
+  return job.guided() ? Guide(rows[0], rows[1], job.spec().guidance_scale) : rows[0];
 }
 
 }  // namespace
@@ -62,28 +67,32 @@ const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
   return texts_;
 }
 
-at::Tensor Denoiser::VelocityOf(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) const {
-  const at::Tensor guided = GuidedVelocity(job, velocities, row);
+at::Tensor Denoiser::VelocityOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows) const {
+  const at::Tensor guided = GuidedVelocity(job, rows);
   if (corrector_ == nullptr || !job.state().correct_noise) return guided;
   return corrector_->Correct(guided, job.sigma());
 }
 
-at::Tensor Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
+std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
   const Texts& texts = TextsOf(jobs);
-  return transformer_.Forward(Latents(jobs), texts.text, texts.pooled,
-                              Timesteps(jobs, transformer_.placement().device));
+  const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& size : transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps)) {
+    for (int64_t row = 0; row < size.size(0); ++row) rows.push_back(size.narrow(0, row, 1));
+  }
+  return rows;
 }
 
 std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
-  const at::Tensor velocities = Velocities(jobs);
+  const std::vector<at::Tensor> velocities = Velocities(jobs);
   std::vector<at::Tensor> velocity;
   std::vector<at::Tensor> latents;
-  int64_t row = 0;
+  absl::Span<const at::Tensor> rows = velocities;
   for (const DiffusionJob* job : jobs) {
-    velocity.push_back(VelocityOf(*job, velocities, row));
+    velocity.push_back(VelocityOf(*job, rows));
     const float next = job->state().schedule.sigmas[static_cast<size_t>(job->step()) + 1];
     latents.push_back(EulerStep(job->state().latents, velocity.back(), job->sigma(), next));
-    row += Rows(*job);
+    rows.remove_prefix(static_cast<size_t>(Rows(*job)));
   }
   const std::vector<bool> finite = FiniteFlags(latents);
   std::vector<absl::Status> statuses(jobs.size());

@@ -24,8 +24,8 @@ class Denoiser {
       : transformer_(transformer), corrector_(std::move(corrector)) {}
 
   // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed).
-  // Jobs are distinct, not failed and not done, and their latents and texts have equal shapes; each job's result is the
-  // same whatever the others are. When it throws (libtorch's exceptions), no job has changed.
+  // Jobs are distinct, not failed and not done, their texts have equal shapes and their latents equal areas; each job's
+  // result is the same whatever the others are. When it throws (libtorch's exceptions), no job has changed.
   std::vector<absl::Status> Step(absl::Span<DiffusionJob* const> jobs);
 
  private:
@@ -37,9 +37,10 @@ class Denoiser {
     at::Tensor pooled;  // [rows, P]
   };
   const Texts& TextsOf(absl::Span<DiffusionJob* const> jobs);
-  at::Tensor Velocities(absl::Span<DiffusionJob* const> jobs);
-  // The job's own out of the batch's, whose rows from `row` on are its.
-  at::Tensor VelocityOf(const DiffusionJob& job, const at::Tensor& velocities, int64_t row) const;
+  // One for each row, [1, C, H, W].
+  std::vector<at::Tensor> Velocities(absl::Span<DiffusionJob* const> jobs);
+  // The job's own, whose rows are the first of these.
+  at::Tensor VelocityOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows) const;
 
   const Mmdit& transformer_;
   const std::shared_ptr<const NoiseCorrector> corrector_;

@@ -55,7 +55,7 @@ absl::Status CheckSpec(const ModelInfo& info, int max_clip_skip, const ImageSpec
 }
 
 std::string BatchKeyOf(const ImageSpec& spec) {
-  return StrCat(spec.width, "x", spec.height, "+", spec.max_sequence_length);
+  return StrCat(int64_t{spec.width} * spec.height, "+", spec.max_sequence_length);
 }
 
 }  // namespace fresco

@@ -13,7 +13,7 @@ namespace fresco {
 // can be left out.
 absl::Status CheckSpec(const ModelInfo& info, int max_clip_skip, const ImageSpec& spec);
 
-// Equal for specs whose tensors have equal shapes: latent size and number of text tokens.
+// Equal for specs of as many tokens, of image and of text each: "262144+256", pixels and T5's tokens.
 std::string BatchKeyOf(const ImageSpec& spec);
 
 }  // namespace fresco

@@ -249,43 +249,78 @@ absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader
   return model;
 }
 
-at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
-                          const at::Tensor& timesteps, const Observer& observer) const {
+at::Tensor Mmdit::Embed(const std::vector<at::Tensor>& latents) const {
   const int64_t p = config_.patch_size;
-  TORCH_CHECK(latents.size(2) % p == 0 && latents.size(3) % p == 0, "latents of ", latents.size(3), "x",
-              latents.size(2), " are not a multiple of the patch size ", p);
-  const auto observe = [&](const auto& name, const at::Tensor& value) {
-    if (observer) observer(name, value);
-  };
-  const MmditWeights& weights = *weights_;
-  const int64_t height = latents.size(2) / p, width = latents.size(3) / p;
-  Streams x;
-  x.image = weights.patch.Tokens(Patches(latents.contiguous(), p)).add_(positions_->Crop(height, width));
-  observe("patches", x.image);
-  const at::Tensor temb = EmbedConditions(weights, timesteps, pooled);
-  observe("temb", temb);
-  x.text = weights.context.Tokens(text);
-  observe("context", x.text);
+  std::vector<at::Tensor> patches;
+  for (const at::Tensor& each : latents) {
+    TORCH_CHECK(each.size(2) % p == 0 && each.size(3) % p == 0, "latents of ", each.size(3), "x", each.size(2),
+                " are not a multiple of the patch size ", p);
+    patches.push_back(Patches(each.contiguous(), p));
+  }
+  at::Tensor tokens = weights_->patch.Tokens(patches.size() == 1 ? patches.front() : at::cat(patches));
+  int64_t row = 0;
+  for (const at::Tensor& each : latents) {
+    tokens.narrow(0, row, each.size(0)).add_(positions_->Crop(each.size(2) / p, each.size(3) / p));
+    row += each.size(0);
+  }
+  return tokens;
+}
 
+std::vector<at::Tensor> Mmdit::Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const {
+  const int64_t p = config_.patch_size;
+  std::vector<at::Tensor> velocities;
+  int64_t row = 0;
+  for (const at::Tensor& each : latents) {
+    velocities.push_back(Unpatchify(tokens.narrow(0, row, each.size(0)), each.size(2) / p, each.size(3) / p, p));
+    row += each.size(0);
+  }
+  return velocities;
+}
+
+// Tokens [B, N, D] through all blocks and the output's projection: [B, N, p p C].
+at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor& temb, const Observer& observer) const {
+  const MmditWeights& weights = *weights_;
   at::Tensor activated = temb.clone();
   Silu(activated);
   ModulationParts modulations(weights.modulation.Rows(activated), config_.dim());
+  Streams x{std::move(image), std::move(text)};
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const MmditBlock& block = weights.blocks[i];
-    const Modulation image = modulations.Next(block.image_parts());
-    const Modulation text = modulations.Next(block.text_parts());
-    x = RunBlock(x, image, text, block, config_.num_heads);
-    observe(StrCat("block.", i, ".image"), x.image);
-    if (x.text.defined()) observe(StrCat("block.", i, ".context"), x.text);
+    const Modulation for_image = modulations.Next(block.image_parts());
+    const Modulation for_text = modulations.Next(block.text_parts());
+    x = RunBlock(x, for_image, for_text, block, config_.num_heads);
+    if (!observer) continue;
+    observer(StrCat("block.", i, ".image"), x.image);
+    if (x.text.defined()) observer(StrCat("block.", i, ".context"), x.text);
   }
   // Scale before shift.
   const Modulation out = ModulationParts(weights.norm_out.Rows(activated), config_.dim()).Next(2);
-  Residual image{x.image, {}, {}};
-  const at::Tensor normed = NormModulate(&image, {out.chunk[0], out.chunk[1], kEps});
-  observe("norm_out", normed);
-  at::Tensor velocity = Unpatchify(weights.out.Tokens(normed), height, width, p);
-  observe("output", velocity);
-  return velocity;
+  Residual residual{x.image, {}, {}};
+  const at::Tensor normed = NormModulate(&residual, {out.chunk[0], out.chunk[1], kEps});
+  if (observer) observer("norm_out", normed);
+  return weights.out.Tokens(normed);
+}
+
+std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                       const at::Tensor& pooled, const at::Tensor& timesteps,
+                                       const Observer& observer) const {
+  const auto observe = [&](const auto& name, const at::Tensor& value) {
+    if (observer) observer(name, value);
+  };
+  const at::Tensor image = Embed(latents);
+  observe("patches", image);
+  const at::Tensor temb = EmbedConditions(*weights_, timesteps, pooled);
+  observe("temb", temb);
+  const at::Tensor context = weights_->context.Tokens(text);
+  observe("context", context);
+  const std::vector<at::Tensor> velocities = Unpatch(RunBlocks(image, context, temb, observer), latents);
+  if (velocities.size() == 1) observe("output", velocities.front());
+  return velocities;
+}
+
+at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
+                          const at::Tensor& timesteps, const Observer& observer) const {
+  return Forward(std::vector<at::Tensor>{latents}, text, pooled, timesteps, observer).front();
 }
 
 }  // namespace fresco

@@ -48,6 +48,12 @@ class Mmdit {
   at::Tensor Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
                      const at::Tensor& timesteps, const Observer& observer = {}) const;
 
+  // The same of latents of several shapes [B_i, C, H_i, W_i], at least one of them, whose products H_i * W_i are equal:
+  // the samples' other inputs follow in that order. Returns a velocity for each of `latents`.
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                  const at::Tensor& pooled, const at::Tensor& timesteps,
+                                  const Observer& observer = {}) const;
+
   const MmditConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
   // Every linear, and what it is computed in.
@@ -57,6 +63,10 @@ class Mmdit {
  private:
   Mmdit() = default;
   static absl::StatusOr<Mmdit> Read(const MmditConfig& config, WeightReader reader);
+  // Of latents of several shapes, the tokens [B, N, D] with their positions, and back.
+  at::Tensor Embed(const std::vector<at::Tensor>& latents) const;
+  std::vector<at::Tensor> Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const;
+  at::Tensor RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor& temb, const Observer& observer) const;
 
   MmditConfig config_;
   Placement placement_;

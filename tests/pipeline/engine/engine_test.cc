@@ -122,7 +122,7 @@ TEST_F(EngineTest, JobsCanDieInAnyOrderAtAnyStep) {
   EXPECT_EQ(engine_->Finish(*kept).value().rgb, alone.rgb);
 }
 
-TEST_F(EngineTest, BatchKeyIsSizeAndTextLengthAndNothingElse) {
+TEST_F(EngineTest, BatchKeyIsAreaAndTextLengthAndNothingElse) {
   const std::string key = engine_->BatchKey(Spec());
   ImageSpec same = Spec();
   same.prompt = "other";
@@ -139,7 +139,27 @@ TEST_F(EngineTest, BatchKeyIsSizeAndTextLengthAndNothingElse) {
   }
   ImageSpec turned = Spec();
   std::swap(turned.width, turned.height);
-  EXPECT_NE(engine_->BatchKey(turned), key);
+  EXPECT_EQ(engine_->BatchKey(turned), key);
+}
+
+TEST_F(EngineTest, PicturesOfOtherShapesAndAsManyTokensAreDrawnTogether) {
+  std::vector<ImageSpec> specs(4, Spec());
+  std::swap(specs[1].width, specs[1].height);
+  specs[1].guidance_scale = 1;
+  specs[2].width = 96, specs[2].height = 16;
+  specs[2].seed = 5;
+  std::vector<std::unique_ptr<ImageJob>> jobs;
+  std::vector<ImageJob*> batch;
+  for (const ImageSpec& spec : specs) {
+    jobs.push_back(Prepare(spec));
+    batch.push_back(jobs.back().get());
+  }
+  while (!jobs.front()->done()) StepAll(batch);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const Image together = engine_->Finish(*jobs[i]).value(), alone = Draw(specs[i]);
+    EXPECT_EQ(together.width, specs[i].width);
+    EXPECT_EQ(together.rgb, alone.rgb) << i;
+  }
 }
 
 TEST_F(EngineTest, AJobThatWasParkedGoesOnAsIfNothingHadHappened) {

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <ostream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "pipeline/models/autoencoder.h"
@@ -89,6 +90,29 @@ TEST_P(Batch, Transformer) {
                              pooled.narrow(0, first, count), timesteps.narrow(0, first, count));
       });
     }
+  }
+}
+
+TEST_P(Batch, TransformerOfSeveralShapes) {
+  const Mmdit model = Mmdit::Load(ReferencePath("checkpoints/medium/transformer"), placement(),
+                                  LayerTable::ForTransformer(GetParam().quantised))
+                          .value();
+  const MmditConfig& config = model.config();
+  const at::ScalarType type = GetParam().dtype;
+  std::vector<at::Tensor> latents;
+  for (const auto& [count, height, width] : {std::tuple<int64_t, int64_t, int64_t>{2, 6, 8}, {1, 8, 6}, {3, 4, 12}})
+    latents.push_back(at::randn({count, config.in_channels, height, width}).to(type));
+  const at::Tensor text = at::randn({6, 7, config.joint_attention_dim}).to(type);
+  const at::Tensor pooled = at::randn({6, config.pooled_projection_dim}).to(type);
+  const at::Tensor timesteps = at::rand({6}) * 1000;
+  const std::vector<at::Tensor> together = model.Forward(latents, text, pooled, timesteps);
+  ASSERT_EQ(together.size(), latents.size());
+  int64_t row = 0;
+  for (size_t i = 0; i < latents.size(); ++i) {
+    const int64_t count = latents[i].size(0);
+    EXPECT_TRUE(at::equal(together[i], model.Forward(latents[i], text.narrow(0, row, count),
+                                                     pooled.narrow(0, row, count), timesteps.narrow(0, row, count))));
+    row += count;
   }
 }
 
