@@ -1,6 +1,9 @@
 // The products alone: SD3.5-Medium's linears at 512², by how their weights are stored, beside bf16's in the same run.
 //   products_bench [REPEATS] [IMAGES]
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_int_mm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
 
@@ -15,6 +18,7 @@
 #include <vector>
 
 #include "pipeline/base/median.h"
+#include "pipeline/base/processor.h"
 #include "pipeline/models/layers.h"
 #include "pipeline/precision/quantized_linear.h"
 #include "pipeline/precision/quantized_weight.h"
@@ -22,23 +26,36 @@
 namespace fresco {
 namespace {
 
+constexpr int64_t kTokens = 1024;  // of a sample: 512² pixels
+
 struct Shape {
   const char* name;
   int64_t in, out;
+  int64_t tokens = kTokens;
 };
 constexpr auto kShapes = std::to_array<Shape>({{"q, k and v", 1536, 4608},
                                                {"attention's output", 1536, 1536},
                                                {"feed-forward, up", 1536, 6144},
-                                               {"feed-forward, down", 6144, 1536}});
+                                               {"feed-forward, down", 6144, 1536},
+                                               {"adaLN, 16 rows", 1536, 9216, 16}});
 constexpr auto kSchemes = std::to_array<LinearScheme>(
     {LinearScheme::kFp8WeightOnly, LinearScheme::kFp8, LinearScheme::kInt8WeightOnly, LinearScheme::kInt8});
-constexpr int64_t kTokens = 1024;  // of a sample: 512² pixels
 
 using Product = std::function<void()>;
 
-// What the models compute in bf16 first, then by each scheme. An input in bf16, quantised within the product.
+// int8's product alone, of codes, into memory that is there already; without its quantising and scaling.
+Product ProductOfCodes(const Shape& shape, int64_t images) {
+  const at::TensorOptions codes(at::kChar);
+  const at::Tensor x = at::randint(-127, 128, {images * shape.tokens, shape.in}, codes);
+  const at::Tensor weight = at::randint(-127, 128, {shape.out, shape.in}, codes);
+  at::Tensor sums = at::empty({x.size(0), shape.out}, at::TensorOptions(at::kInt));
+  return [=]() mutable { at::_int_mm_out(sums, x, weight.t()); };
+}
+
+// What the models compute in bf16 first, then by each scheme, an input in bf16 quantised within the product; int8's
+// codes alone at the end, where the processor has instructions for them.
 std::vector<Product> ProductsOf(const Shape& shape, int64_t images) {
-  const at::Tensor x = at::randn({images, kTokens, shape.in}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({images, shape.tokens, shape.in}).to(at::kBFloat16);
   const at::Tensor weight = (at::randn({shape.out, shape.in}) * 0.02).to(at::kBFloat16);
   Linear high{weight, {}, nullptr, nullptr};
   if (Linear::CanPack(at::kCPU, at::kBFloat16)) high = high.Pack();
@@ -47,6 +64,7 @@ std::vector<Product> ProductsOf(const Shape& shape, int64_t images) {
     const auto linear = std::make_shared<QuantizedLinear>(QuantizeWeight(weight, scheme), at::Tensor(), scheme);
     products.emplace_back([=] { linear->Product(x); });
   }
+  if (ProcessorHasAvx512Vnni()) products.push_back(ProductOfCodes(shape, images));
   return products;
 }
 
@@ -78,10 +96,12 @@ void Run(int repeats, int64_t images) {
   std::printf("%lld images of %lld tokens; milliseconds, and the speed beside bf16's\n%-20s %8s",
               static_cast<long long>(images), static_cast<long long>(kTokens), "", "bf16");
   for (const LinearScheme scheme : kSchemes) std::printf(" %18s", std::string(SchemeName(scheme)).c_str());
+  if (ProcessorHasAvx512Vnni()) std::printf(" %18s", "int8's codes alone");
   std::printf("\n");
-  std::vector<double> sum(1 + kSchemes.size(), 0);
+  std::vector<double> sum;
   for (const Shape& shape : kShapes) {
     const std::vector<double> seconds = Measure(ProductsOf(shape, images), repeats);
+    sum.resize(seconds.size());
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += seconds[i];
     PrintRow(shape.name, seconds);
   }

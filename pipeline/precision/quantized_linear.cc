@@ -4,11 +4,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_int_mm.h>
 #include <ATen/ops/_scaled_mm.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -16,6 +18,7 @@
 #include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
@@ -25,11 +28,14 @@
 namespace fresco {
 namespace {
 
-// Of a weight, expanded: on a CPU small enough to stay in a core's cache until the product has read it, on a GPU large
+// Of a weight, expanded: on a CPU small enough to stay in its cache until the product has read it, on a GPU large
 // enough to keep it busy (expanding takes five times that, in fp32).
-constexpr int64_t kCpuPieceBytes = 2 << 20;
+constexpr int64_t kCpuPieceBytes = 6 << 20;
 constexpr int64_t kGpuPieceBytes = 32 << 20;
 constexpr int64_t kMinPieceRows = 64;
+// What a core computes of an int8 product before it scales it: at most 6 MiB of sums.
+constexpr int64_t kSumRows = 1024;
+constexpr int64_t kSumColumns = 1536;
 constexpr int64_t kGrain = 16;  // rows that a thread takes at least
 
 std::optional<at::Tensor> Optional(const at::Tensor& tensor) {
@@ -67,6 +73,30 @@ void ForPieces(const QuantizedWeight& weight, at::ScalarType dtype, int64_t byte
   for (int64_t begin = 0; begin < out; begin += piece_rows) work(begin, std::min(piece_rows, out - begin));
 }
 
+int64_t CeilingOf(int64_t value, int64_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
+
+// Calls work(pieces) on every thread, with its share of a weight's rows as [begin, rows) in pieces of at most
+// `piece_rows`. What it multiplies stays on its thread: threads that wait for each other at every product cost more
+// than they gain.
+struct Piece {
+  int64_t begin, rows;
+};
+template <typename Work>
+void ForPiecesOfThreads(int64_t out, int64_t piece_rows, const Work& work) {
+  constexpr int64_t kMultiple = 16;  // of rows: whole vectors of results
+  const int64_t threads = at::get_num_threads();
+  const int64_t count = CeilingOf(CeilingOf(out, piece_rows), threads) * threads;  // none waits for another's last one
+  const int64_t rows = CeilingOf(CeilingOf(out, count), kMultiple) * kMultiple;
+  at::parallel_for(0, CeilingOf(out, rows), 1, [&](int64_t first, int64_t last) {
+    const c10::InferenceMode inference;  // is a thread's own
+    std::vector<Piece> pieces;
+    for (int64_t i = first; i < last; ++i) pieces.push_back({i * rows, std::min(rows, out - i * rows)});
+    work(pieces);
+  });
+}
+
 // The values of E4M3 codes [out, in], kFloat.
 at::Tensor ValuesOf(const at::Tensor& codes) {
   const int64_t n = codes.size(1);
@@ -77,21 +107,36 @@ at::Tensor ValuesOf(const at::Tensor& codes) {
   return values;
 }
 
-// codes [M, in] times codes [out, in], exact, as int32 [M, out].
+// codes [M, in] times codes [out, in], exact, into int32 [M, out].
 //
 // Without instructions for it libtorch's product of int8 is a plain loop, 180 times as slow as fp32's. That is exact
 // too while its sums stay below 2^24, whatever their order: 1024 products of codes of at most 128.
-at::Tensor Int8Product(const at::Tensor& x, const at::Tensor& weight) {
-  if (ProcessorHasAvx512Vnni()) return at::_int_mm(x, weight.t());
+void Int8Product(const at::Tensor& x, const at::Tensor& weight, at::Tensor& sums) {
+  if (ProcessorHasAvx512Vnni()) {
+    at::_int_mm_out(sums, x, weight.t());
+    return;
+  }
   constexpr int64_t kExact = 1024;
   const int64_t in = x.size(1);
-  at::Tensor sums = at::zeros({x.size(0), weight.size(0)}, at::TensorOptions(at::kInt));
+  sums.zero_();
   for (int64_t begin = 0; begin < in; begin += kExact) {
     const int64_t count = std::min(kExact, in - begin);
     const at::Tensor part = weight.narrow(1, begin, count).to(at::kFloat);
     sums.add_(at::mm(x.narrow(1, begin, count).to(at::kFloat), part.t()).to(at::kInt));
   }
-  return sums;
+}
+
+QuantizedWeight RowsOf(const QuantizedWeight& weight, int64_t begin, int64_t rows) {
+  return {weight.codes.narrow(0, begin, rows), weight.scale.narrow(0, begin, rows)};
+}
+
+// What at::linear computes.
+void MultiplyInto(at::Tensor& result, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (bias.defined()) {
+    at::addmm_out(result, bias, x, weight.t());
+  } else {
+    at::mm_out(result, x, weight.t());
+  }
 }
 
 at::Tensor BiasOf(const at::Tensor& bias, int64_t begin, int64_t rows) {
@@ -187,7 +232,7 @@ at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
   const at::Tensor x = Multiplied(given).reshape({-1, given.size(2)});
   at::Tensor y;
   if (!QuantisesActivations(scheme_)) {
-    y = Expanded(x, samples);
+    y = x.is_cpu() ? ExpandedOnCpu(x, samples) : ExpandedOnGpu(x);
   } else if (scheme_ == LinearScheme::kFp8) {
     y = Fp8OnCpu(Quantize(x), samples, type);
   } else {
@@ -196,26 +241,41 @@ at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
   return y.view({samples, given.size(1), -1});
 }
 
-// Each sample is a product of its own on a CPU: what adds up a row's products depends on the number of rows on some
-// processors.
-at::Tensor QuantizedLinear::Expanded(const at::Tensor& x, int64_t samples) const {
+at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {
   const at::ScalarType type = x.scalar_type();
-  const int64_t count = x.size(0), rows_at_once = x.is_cpu() ? count / samples : count;
+  const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
+  at::Tensor result = at::empty({x.size(0), weight_.codes.size(0)}, x.options());
+  ForPieces(weight_, type, kGpuPieceBytes, [&](int64_t begin, int64_t rows) {
+    const at::Tensor product =
+        at::linear(x, Dequantize(RowsOf(weight_, begin, rows), type), Optional(BiasOf(bias, begin, rows)));
+    result.narrow(1, begin, rows).copy_(product);
+  });
+  return result;
+}
+
+// Each sample is a product of its own: what adds up a row's products depends on the number of rows on some processors.
+at::Tensor QuantizedLinear::ExpandedOnCpu(const at::Tensor& x, int64_t samples) const {
+  const at::ScalarType type = x.scalar_type();
+  const int64_t count = x.size(0), in = x.size(1), rows_at_once = count / samples;
+  const int64_t piece_rows = std::max(kMinPieceRows, kCpuPieceBytes / (in * static_cast<int64_t>(x.element_size())));
   const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
   at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
-  ForPieces(weight_, type, x.is_cpu() ? kCpuPieceBytes : kGpuPieceBytes, [&](int64_t begin, int64_t rows) {
-    const at::Tensor piece =
-        Dequantize({weight_.codes.narrow(0, begin, rows), weight_.scale.narrow(0, begin, rows)}, type);
-    const at::Tensor bias_piece = BiasOf(bias, begin, rows);
-    for (int64_t first = 0; first < count; first += rows_at_once) {
-      const at::Tensor product = at::linear(x.narrow(0, first, rows_at_once), piece, Optional(bias_piece));
-      result.narrow(0, first, rows_at_once).narrow(1, begin, rows).copy_(product);
+  ForPiecesOfThreads(weight_.codes.size(0), piece_rows, [&](const std::vector<Piece>& pieces) {
+    const at::Tensor memory = at::empty({pieces.front().rows, in}, x.options());
+    for (const auto [begin, rows] : pieces) {
+      at::Tensor piece = memory.narrow(0, 0, rows);
+      Dequantize(RowsOf(weight_, begin, rows), piece);
+      const at::Tensor bias_piece = BiasOf(bias, begin, rows);
+      for (int64_t first = 0; first < count; first += rows_at_once) {
+        at::Tensor part = result.narrow(0, first, rows_at_once).narrow(1, begin, rows);
+        MultiplyInto(part, x.narrow(0, first, rows_at_once), piece, bias_piece);
+      }
     }
   });
   return result;
 }
 
-// Sample by sample, as Expanded.
+// Sample by sample, as ExpandedOnCpu.
 at::Tensor QuantizedLinear::Fp8OnCpu(const Tokens& tokens, int64_t samples, at::ScalarType type) const {
   const int64_t count = tokens.values.size(0), rows_at_once = count / samples;
   const at::Tensor bias = bias_.defined() ? bias_.to(at::kFloat) : bias_;
@@ -232,13 +292,26 @@ at::Tensor QuantizedLinear::Fp8OnCpu(const Tokens& tokens, int64_t samples, at::
   return result;
 }
 
+// Block by block, so that a block's sums are scaled where they are still in the core's cache: all of them, in memory
+// that is new each time, take half as long again as the product.
 at::Tensor QuantizedLinear::Int8OnCpu(const Tokens& tokens, at::ScalarType type) const {
+  const int64_t count = tokens.values.size(0), out = weight_.codes.size(0);
   const at::Tensor bias = bias_.defined() ? bias_.to(at::kFloat) : bias_;
-  const at::Tensor sums = Int8Product(tokens.values, weight_.codes);
-  at::Tensor result = at::empty({tokens.values.size(0), weight_.codes.size(0)}, at::TensorOptions(type));
-  const Epilogue epilogue{tokens.scale.const_data_ptr<float>(), weight_.scale.const_data_ptr<float>(),
-                          FloatsOrNull(bias)};
-  Scale<int32_t>(sums, epilogue, result);
+  at::Tensor result = at::empty({count, out}, at::TensorOptions(type));
+  ForPiecesOfThreads(out, kSumColumns, [&](const std::vector<Piece>& pieces) {
+    at::Tensor memory = at::empty({std::min(count, kSumRows) * pieces.front().rows}, at::TensorOptions(at::kInt));
+    for (int64_t row = 0; row < count; row += kSumRows) {
+      const int64_t rows = std::min(kSumRows, count - row);
+      for (const Piece& piece : pieces) {
+        at::Tensor sums = memory.narrow(0, 0, rows * piece.rows).view({rows, piece.rows});
+        Int8Product(tokens.values.narrow(0, row, rows), weight_.codes.narrow(0, piece.begin, piece.rows), sums);
+        const Epilogue epilogue{tokens.scale.const_data_ptr<float>() + row,
+                                weight_.scale.const_data_ptr<float>() + piece.begin,
+                                FloatsOrNull(BiasOf(bias, piece.begin, piece.rows))};
+        Scale<int32_t>(sums, epilogue, result.narrow(0, row, rows).narrow(1, piece.begin, piece.rows));
+      }
+    }
+  });
   return result;
 }
 

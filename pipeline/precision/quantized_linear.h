@@ -64,7 +64,8 @@ class QuantizedLinear {
   void Count(int64_t beyond, int64_t elements) const;
   Tokens Quantize(const at::Tensor& rows) const;
   at::Tensor Multiplied(const at::Tensor& x) const;
-  at::Tensor Expanded(const at::Tensor& x, int64_t samples) const;
+  at::Tensor ExpandedOnCpu(const at::Tensor& x, int64_t samples) const;
+  at::Tensor ExpandedOnGpu(const at::Tensor& x) const;
   at::Tensor Fp8OnCpu(const Tokens& tokens, int64_t samples, at::ScalarType type) const;
   at::Tensor Int8OnCpu(const Tokens& tokens, at::ScalarType type) const;
   at::Tensor Fp8OnGpu(const QuantizedRows& rows) const;

@@ -61,25 +61,34 @@ QuantizedWeight QuantizeOnGpu(const at::Tensor& weight, LinearScheme scheme) {
 }
 
 template <typename Element>
+void ExpandRow(std::span<const uint8_t> codes, float scale, Element* values) {
+  kernels::ExpandE4M3Scaled(codes, scale, values);
+}
+template <typename Element>
+void ExpandRow(std::span<const int8_t> codes, float scale, Element* values) {
+  kernels::ExpandInt8Scaled(codes, scale, values);
+}
+
+// Code: uint8_t of E4M3, int8_t.
+template <typename Code, typename Element>
 void ExpandRows(const QuantizedWeight& weight, Element* values) {
   const int64_t n = weight.codes.size(1);
-  const auto* codes = static_cast<const uint8_t*>(weight.codes.const_data_ptr());
+  const auto* codes = static_cast<const Code*>(weight.codes.const_data_ptr());
   const float* scale = weight.scale.const_data_ptr<float>();
   at::parallel_for(0, weight.codes.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      kernels::ExpandE4M3Scaled({codes + row * n, static_cast<size_t>(n)}, scale[row], values + row * n);
+      ExpandRow(std::span(codes + row * n, static_cast<size_t>(n)), scale[row], values + row * n);
     }
   });
 }
 
-at::Tensor ExpandOnCpu(const QuantizedWeight& weight, at::ScalarType dtype) {
-  at::Tensor values = at::empty(weight.codes.sizes(), dtype);
-  if (dtype == at::kFloat) {
-    ExpandRows(weight, values.mutable_data_ptr<float>());
+template <typename Code>
+void ExpandOnCpu(const QuantizedWeight& weight, const at::Tensor& values) {
+  if (values.scalar_type() == at::kFloat) {
+    ExpandRows<Code>(weight, values.mutable_data_ptr<float>());
   } else {
-    ExpandRows(weight, static_cast<kernels::BFloat16Bits*>(values.mutable_data_ptr()));
+    ExpandRows<Code>(weight, static_cast<kernels::BFloat16Bits*>(values.mutable_data_ptr()));
   }
-  return values;
 }
 
 bool Adjoin(const at::Tensor& a, const at::Tensor& b) {
@@ -111,9 +120,20 @@ QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme) {
 
 at::Tensor Dequantize(const QuantizedWeight& weight, at::ScalarType dtype) {
   const bool known = dtype == at::kFloat || dtype == at::kBFloat16;
-  if (weight.codes.is_cpu() && weight.codes.scalar_type() == at::kFloat8_e4m3fn && known)
-    return ExpandOnCpu(weight, dtype);
+  if (weight.codes.is_cpu() && known) {
+    at::Tensor values = at::empty(weight.codes.sizes(), dtype);
+    Dequantize(weight, values);
+    return values;
+  }
   return (weight.codes.to(at::kFloat) * weight.scale.unsqueeze(1)).to(dtype);
+}
+
+void Dequantize(const QuantizedWeight& weight, at::Tensor& values) {
+  if (weight.codes.scalar_type() == at::kChar) {
+    ExpandOnCpu<int8_t>(weight, values);
+  } else {
+    ExpandOnCpu<uint8_t>(weight, values);
+  }
 }
 
 QuantizedWeight Stack(const std::vector<QuantizedWeight>& parts) {

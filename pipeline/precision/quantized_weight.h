@@ -24,6 +24,8 @@ QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme);
 
 // The weight that the codes stand for, in `dtype`: for E4M3 on the CPU rounded once, else to fp32 first.
 at::Tensor Dequantize(const QuantizedWeight& weight, at::ScalarType dtype);
+// The same into `values` [out, in], contiguous, kFloat or kBFloat16, on the CPU.
+void Dequantize(const QuantizedWeight& weight, at::Tensor& values);
 
 // Rows of the first, then of the second, …: exact, as each row has its own scale. Where the parts' codes lie one after
 // the other in the host's memory (as `fresco-model quantize` writes q, k and v), a view that keeps all parts alive.

@@ -16,6 +16,7 @@ struct RowKernelTable {
   void (*quantize_int8)(const T* x, size_t n, float inverse_scale, int8_t* codes);
   void (*expand_e4m3)(const uint8_t* codes, size_t n, T* values);
   void (*expand_e4m3_scaled)(const uint8_t* codes, size_t n, float scale, T* values);
+  void (*expand_int8_scaled)(const int8_t* codes, size_t n, float scale, T* values);
   void (*dequantize_int32)(const int32_t* sums, size_t n, float row_scale, const float* column_scales,
                            const float* bias, T* values);
   void (*scale_columns)(const float* sums, size_t n, float row_scale, const float* column_scales, const float* bias,

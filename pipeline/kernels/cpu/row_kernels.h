@@ -52,6 +52,10 @@ void ExpandE4M3(std::span<const uint8_t> codes, BFloat16Bits* values);
 void ExpandE4M3Scaled(std::span<const uint8_t> codes, float scale, float* values);
 void ExpandE4M3Scaled(std::span<const uint8_t> codes, float scale, BFloat16Bits* values);
 
+// codes[i] * scale in fp32, rounded to the element.
+void ExpandInt8Scaled(std::span<const int8_t> codes, float scale, float* values);
+void ExpandInt8Scaled(std::span<const int8_t> codes, float scale, BFloat16Bits* values);
+
 // ---- after a product of codes ---------------------------------------------------------------------------------------
 
 // Dequantized(sums[i], row_scale, column_scales[i], bias[i]), rounded to the element; no bias where `bias` is null.

@@ -270,6 +270,20 @@ TEST_P(RowKernels, ExpandScaled) {
   }
 }
 
+TEST_P(RowKernels, ExpandInt8) {
+  std::vector<int8_t> codes;
+  for (int i = -128; i < 400; ++i) codes.push_back(static_cast<int8_t>(i));
+  for (const float scale : Scales()) {
+    SCOPED_TRACE(scale);
+    ExpectEachElement<float>(
+        codes, [&](std::span<const int8_t> given, float* values) { ExpandInt8Scaled(given, scale, values); },
+        [&](int8_t code) { return static_cast<float>(code) * scale; }, NaNs::kAnyBits);
+    ExpectEachElement<BFloat16Bits>(
+        codes, [&](std::span<const int8_t> given, BFloat16Bits* values) { ExpandInt8Scaled(given, scale, values); },
+        [&](int8_t code) { return BFloat16::Store(static_cast<float>(code) * scale); });
+  }
+}
+
 // The element functions themselves, which GPUs run too.
 TEST(ElementFunctions, DoNotDependOnDenormals) {
   std::vector<uint32_t> with_denormals, flushed;
