@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
+#include "server/scheduler/engine_calls.h"
 #include "server/scheduler/retry.h"
 
 namespace fresco {
@@ -89,7 +90,11 @@ absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const Gener
   }
   // Replicas of a model say the same.
   std::vector<ImageWork> images;
-  for (const ImageSpec& spec : request.images) images.push_back({engine->BatchKey(spec), engine->LoadOf(spec)});
+  for (const ImageSpec& spec : request.images) {
+    FRESCO_ASSIGN_OR_RETURN(std::string batch_key, CallBatchKey(*engine, spec));
+    FRESCO_ASSIGN_OR_RETURN(const ImageLoad load, CallLoadOf(*engine, spec));
+    images.push_back({std::move(batch_key), load});
+  }
   return images;
 }
 

@@ -1,38 +1,26 @@
 #include "server/scheduler/engine_calls.h"
 
 #include <cstddef>
-#include <exception>
-#include <new>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "server/scheduler/guarded.h"
 
 namespace fresco {
 namespace {
 
-// The result of `call`, or what it threw.
-template <typename Call>
-auto Guarded(const Call& call) -> decltype(call()) {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("the engine ran out of memory");
-  } catch (const std::exception& exception) {
-    return absl::InternalError(absl::StrCat("the engine threw an exception: ", exception.what()));
-  } catch (...) {
-    return absl::InternalError("the engine threw something that is not an exception");
-  }
-}
+constexpr std::string_view kEngine = "the engine";
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader) {
-  auto engine = Guarded([&] { return loader(); });
+  auto engine = Guarded("the loader", [&] { return loader(); });
   if (engine.ok() && *engine == nullptr) return absl::InternalError("the loader returned no engine");
   return engine;
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec) {
-  auto job = Guarded([&] { return engine->Prepare(spec); });
+  auto job = Guarded(kEngine, [&] { return engine->Prepare(spec); });
   if (job.ok() && *job == nullptr) return absl::InternalError("the engine returned no job");
   return job;
 }
@@ -41,7 +29,7 @@ std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> b
   std::vector<int> before;
   for (const ImageJob* job : batch) before.push_back(job->step());
   std::vector<absl::Status> statuses;
-  const absl::Status thrown = Guarded([&] {
+  const absl::Status thrown = Guarded(kEngine, [&] {
     statuses = engine->Step(batch);
     return absl::OkStatus();
   });
@@ -60,19 +48,35 @@ std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> b
 }
 
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side) {
-  return Guarded([&] { return engine->Preview(job, max_side); });
+  return Guarded(kEngine, [&] { return engine->Preview(job, max_side); });
 }
 
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job) {
-  return Guarded([&] { return engine->Finish(*job); });
+  return Guarded(kEngine, [&] { return engine->Finish(*job); });
 }
 
 absl::Status CallPark(Engine* engine, ImageJob* job) {
-  return Guarded([&] { return engine->Park(*job); });
+  return Guarded(kEngine, [&] { return engine->Park(*job); });
 }
 
 absl::Status CallResume(Engine* engine, ImageJob* job) {
-  return Guarded([&] { return engine->Resume(*job); });
+  return Guarded(kEngine, [&] { return engine->Resume(*job); });
+}
+
+absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec) {
+  return GuardedValue(kEngine, [&] { return engine.BatchKey(spec); });
+}
+
+absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec) {
+  return GuardedValue(kEngine, [&] { return engine.LoadOf(spec); });
+}
+
+int64_t CallTakePeakBytes(Engine* engine) {
+  return GuardedValue(kEngine, [&] { return engine->TakePeakBytes(); }).value_or(0);
+}
+
+EngineStats CallStats(const Engine& engine) {
+  return GuardedValue(kEngine, [&] { return engine.stats(); }).value_or(EngineStats());
 }
 
 }  // namespace fresco

@@ -1,8 +1,10 @@
-// Calls into an engine that come back with a status whatever happens inside: an exception is INTERNAL
-// (RESOURCE_EXHAUSTED where memory ran out), and so is an answer that breaks the engine's contract.
+// Calls into an engine that come back with a status whatever happens inside: an exception (guarded.h), and INTERNAL for
+// an answer that breaks the engine's contract.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,5 +23,10 @@ absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_s
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
 absl::Status CallPark(Engine* engine, ImageJob* job);
 absl::Status CallResume(Engine* engine, ImageJob* job);
+absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec);
+absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec);
+// Only counted: zeros instead of an exception.
+int64_t CallTakePeakBytes(Engine* engine);
+EngineStats CallStats(const Engine& engine);
 
 }  // namespace fresco

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/scheduler/guarded.h"
+
 namespace fresco {
 namespace {
 
@@ -128,7 +130,8 @@ EventChannel::Callback EventChannel::BeginCall() {
 
 void EventChannel::Call(const Callback& callback) {
   if (!callback) return;
-  (*callback)();
+  // Who cannot be told that there is something to read will read nothing.
+  if (!GuardedVoid("the callback", *callback).ok()) Close();
   MutexLock lock(&mutex_);
   calling_.erase(std::find(calling_.begin(), calling_.end(), std::this_thread::get_id()));
   called_.NotifyAll();

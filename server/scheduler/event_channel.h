@@ -24,7 +24,7 @@ class EventChannel {
   std::optional<RequestEvent> Next();
   // Reader. `ready` is called, from any thread and without a lock held, whenever an event has come to an empty channel;
   // at once if some are there already. An empty function takes it away; when SetReadyCallback returns, no earlier
-  // callback is running.
+  // callback is running. One that throws closes the channel.
   void SetReadyCallback(std::function<void()> ready);
   // Reader. It goes on reading what Next gave it, so that the channel is not full for want of a reader.
   void KeepsReading();

@@ -1,6 +1,5 @@
 #include "server/scheduler/picture_writer.h"
 
-#include <exception>
 #include <optional>
 #include <string>
 #include <utility>
@@ -8,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/picture_metadata.h"
+#include "server/scheduler/guarded.h"
 
 namespace fresco {
 namespace {
@@ -47,7 +47,11 @@ void PictureWriter::WritePreview(RequestPtr request, ProgressEvent event, Image 
 void PictureWriter::Encode(FinishedPicture picture) {
   const RequestPtr request = picture.request;
   const int worker = picture.worker;
-  if (!request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) EncodeTo(request.get(), std::move(picture));
+  if (!request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) {
+    const int index = picture.image_index;
+    const absl::Status status = GuardedVoid("encoding", [&] { EncodeTo(request.get(), std::move(picture)); });
+    if (!status.ok()) request->AskToEnd(Annotate(status, absl::StrCat("image ", index)));
+  }
   dispatcher_->AddEncoding(worker, -1);
   dispatcher_->Release(request);
 }
@@ -80,14 +84,7 @@ std::optional<EncodedImage> PictureWriter::EncodePreview(const Image& preview) {
 absl::StatusOr<EncodedImage> PictureWriter::EncodeTimed(const Image& image, const EncodeOptions& options,
                                                         absl::Duration* duration) {
   const absl::Time begin = clock_->Now();
-  absl::StatusOr<std::string> bytes = absl::InternalError("not encoded");
-  try {
-    bytes = options_.encoder(image, options);
-  } catch (const std::exception& exception) {
-    bytes = absl::InternalError(exception.what());
-  } catch (...) {
-    bytes = absl::InternalError("the encoder threw something that is not an exception");
-  }
+  auto bytes = Guarded("the encoder", [&] { return options_.encoder(image, options); });
   *duration = clock_->Now() - begin;
   if (!bytes.ok()) return bytes.status();
   return EncodedImage{*std::move(bytes), std::string(MimeType(options.format)), image.width, image.height};

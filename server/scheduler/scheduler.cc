@@ -6,6 +6,7 @@
 
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/dispatcher.h"
+#include "server/scheduler/guarded_observer.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/worker.h"
 
@@ -21,9 +22,9 @@ class Scheduler::Impl {
   Impl(const SchedulerOptions& options, Clock* clock, SchedulerObserver* observer)
       : options_(options),
         clock_(clock),
-        observer_(observer != nullptr ? observer : &nobody_),
-        dispatcher_(&options_, clock_, observer_),
-        writer_(&options_, clock_, observer_, &dispatcher_),
+        observer_(observer),
+        dispatcher_(&options_, clock_, &observer_),
+        writer_(&options_, clock_, &observer_, &dispatcher_),
         timer_([this] { dispatcher_.RunTimer(); }) {}
 
   ~Impl() {
@@ -51,7 +52,7 @@ class Scheduler::Impl {
     if (device.worker == nullptr) {
       device.index = dispatcher_.AddWorker(name);
       device.worker =
-          std::make_unique<DeviceWorker>(device.index, name, &options_, clock_, observer_, &dispatcher_, &writer_);
+          std::make_unique<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_, &writer_);
       device.thread = std::thread([worker = device.worker.get()] { worker->Run(); });
     }
     return device.index;
@@ -59,8 +60,7 @@ class Scheduler::Impl {
 
   const SchedulerOptions options_;
   Clock* const clock_;
-  SchedulerObserver nobody_;
-  SchedulerObserver* const observer_;
+  GuardedObserver observer_;
   Dispatcher dispatcher_;
   PictureWriter writer_;
   std::thread timer_;

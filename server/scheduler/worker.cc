@@ -7,6 +7,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
+#include "server/scheduler/guarded.h"
 
 namespace fresco {
 namespace {
@@ -50,7 +51,7 @@ void DeviceWorker::Run() {
 
 void DeviceWorker::Load(const LoadTask& task) {
   const absl::StatusOr<const Engine*> engine = LoadEngineFor(task);
-  task.loaded(engine);
+  GuardedVoid("the callback", [&] { task.loaded(engine); }).IgnoreError();
 }
 
 absl::StatusOr<const Engine*> DeviceWorker::LoadEngineFor(const LoadTask& task) {
@@ -61,7 +62,7 @@ absl::StatusOr<const Engine*> DeviceWorker::LoadEngineFor(const LoadTask& task) 
   }
   FRESCO_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, CallLoader(task.loader));
   const Engine* loaded = engine.get();
-  weight_bytes_ += loaded->stats().weight_bytes;
+  weight_bytes_ += CallStats(*loaded).weight_bytes;
   engines_.push_back({task.model, std::move(engine)});
   dispatcher_->AddEngine(index_, task.model, loaded);
   return loaded;
@@ -92,7 +93,12 @@ std::unique_ptr<ActiveImage> DeviceWorker::Prepare(const StartOrder& order) {
   image->engine = order.engine;
   if (order.request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) return image;
   const ImageSpec& spec = order.request->request().images[order.image_index];
-  image->load = EngineOf(*image)->LoadOf(spec);
+  const auto load = CallLoadOf(*EngineOf(*image), spec);
+  if (!load.ok()) {
+    Fail(image.get(), load.status());
+    return image;
+  }
+  image->load = *load;
   const absl::Time begin = clock_->Now();
   auto job = CallPrepare(EngineOf(*image), spec);
   const absl::Duration duration = clock_->Now() - begin;
@@ -260,7 +266,7 @@ void DeviceWorker::Finish(ActiveImage* image) {
 }
 
 int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
-  const int64_t peak = engine->TakePeakBytes();
+  const int64_t peak = CallTakePeakBytes(engine);
   for (auto& [id, image] : active_) {
     if (image->request != nullptr) image->request->AddPeakMemory(peak);
   }

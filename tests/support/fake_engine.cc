@@ -114,6 +114,7 @@ EngineStats FakeEngine::stats() const {
 }
 
 int64_t FakeEngine::TakePeakBytes() {
+  script_->Check("", FakeScript::Stage::kPeak, 0).IgnoreError();
   return 1000 * (1 + std::exchange(largest_batch_, 0));
 }
 
@@ -130,10 +131,12 @@ absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
 }
 
 std::string FakeEngine::BatchKey(const ImageSpec& spec) const {
+  script_->Check(spec.prompt, FakeScript::Stage::kBatchKey, 0).IgnoreError();
   return absl::StrCat(spec.width, "x", spec.height);
 }
 
 ImageLoad FakeEngine::LoadOf(const ImageSpec& spec) const {
+  script_->Check(spec.prompt, FakeScript::Stage::kLoadOf, 0).IgnoreError();
   return {spec.width * spec.height / 256, spec.guidance_scale > 1 ? 2 : 1, kStateBytes};
 }
 

@@ -36,7 +36,8 @@ struct FakeStep {
 // be changed at any time. Thread-safe.
 class FakeScript {
  public:
-  enum class Stage { kPrepare, kStep, kPreview, kFinish, kPark, kResume };
+  // kBatchKey, kLoadOf: Throw alone. kPeak: TakePeakBytes, of no prompt ("").
+  enum class Stage { kPrepare, kStep, kPreview, kFinish, kPark, kResume, kBatchKey, kLoadOf, kPeak };
 
   // Images of that prompt fail in that stage (for kStep: in the step that begins with `step` steps done).
   void Fail(const std::string& prompt, Stage stage, absl::Status status, int step = 0);

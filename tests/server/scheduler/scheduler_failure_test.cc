@@ -126,7 +126,8 @@ TEST(SchedulerFailureTest, AnEncoderThatFailsFailsTheRequest) {
   throws = true;
   status = harness.Submit(harness.Request("a"))->Result();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("image 0: encoding: thrown by the encoder"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("image 0: encoding: the encoder threw an exception: thrown by the encoder"));
 }
 
 TEST(SchedulerFailureTest, AnEncoderThatThrowsNoExceptionFailsTheRequestToo) {
