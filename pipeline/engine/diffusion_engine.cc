@@ -141,6 +141,10 @@ int64_t DiffusionEngine::TakePeakBytes() {
   return peak;
 }
 
+DeviceMemory DiffusionEngine::MemoryOfDevice() {
+  return MemoryOf(parts_.transformer.placement().device);
+}
+
 absl::Status DiffusionEngine::Validate(const ImageSpec& spec) const {
   return CheckSpec(info_, parts_.text.max_clip_skip(), spec);
 }
@@ -273,6 +277,24 @@ absl::Status DiffusionEngine::Park(ImageJob& job) {
   return Compute(parts_.transformer.placement().device, "parking", [&] {
     own.state() = StateOnDevice(own.state(), at::kCPU, own.state().latents.scalar_type());
     return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& job) {
+  DiffusionJob& own = Own(&job);
+  using Result = absl::StatusOr<std::unique_ptr<ImageJob>>;
+  return Compute(parts_.transformer.placement().device, "copying", [&]() -> Result {
+    DiffusionState& state = own.state();
+    if (state.host_positive == nullptr) {
+      state.host_positive = OnDevice(state.positive, at::kCPU);
+      state.host_negative = OnDevice(state.negative, at::kCPU);
+    }
+    auto copy = std::make_unique<DiffusionJob>(own);
+    copy->state().positive = state.host_positive;
+    copy->state().negative = state.host_negative;
+    // On a CPU they are shared: a step makes new ones and leaves these as they are.
+    copy->state() = StateOnDevice(copy->state(), at::kCPU, state.latents.scalar_type());
+    return copy;
   });
 }
 

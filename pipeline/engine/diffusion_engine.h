@@ -30,6 +30,7 @@ class DiffusionEngine final : public Engine {
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
   int64_t TakePeakBytes() override;
+  DeviceMemory MemoryOfDevice() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
@@ -38,6 +39,7 @@ class DiffusionEngine final : public Engine {
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
   absl::Status Park(ImageJob& job) override;
+  absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override;
   absl::Status Resume(ImageJob& job) override;
 
  private:

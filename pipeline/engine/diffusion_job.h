@@ -18,6 +18,8 @@ struct DiffusionState {
   Schedule schedule;
   std::shared_ptr<const PromptEmbedding> positive;
   std::shared_ptr<const PromptEmbedding> negative;  // null without guidance
+  // The same in host memory; null until the first snapshot, whose successors share them.
+  std::shared_ptr<const PromptEmbedding> host_positive, host_negative;
   at::Tensor latents;          // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
   at::Tensor velocity;         // [1, C, h, w], guided, of the last step; undefined before the first
   bool correct_noise = false;  // each velocity is corrected, where the denoiser has a corrector

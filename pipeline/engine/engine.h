@@ -100,9 +100,16 @@ struct EngineStats {
   int64_t peak_bytes = 0;       // the most that allocated_bytes has been
 };
 
+// Of a device as a whole, whoever uses it. Zeros: not known.
+struct DeviceMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;
+};
+
 // Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device.
 // Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
-// or libtorch reports, DATA_LOSS for a NaN or infinite result. libtorch's exceptions do not leave it.
+// or libtorch reports, DATA_LOSS for a NaN or infinite result, ABORTED where the device's context is lost: nothing more
+// comes from this device before the process is started anew. libtorch's exceptions do not leave it.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -113,6 +120,9 @@ class Engine {
   // The most bytes that the process's tensors have held on the device since this was called last (since load, the first
   // time). From the compute thread.
   virtual int64_t TakePeakBytes() = 0;
+
+  // Asks the device. From the compute thread.
+  virtual DeviceMemory MemoryOfDevice() = 0;
 
   // INVALID_ARGUMENT, naming the field, for a spec that the model cannot draw. Cheap and thread-safe.
   virtual absl::Status Validate(const ImageSpec& spec) const = 0;
@@ -141,6 +151,10 @@ class Engine {
   // Moves what the job holds on the device to host memory, so that it can wait without taking the device's; on a CPU it
   // is there already. Nothing else is done with a parked job but Resume. An error leaves it as it was.
   virtual absl::Status Park(ImageJob& job) = 0;
+
+  // A parked job that is as this one is now, for any replica of the model to go on with should this device be lost. The
+  // job itself stays where it is and goes on.
+  virtual absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) = 0;
 
   // Takes a parked job up: this engine's own, or one of another replica of the model. It goes on from its last step,
   // and its picture is the same. An error leaves it parked.

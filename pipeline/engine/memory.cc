@@ -4,9 +4,12 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 namespace fresco {
 namespace {
@@ -59,6 +62,30 @@ class CountingAllocator final : public c10::Allocator {
   std::atomic<int64_t> peak_ = 0;
 };
 
+// The first number of a file of /proc or /sys after `key`; 0: it is not there, or is none ("max").
+int64_t NumberAfter(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string word; key.empty() || file >> word;) {
+    if (!key.empty() && word != key) continue;
+    int64_t number = 0;
+    return file >> number ? number : 0;
+  }
+  return 0;
+}
+
+DeviceMemory MemoryOfHost() {
+  constexpr int64_t kKiB = 1024;
+  DeviceMemory memory;
+  memory.total_bytes = kKiB * NumberAfter("/proc/meminfo", "MemTotal:");
+  memory.free_bytes = kKiB * NumberAfter("/proc/meminfo", "MemAvailable:");
+  const int64_t limit = NumberAfter("/sys/fs/cgroup/memory.max", "");
+  if (limit <= 0 || limit >= memory.total_bytes) return memory;
+  memory.total_bytes = limit;
+  const int64_t left = limit - NumberAfter("/sys/fs/cgroup/memory.current", "");
+  memory.free_bytes = std::min(memory.free_bytes, std::max<int64_t>(0, left));
+  return memory;
+}
+
 }  // namespace
 
 void CountCpuMemory() {
@@ -84,6 +111,16 @@ MemoryUse MemoryUseOf(const at::Device& device) noexcept {
     const auto& bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
     return {bytes.current, bytes.peak};
   } catch (...) {  // whoever asks only counts, and has nowhere to go with an error
+    return {};
+  }
+}
+
+DeviceMemory MemoryOf(const at::Device& device) noexcept {
+  try {
+    if (device.is_cpu()) return MemoryOfHost();
+    const auto [free, total] = c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
+    return {static_cast<int64_t>(total), static_cast<int64_t>(free)};
+  } catch (...) {  // as in MemoryUseOf
     return {};
   }
 }

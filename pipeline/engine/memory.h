@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "pipeline/engine/engine.h"
+
 namespace fresco {
 
 struct MemoryUse {
@@ -34,6 +36,10 @@ class MappedBytes {
 // Of this process: the counted CPU allocations and mapped bytes, or the caching allocator's on a CUDA device.
 // Zeros where the device does not answer. Thread-safe.
 MemoryUse MemoryUseOf(const at::Device& device) noexcept;
+
+// Of the device, or on a CPU of the machine or, where that is less, of the process's control group. Zeros where neither
+// answers. Thread-safe; a CUDA device that hangs may keep its caller waiting.
+DeviceMemory MemoryOf(const at::Device& device) noexcept;
 
 // The peak becomes what is allocated now; where the device does not answer, nothing happens. Thread-safe.
 void ResetPeakMemory(const at::Device& device) noexcept;

@@ -8,7 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
+#include "server/scheduler/device_loss.h"
 #include "server/scheduler/engine_calls.h"
+#include "server/scheduler/guarded.h"
 #include "server/scheduler/retry.h"
 
 namespace fresco {
@@ -104,6 +106,9 @@ absl::Status Dispatcher::CheckOpen(const std::string& model) const {
     return WithRetryAfter(absl::UnavailableError("the server is draining and takes no new requests"), kMinRetry);
   }
   if (DevicesOf(model) == 0) {
+    for (const Worker& worker : workers_) {
+      if (!worker.lost.empty()) return NoDeviceLeft(model, worker.device, worker.lost);
+    }
     return WithRetryAfter(absl::UnavailableError(absl::StrCat("the model '", model, "' is not loaded yet")), kMinRetry);
   }
   return absl::OkStatus();
@@ -236,6 +241,11 @@ void Dispatcher::End(const RequestPtr& request) {
 
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
+  for (const DeviceLoss& loss : followups.losses) Tell(loss);
+  for (const LoadTask& task : followups.unloadable) {
+    const absl::Status lost = absl::UnavailableError("the device is lost");
+    GuardedVoid("the callback", [&] { task.loaded(lost); }).IgnoreError();
+  }
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();
   for (const RequestPtr& request : followups.released) Release(request);
@@ -277,10 +287,12 @@ void Dispatcher::RunTimer() {
     Followups followups;
     {
       MutexLock lock(&mutex_);
-      DropEnding(clock_->Now(), &followups);
-      if (followups.released.empty() && !positions_stale_) {
-        if (stopping_) return;
-        clock_->WaitUntil(&changed_, &mutex_, EarliestDeadline());
+      const absl::Time now = clock_->Now();
+      FindHung(now, &followups);
+      DropEnding(now, &followups);
+      if (followups.released.empty() && followups.losses.empty() && !positions_stale_) {
+        if (stopping_ && AllGone()) return;
+        clock_->WaitUntil(&changed_, &mutex_, std::min(EarliestDeadline(), NextWatch(now)));
         continue;
       }
       UpdatePositions(&followups);
@@ -308,6 +320,7 @@ SchedulerSnapshot Dispatcher::Snapshot() const {
     DeviceSnapshot& device = snapshot.devices.emplace_back();
     device.device = worker.device;
     device.batch_size = worker.batch_size;
+    device.lost = worker.lost;
     for (const LoadedEngine& loaded : worker.engines) device.models.push_back(loaded.model);
   }
   return snapshot;

@@ -24,6 +24,7 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/active_image.h"
+#include "server/scheduler/device_watch.h"
 #include "server/scheduler/ordered_calls.h"
 #include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/request_state.h"
@@ -54,6 +55,7 @@ struct Work {
   std::vector<JobId> preempted;
   std::vector<StartOrder> starts;
   std::vector<JobId> batch;  // of the step; empty: there is none
+  bool snapshots = false;    // other devices could go on with its images: Keep them
 };
 
 // Thread-safe.
@@ -72,7 +74,7 @@ class Dispatcher {
 
   // For the owner of the threads. Stop ends all requests with UNAVAILABLE, for their callers at once; the workers, at
   // their next step boundaries, and the timer then return.
-  int AddWorker(const std::string& device);  // its number, below 64
+  int AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch);  // its number, below 64
   void AddLoad(int worker, LoadTask task);
   void Stop();
 
@@ -85,8 +87,17 @@ class Dispatcher {
                                        const std::vector<JobId>& images);
   // A preempted image is in host memory and waits for any device with its model.
   void Park(std::unique_ptr<ActiveImage> image);
-  // An image on a device has failed or is not wanted any more. Its request is let go of by the caller.
+  // An image on a device is drawn, has failed or is not wanted any more. Its request is let go of by the caller.
   void Remove(JobId image);
+  // `image` is as it is after its last step, parked, and without a request: what to go on with should its device be
+  // lost.
+  void Keep(std::unique_ptr<ActiveImage> image);
+  // The worker's device is lost, for good: its images are the dispatcher's from now on, and the worker returns.
+  void LoseDevice(int worker, const std::string& reason);
+  // The worker returns, its device not being lost.
+  void Leave(int worker);
+  // Of a step of so many rows in which the image is.
+  SchedulingCore::StepForecast Forecast(JobId image, int rows) const;
   // Images that the worker has handed to the encoder and that are not encoded yet; with too many of them it gets no new
   // ones.
   void AddEncoding(int worker, int change);
@@ -95,7 +106,8 @@ class Dispatcher {
   void Release(const RequestPtr& request);
 
   // Ends requests whose deadline passes while they wait, though every device may be busy, and tells those that wait
-  // their new places when a device has changed the queue: its thread has better things to do. Returns after Stop.
+  // their new places when a device has changed the queue: its thread has better things to do. Finds devices that hang.
+  // Returns after Stop, when all workers have left or are lost.
   void RunTimer();
 
  private:
@@ -109,13 +121,19 @@ class Dispatcher {
     std::deque<LoadTask> loads;
     int batch_size = 0;
     int encoding = 0;
+    std::shared_ptr<DeviceWatch> watch;
+    bool left = false;
+    std::string lost;  // why; empty: it is not
   };
   // An image that has not been drawn.
   struct Image {
     RequestPtr request;
     int index = 0;                        // in its request
     bool waits = true;                    // it is on no device
-    std::unique_ptr<ActiveImage> parked;  // while it waits, preempted
+    std::unique_ptr<ActiveImage> parked;  // while it waits, preempted or moved
+    int worker = -1;                      // that has it, until its picture is drawn; -1: none
+    int moves = 0;                        // from devices that were lost
+    std::unique_ptr<ActiveImage> kept;    // see Keep
   };
   // A request of which some images wait.
   struct Entry {
@@ -134,6 +152,8 @@ class Dispatcher {
     std::vector<std::unique_ptr<ActiveImage>> dropped;  // before their requests are released: memory first
     std::vector<RequestPtr> released;
     std::vector<RequestPtr> told;
+    std::vector<DeviceLoss> losses;    // before their requests are released
+    std::vector<LoadTask> unloadable;  // of devices that are lost
   };
   using RequestKey = std::pair<std::string, std::string>;  // tenant, id
 
@@ -168,6 +188,15 @@ class Dispatcher {
   std::vector<Entry*> InOrder(absl::Time now) FRESCO_REQUIRES(mutex_);
   uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
+  bool AllGone() const FRESCO_REQUIRES(mutex_);
+
+  // Devices that are lost (device_loss.cc).
+  void FindHung(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void TakeOver(int lost, const std::string& reason, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void Displace(JobId id, const DeviceLoss& loss, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void EndUnservable(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  absl::Time NextWatch(absl::Time now) const FRESCO_REQUIRES(mutex_);
+  void Tell(const DeviceLoss& loss) FRESCO_EXCLUDES(mutex_);
   void CountWaiting(const GenerationRequest& request, int change) FRESCO_REQUIRES(mutex_);
   void CountRunning(int change) FRESCO_REQUIRES(mutex_);
 

@@ -14,13 +14,15 @@ constexpr size_t kMaxWorkers = 64;  // the bits of DevicesOf
 
 }  // namespace
 
-int Dispatcher::AddWorker(const std::string& device) {
+int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch) {
   MutexLock lock(&mutex_);
   if (workers_.size() == kMaxWorkers) {
     std::fprintf(stderr, "more than %zu devices: the configuration should have refused them\n", kMaxWorkers);
     std::abort();
   }
-  workers_.emplace_back().device = device;
+  Worker& worker = workers_.emplace_back();
+  worker.device = device;
+  worker.watch = std::move(watch);
   DeviceLimits limits;
   limits.max_batch = options_.max_batch;
   limits.max_resident = options_.max_resident;
@@ -29,9 +31,18 @@ int Dispatcher::AddWorker(const std::string& device) {
 }
 
 void Dispatcher::AddLoad(int worker, LoadTask task) {
-  MutexLock lock(&mutex_);
-  workers_.at(worker).loads.push_back(std::move(task));
-  changed_.NotifyAll();
+  Followups followups;
+  {
+    MutexLock lock(&mutex_);
+    Worker& own = workers_.at(worker);
+    if (own.lost.empty()) {
+      own.loads.push_back(std::move(task));
+    } else {
+      followups.unloadable.push_back(std::move(task));
+    }
+    changed_.NotifyAll();
+  }
+  Follow(std::move(followups));
 }
 
 void Dispatcher::AddEngine(int worker, const std::string& model, const Engine* engine) {
@@ -128,11 +139,15 @@ void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* follo
   for (JobId id : decision.start) work->starts.push_back(Start(worker, id, now, followups));
   work->preempted = std::move(decision.preempt);
   work->batch = std::move(decision.batch);
+  if (work->batch.empty()) return;
+  const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
+  work->snapshots = (others & ~(uint64_t{1} << worker)) != 0;
 }
 
 StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* followups) {
   Image& image = images_.at(id);
   image.waits = false;
+  image.worker = worker;
   const auto entry = queue_.find(image.request->sequence());
   if (!image.request->started()) BeginRequest(entry->second, worker, now, followups);
   std::erase(entry->second.images, id);
@@ -161,7 +176,8 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
   workers_.at(worker).batch_size = 0;
   int rows = 0;
   for (const Forward& forward : forwards) rows = std::max(rows, forward.out_of_memory ? 0 : forward.rows);
-  for (JobId id : core_->StepDone(worker, forwards)) images_.erase(id);
+  // An image that is done stays known until its picture is: its device may be lost before.
+  core_->StepDone(worker, forwards, SchedulingCore::DoneJobs::kKeep);
   std::vector<absl::Duration> remaining;
   for (JobId id : images) {
     remaining.push_back(images_.contains(id) ? core_->Remaining(id, rows) : absl::ZeroDuration());
@@ -173,6 +189,7 @@ void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
   MutexLock lock(&mutex_);
   Image& own = images_.at(image->id);
   own.waits = true;
+  own.worker = -1;
   core_->Parked(image->id, clock_->Now());
   Entry& entry = queue_[own.request->sequence()];
   entry.request = own.request;

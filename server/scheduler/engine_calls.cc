@@ -63,6 +63,14 @@ absl::Status CallResume(Engine* engine, ImageJob* job) {
   return Guarded(kEngine, [&] { return engine->Resume(*job); });
 }
 
+absl::StatusOr<std::unique_ptr<ImageJob>> CallSnapshot(Engine* engine, ImageJob* job) {
+  auto copy = Guarded(kEngine, [&] { return engine->Snapshot(*job); });
+  if (copy.ok() && (*copy == nullptr || (*copy)->step() != job->step())) {
+    return absl::InternalError("the engine returned no copy of the job");
+  }
+  return copy;
+}
+
 absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec) {
   return GuardedValue(kEngine, [&] { return engine.BatchKey(spec); });
 }
@@ -73,6 +81,10 @@ absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec
 
 int64_t CallTakePeakBytes(Engine* engine) {
   return GuardedValue(kEngine, [&] { return engine->TakePeakBytes(); }).value_or(0);
+}
+
+DeviceMemory CallMemoryOfDevice(Engine* engine) {
+  return GuardedValue(kEngine, [&] { return engine->MemoryOfDevice(); }).value_or(DeviceMemory());
 }
 
 EngineStats CallStats(const Engine& engine) {

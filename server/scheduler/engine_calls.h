@@ -23,10 +23,12 @@ absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_s
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
 absl::Status CallPark(Engine* engine, ImageJob* job);
 absl::Status CallResume(Engine* engine, ImageJob* job);
+absl::StatusOr<std::unique_ptr<ImageJob>> CallSnapshot(Engine* engine, ImageJob* job);
 absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec);
 absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec);
 // Only counted: zeros instead of an exception.
 int64_t CallTakePeakBytes(Engine* engine);
 EngineStats CallStats(const Engine& engine);
+DeviceMemory CallMemoryOfDevice(Engine* engine);
 
 }  // namespace fresco

@@ -33,6 +33,12 @@ class GuardedObserver final : public SchedulerObserver {
   void OnBatchSplit(const std::string& model, const std::string& device) override {
     Tell([&] { to_->OnBatchSplit(model, device); });
   }
+  void OnDeviceLost(const std::string& device, const std::string& reason) override {
+    Tell([&] { to_->OnDeviceLost(device, reason); });
+  }
+  void OnImageMoved(const std::string& model, const std::string& device) override {
+    Tell([&] { to_->OnImageMoved(model, device); });
+  }
   void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override {
     Tell([&] { to_->OnStage(model, stage, duration); });
   }

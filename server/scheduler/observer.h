@@ -30,6 +30,10 @@ class SchedulerObserver {
   virtual void OnPreempted(const std::string& /*model*/, const std::string& /*device*/) {}
   // A batch did not fit into the device's memory and goes on in halves.
   virtual void OnBatchSplit(const std::string& /*model*/, const std::string& /*device*/) {}
+  // A device is lost, for good: it hangs, or its context is.
+  virtual void OnDeviceLost(const std::string& /*device*/, const std::string& /*reason*/) {}
+  // An image goes on elsewhere, since the device that drew it is lost.
+  virtual void OnImageMoved(const std::string& /*model*/, const std::string& /*device*/) {}
   // One of the stages "prepare", "denoise" (all steps of one image), "decode", "preview", "encode".
   virtual void OnStage(const std::string& /*model*/, const std::string& /*stage*/, absl::Duration /*duration*/) {}
   virtual void OnStep(const std::string& /*model*/, const std::string& /*device*/, int /*batch_size*/,

@@ -30,7 +30,13 @@ class Scheduler::Impl {
   ~Impl() {
     dispatcher_.Stop();
     MutexLock lock(&mutex_);
-    for (auto& [name, device] : devices_) device.thread.join();
+    for (auto& [name, device] : devices_) {
+      if (device.watch->AwaitLeave()) {
+        device.thread.join();
+      } else {
+        device.thread.detach();  // it holds its worker, and touches nothing else once it comes back
+      }
+    }
     writer_.Stop();
     timer_.join();
   }
@@ -42,7 +48,8 @@ class Scheduler::Impl {
  private:
   struct Device {
     int index = 0;
-    std::unique_ptr<DeviceWorker> worker;
+    std::shared_ptr<DeviceWatch> watch;
+    std::shared_ptr<DeviceWorker> worker;
     std::thread thread;
   };
 
@@ -50,10 +57,11 @@ class Scheduler::Impl {
     MutexLock lock(&mutex_);
     Device& device = devices_[name];
     if (device.worker == nullptr) {
-      device.index = dispatcher_.AddWorker(name);
-      device.worker =
-          std::make_unique<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_, &writer_);
-      device.thread = std::thread([worker = device.worker.get()] { worker->Run(); });
+      device.watch = std::make_shared<DeviceWatch>(options_.watchdog);
+      device.index = dispatcher_.AddWorker(name, device.watch);
+      device.worker = std::make_shared<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_,
+                                                     &writer_, device.watch);
+      device.thread = std::thread([worker = device.worker] { worker->Run(); });
     }
     return device.index;
   }

@@ -20,6 +20,7 @@
 #include "server/scheduler/events.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/policy/scheduling_core.h"
+#include "server/scheduler/policy/watchdog.h"
 
 namespace fresco {
 
@@ -41,13 +42,22 @@ struct GenerationRequest {
   std::vector<Warning> warnings;  // about the request itself; its completed event says them with the images' own
 };
 
+// A device that hangs, or whose context is lost. It is not used again.
+struct DeviceLoss {
+  std::string device;
+  std::vector<std::string> models;  // that it had
+  std::string reason;
+};
+
 struct SchedulerOptions {
-  int max_queue = 256;                        // requests waiting
-  int max_batch = 8;                          // images per step
-  int max_resident = 32;                      // images on a device, in the step or paused
-  int64_t resident_bytes = int64_t{1} << 30;  // of these images' latents and texts, on a device
-  CoreOptions core;                           // policy, classes, shares; of a known policy
-  CostModel costs;                            // what is known of steps from before; it goes on learning
+  int max_queue = 256;                                    // requests waiting
+  int max_batch = 8;                                      // images per step
+  int max_resident = 32;                                  // images on a device, in the step or paused
+  int64_t resident_bytes = int64_t{1} << 30;              // of these images' latents and texts, on a device
+  CoreOptions core;                                       // policy, classes, shares; of a known policy
+  CostModel costs;                                        // what is known of steps from before; it goes on learning
+  WatchdogOptions watchdog;                               // when a device is taken for hung
+  std::function<void(const DeviceLoss&)> on_device_lost;  // from any thread, before the requests concerned hear of it
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
   int64_t channel_bytes = 32 << 20;                      // events a channel holds before it is full
@@ -69,6 +79,7 @@ struct DeviceSnapshot {
   std::string device;
   std::vector<std::string> models;
   int batch_size = 0;  // images in the current step
+  std::string lost;    // why; empty: it is not
 };
 
 struct SchedulerSnapshot {
@@ -78,7 +89,7 @@ struct SchedulerSnapshot {
   std::vector<DeviceSnapshot> devices;
 };
 
-// Thread-safe. The destructor stops it and joins.
+// Thread-safe. The destructor stops it and joins; a thread whose device hangs is left to itself.
 class Scheduler {
  public:
   // Loads the engine on the device's own thread; called there once.
@@ -90,7 +101,8 @@ class Scheduler {
   ~Scheduler();
 
   // Has the device's worker (made at the first use of its name) load an engine for `model`; `loaded` hears of it on
-  // that thread, exactly once (CANCELLED if the scheduler goes first; ALREADY_EXISTS if the device has that model). The
+  // that thread, exactly once (CANCELLED if the scheduler goes first; ALREADY_EXISTS if the device has that model;
+  // UNAVAILABLE, from any thread and maybe before this returns, if the device is lost). The
   // engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
   void AddModel(const std::string& model, const std::string& device, EngineLoader loader, LoadedCallback loaded);
 
@@ -98,7 +110,8 @@ class Scheduler {
   // every device), UNAVAILABLE (draining, or no engine of that model is loaded), INVALID_ARGUMENT (no images),
   // ALREADY_EXISTS (id of the same tenant waiting or running), DEADLINE_EXCEEDED (passed, or not to be met). Refusals
   // that may pass later carry a RetryAfter (retry.h). Events arrive in the channel, whose last event is Completed or
-  // Failed. Each image of a request is drawn by the device that comes to it first, and may go on on another.
+  // Failed. Each image of a request is drawn by the device that comes to it first, and may go on on another: also when
+  // its device is lost. Where there is no other, or once that has happened to it too often, its request fails.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
 
   // Ends a request with `reason` (OK: CANCELLED), at once if it waits, at the next step boundary if it runs; NOT_FOUND

@@ -8,6 +8,7 @@
 #include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/guarded.h"
+#include "server/scheduler/memory_report.h"
 
 namespace fresco {
 namespace {
@@ -21,32 +22,83 @@ bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
                      [](const absl::Status& s) { return absl::IsResourceExhausted(s); });
 }
 
+// ABORTED: the device's context is lost (engine.h). OK: no status says so.
+absl::Status LossOf(const absl::Status& status) {
+  return absl::IsAborted(status) ? status : absl::OkStatus();
+}
+template <typename T>
+absl::Status LossOf(const absl::StatusOr<T>& result) {
+  return LossOf(result.status());
+}
+absl::Status LossOf(const std::vector<absl::Status>& statuses) {
+  for (const absl::Status& status : statuses) {
+    if (absl::IsAborted(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
-                           SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer)
+                           SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
+                           std::shared_ptr<DeviceWatch> watch)
     : index_(index),
       device_(std::move(device)),
       options_(*options),
       clock_(clock),
       observer_(observer),
       dispatcher_(dispatcher),
-      writer_(writer) {}
+      writer_(writer),
+      watch_(std::move(watch)) {}
 
 void DeviceWorker::Run() {
-  while (true) {
+  Serve();
+  if (!lost_) dispatcher_->Leave(index_);
+  watch_->Leave();
+}
+
+void DeviceWorker::Serve() {
+  while (!lost_) {
     Work work = dispatcher_->NextWork(index_);
     for (JobId id : work.dropped) LetGo(id);
     if (work.stop) {
-      for (LoadTask& task : work.loads) task.loaded(absl::CancelledError("the scheduler is shutting down"));
+      const absl::Status stopping = absl::CancelledError("the scheduler is shutting down");
+      for (LoadTask& task : work.loads) GuardedVoid("the callback", [&] { task.loaded(stopping); }).IgnoreError();
       break;
     }
-    for (const LoadTask& task : work.loads) Load(task);
-    for (JobId id : work.preempted) Park(id);
-    for (StartOrder& order : work.starts) Start(std::move(order));
-    Advance(work.batch);
+    Do(std::move(work));
   }
-  // Stop has asked all requests to end, so that what was on the device has been dropped.
+  // Stop has asked all requests to end, so that what was on the device has been dropped. What is on a device that is
+  // lost goes with the worker: to free it is a call of that device.
+}
+
+void DeviceWorker::Do(Work work) {
+  for (const LoadTask& task : work.loads) Load(task);
+  for (JobId id : work.preempted) {
+    if (!lost_) Park(id);
+  }
+  for (StartOrder& order : work.starts) {
+    if (!lost_) Start(std::move(order));
+  }
+  if (!lost_) Advance(work.batch, work.snapshots);
+}
+
+template <typename Call>
+auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call)
+    -> decltype(call()) {
+  const absl::Time begin = clock_->Now();
+  watch_->Begin(kind, size, predicted, begin);
+  auto result = call();
+  if (!watch_->End()) {
+    lost_ = true;
+    return result;
+  }
+  watch_->Learn(kind, size, clock_->Now() - begin);
+  if (const absl::Status loss = LossOf(result); !loss.ok()) {
+    lost_ = true;
+    dispatcher_->LoseDevice(index_, std::string(loss.message()));
+  }
+  return result;
 }
 
 void DeviceWorker::Load(const LoadTask& task) {
@@ -81,7 +133,7 @@ void DeviceWorker::Start(StartOrder order) {
   const JobId id = order.id;
   const bool is_new = order.resumed == nullptr;
   active_[id] = is_new ? Prepare(order) : Resume(std::move(order));
-  if (active_[id]->job == nullptr) LetGo(id);
+  if (!lost_ && active_[id]->job == nullptr) LetGo(id);
 }
 
 // Without a job where that fails.
@@ -100,10 +152,11 @@ std::unique_ptr<ActiveImage> DeviceWorker::Prepare(const StartOrder& order) {
   }
   image->load = *load;
   const absl::Time begin = clock_->Now();
-  auto job = CallPrepare(EngineOf(*image), spec);
+  auto job = Watched(DeviceCall::kPrepare, image->load.tokens, {}, [&] { return CallPrepare(EngineOf(*image), spec); });
+  if (lost_) return image;
   const absl::Duration duration = clock_->Now() - begin;
   if (!job.ok()) {
-    Fail(image.get(), job.status());
+    Fail(image.get(), Explain(*image, job.status(), 0, 0));
     return image;
   }
   image->job = *std::move(job);
@@ -115,15 +168,18 @@ std::unique_ptr<ActiveImage> DeviceWorker::Prepare(const StartOrder& order) {
 std::unique_ptr<ActiveImage> DeviceWorker::Resume(StartOrder order) {
   std::unique_ptr<ActiveImage> image = std::move(order.resumed);
   image->engine = order.engine;
-  if (const absl::Status status = CallResume(EngineOf(*image), image->job.get()); !status.ok()) {
-    Fail(image.get(), status);
-  }
+  const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
+                                      [&] { return CallResume(EngineOf(*image), image->job.get()); });
+  if (!lost_ && !status.ok()) Fail(image.get(), Explain(*image, status, 0, 0));
   return image;
 }
 
 void DeviceWorker::Park(JobId id) {
   std::unique_ptr<ActiveImage>& image = active_.at(id);
-  if (const absl::Status status = CallPark(EngineOf(*image), image->job.get()); !status.ok()) {
+  const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
+                                      [&] { return CallPark(EngineOf(*image), image->job.get()); });
+  if (lost_) return;
+  if (!status.ok()) {
     Fail(image.get(), status);
     LetGo(id);
     return;
@@ -150,24 +206,45 @@ DeviceWorker::Batch DeviceWorker::BatchOf(const std::vector<JobId>& ids) {
   return batch;
 }
 
-void DeviceWorker::Advance(const std::vector<JobId>& ids) {
+void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
   const Batch batch = BatchOf(ids);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   std::vector<Forward> forwards;
   StepBatch(batch, &forwards);
+  if (lost_) return;
   std::vector<JobId> stepped;
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
+  if (snapshots) KeepSnapshots(batch);
   // Everybody's progress before anybody's picture: decoding takes a while.
   for (size_t i = 0; i < batch.size(); ++i) {
-    if (batch[i]->job != nullptr && !batch[i]->request->ending()) ReportProgress(batch[i], remaining[i]);
+    if (!lost_ && batch[i]->job != nullptr && !batch[i]->request->ending()) ReportProgress(batch[i], remaining[i]);
   }
   for (ActiveImage* image : batch) {
-    if (image->job != nullptr && image->job->done() && !image->request->ending()) Finish(image);
+    if (!lost_ && image->job != nullptr && image->job->done() && !image->request->ending()) Finish(image);
   }
-  RemoveDone(batch);
+  if (!lost_) RemoveDone(batch);
+}
+
+void DeviceWorker::KeepSnapshots(const Batch& batch) {
+  for (const ActiveImage* image : batch) {
+    // The last step is made once more rather than kept: what is to be decoded alone has no place among what waits.
+    if (image->job == nullptr || image->job->done()) continue;
+    auto job = Watched(DeviceCall::kMove, image->load.state_bytes, {},
+                       [&] { return CallSnapshot(EngineOf(*image), image->job.get()); });
+    if (lost_) return;
+    if (!job.ok()) continue;  // an earlier one, or none, does too
+    auto kept = std::make_unique<ActiveImage>();
+    kept->id = image->id;
+    kept->index = image->index;
+    kept->load = image->load;
+    kept->job = *std::move(job);
+    kept->batch_sizes = image->batch_sizes;
+    kept->denoise = image->denoise;
+    dispatcher_->Keep(std::move(kept));
+  }
 }
 
 void DeviceWorker::RemoveDone(const Batch& batch) {
@@ -184,8 +261,12 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     forward.rows += image->load.rows;
   }
   Engine* const engine = EngineOf(*batch.front());
+  const SchedulingCore::StepForecast forecast = dispatcher_->Forecast(batch.front()->id, forward.rows);
   const absl::Time begin = clock_->Now();
-  const std::vector<absl::Status> statuses = CallStep(engine, jobs);
+  const std::vector<absl::Status> statuses =
+      Watched(DeviceCall::kStep, int64_t{forward.rows} * batch.front()->load.tokens, forecast.duration,
+              [&] { return CallStep(engine, jobs); });
+  if (lost_) return;
   const absl::Time end = clock_->Now();
   forward.duration = end - begin;
   forward.out_of_memory = AllOutOfMemory(statuses);
@@ -196,11 +277,14 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   if (size > 1 && forward.out_of_memory) {
     observer_->OnBatchSplit(ModelOf(*batch.front()), device_);
     StepBatch(batch.first(size / 2), forwards);
-    StepBatch(batch.subspan(size / 2), forwards);
+    if (!lost_) StepBatch(batch.subspan(size / 2), forwards);
     return;
   }
   if (any_ok) observer_->OnStep(ModelOf(*batch.front()), device_, size, forward.duration);
-  for (int i = 0; i < size; ++i) AddStep(batch[i], statuses[i], begin, end, size);
+  for (int i = 0; i < size; ++i) {
+    const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
+    AddStep(batch[i], status, begin, end, size);
+  }
 }
 
 void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end,
@@ -235,7 +319,10 @@ bool DeviceWorker::WantsPreview(const ActiveImage& image) const {
 // False: there is none, and the progress goes without.
 bool DeviceWorker::SendPreview(ActiveImage* image, const ProgressEvent& event) {
   const absl::Time begin = clock_->Now();
-  auto preview = CallPreview(EngineOf(*image), *image->job, image->request->request().preview_max_side);
+  const int max_side = image->request->request().preview_max_side;
+  auto preview = Watched(DeviceCall::kPreview, int64_t{max_side} * max_side, {},
+                         [&] { return CallPreview(EngineOf(*image), *image->job, max_side); });
+  if (lost_) return true;
   if (absl::IsResourceExhausted(preview.status())) return false;
   if (!preview.ok()) {
     Fail(image, preview.status());
@@ -250,12 +337,15 @@ void DeviceWorker::Finish(ActiveImage* image) {
   const std::string& model = ModelOf(*image);
   observer_->OnStage(model, "denoise", image->denoise);
   const absl::Time begin = clock_->Now();
-  auto picture = CallFinish(EngineOf(*image), image->job.get());
+  auto picture = Watched(DeviceCall::kFinish, image->load.tokens, {},
+                         [&] { return CallFinish(EngineOf(*image), image->job.get()); });
+  if (lost_) return;
   const absl::Duration duration = clock_->Now() - begin;
   if (!picture.ok()) {
-    Fail(image, picture.status());
+    Fail(image, Explain(*image, picture.status(), 0, 0));
     return;
   }
+  dispatcher_->Remove(image->id);
   ImageProvenance provenance = ProvenanceOf(*image);
   image->job.reset();
   observer_->OnStage(model, "decode", duration);
@@ -277,6 +367,33 @@ int64_t DeviceWorker::ActivationsOf(int64_t peak_bytes) const {
   int64_t kept = weight_bytes_;
   for (const auto& [id, image] : active_) kept += image->load.state_bytes;
   return std::max<int64_t>(0, peak_bytes - kept);
+}
+
+absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
+                                   int64_t seen) const {
+  if (!absl::IsResourceExhausted(status)) return status;
+  MemoryReport report;
+  report.device = device_;
+  for (const auto& [model, engine] : engines_) {
+    report.models.push_back({model, engine->info().precision, CallStats(*engine).weight_bytes});
+  }
+  const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
+  report.total_bytes = memory.total_bytes;
+  report.free_bytes = memory.free_bytes;
+  for (const auto& [id, other] : active_) {
+    if (id == image.id || other == nullptr || other->job == nullptr) continue;
+    ++report.other_images;
+    report.other_state_bytes += other->load.state_bytes;
+  }
+  const ImageSpec& spec = image.request->request().images[image.index];
+  report.width = spec.width;
+  report.height = spec.height;
+  report.state_bytes = image.load.state_bytes;
+  report.predicted_activation_bytes = predicted;
+  report.seen_activation_bytes = seen;
+  report.decoding = image.job != nullptr && image.job->done();
+  absl::Status explained(status.code(), absl::StrCat(absl::string_view(status.message()), ": ", Describe(report)));
+  return explained;
 }
 
 void DeviceWorker::Fail(ActiveImage* image, const absl::Status& status) {

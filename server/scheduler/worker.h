@@ -15,6 +15,7 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/engine/engine.h"
 #include "server/scheduler/active_image.h"
+#include "server/scheduler/device_watch.h"
 #include "server/scheduler/dispatcher.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/picture_writer.h"
@@ -24,11 +25,14 @@ namespace fresco {
 
 class DeviceWorker {
  public:
-  // All outlive the worker. `index`: the dispatcher's number of it.
+  // All outlive Run, but for what it says. `index`: the dispatcher's number of it.
   DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
-               SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer);
+               SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
+               std::shared_ptr<DeviceWatch> watch);
 
-  // The thread's body; returns after Dispatcher::Stop. The engines live on until the worker is destroyed.
+  // The thread's body; returns after Dispatcher::Stop, or when the device is lost: then, should it come back from a
+  // call that hung, nothing of what the constructor was given is used any more but the watch. The engines live on until
+  // the worker is destroyed.
   void Run();
 
  private:
@@ -45,7 +49,13 @@ class DeviceWorker {
   std::unique_ptr<ActiveImage> Resume(StartOrder order);
   void Park(JobId id);
   Batch BatchOf(const std::vector<JobId>& ids);
-  void Advance(const std::vector<JobId>& ids);
+  void Advance(const std::vector<JobId>& ids, bool snapshots);
+  // A call of an engine, under the watch. Whoever calls looks at lost_ before anything else.
+  template <typename Call>
+  auto Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call) -> decltype(call());
+  void Serve();
+  void Do(Work work);
+  void KeepSnapshots(const Batch& batch);
   void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
   void AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end, int batch_size);
   void ReportProgress(ActiveImage* image, absl::Duration remaining);
@@ -56,6 +66,8 @@ class DeviceWorker {
   int64_t RecordPeakMemory(Engine* engine);
   // Of that, what is neither weights nor what the images keep from step to step.
   int64_t ActivationsOf(int64_t peak_bytes) const;
+  // With who holds the device's memory, where it has run out.
+  absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen) const;
   // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
   void ReleaseRequestOf(ActiveImage* image);
@@ -73,8 +85,10 @@ class DeviceWorker {
   SchedulerObserver* const observer_;
   Dispatcher* const dispatcher_;
   PictureWriter* const writer_;
+  const std::shared_ptr<DeviceWatch> watch_;
 
   // The thread's own.
+  bool lost_ = false;  // the device; its images' requests are the dispatcher's
   std::vector<LoadedEngine> engines_;
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
   int64_t weight_bytes_ = 0;                              // of all engines

@@ -17,20 +17,28 @@ constexpr int64_t kStateBytes = 10;  // of an image
 
 class FakeJob final : public ImageJob {
  public:
-  FakeJob(ImageSpec spec, FakeScript* script) : ImageJob(std::move(spec)), script_(script) {
+  FakeJob(ImageSpec spec, std::shared_ptr<FakeScript> script) : ImageJob(std::move(spec)), script_(std::move(script)) {
     ++script_->live_jobs_;
     if (spec_.prompt.size() > 77) {
       warnings_.push_back({Warning::Kind::kPromptTruncated, "prompt", "the prompt is cut at 77 bytes"});
     }
   }
-  ~FakeJob() override { --script_->live_jobs_; }
+  // A snapshot.
+  FakeJob(const FakeJob& other) : ImageJob(other), script_(other.script_), parked_(true), counted_(false) {}
+  ~FakeJob() override {
+    if (counted_) --script_->live_jobs_;
+  }
   void Advance() { ++step_; }
   bool parked() const { return parked_; }
-  void set_parked(bool parked) { parked_ = parked; }
+  void set_parked(bool parked) {
+    parked_ = parked;
+    if (!std::exchange(counted_, true)) ++script_->live_jobs_;
+  }
 
  private:
-  FakeScript* const script_;
+  const std::shared_ptr<FakeScript> script_;
   bool parked_ = false;
+  bool counted_ = true;
 };
 
 // Nothing is done with a parked job but to resume it.
@@ -145,7 +153,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& s
   Spend(&FakeScript::prepare_);
   const absl::Status status = script_->Check(spec.prompt, FakeScript::Stage::kPrepare, 0);
   if (!status.ok()) return status;
-  return std::make_unique<FakeJob>(spec, script_.get());
+  return std::make_unique<FakeJob>(spec, script_);
 }
 
 std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
@@ -198,6 +206,13 @@ absl::Status FakeEngine::Park(ImageJob& job) {
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kPark, 0);
   if (status.ok()) static_cast<FakeJob&>(job).set_parked(true);
   return status;
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Snapshot(ImageJob& job) {
+  CheckOnDevice(job);
+  const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kSnapshot, 0);
+  if (!status.ok()) return status;
+  return std::make_unique<FakeJob>(static_cast<const FakeJob&>(job));
 }
 
 absl::Status FakeEngine::Resume(ImageJob& job) {

@@ -37,7 +37,7 @@ struct FakeStep {
 class FakeScript {
  public:
   // kBatchKey, kLoadOf: Throw alone. kPeak: TakePeakBytes, of no prompt ("").
-  enum class Stage { kPrepare, kStep, kPreview, kFinish, kPark, kResume, kBatchKey, kLoadOf, kPeak };
+  enum class Stage { kPrepare, kStep, kPreview, kFinish, kPark, kResume, kSnapshot, kBatchKey, kLoadOf, kPeak };
 
   // Images of that prompt fail in that stage (for kStep: in the step that begins with `step` steps done).
   void Fail(const std::string& prompt, Stage stage, absl::Status status, int step = 0);
@@ -56,7 +56,7 @@ class FakeScript {
   Gate* step_gate() { return &step_gate_; }  // before anything of a step happens
 
   std::vector<FakeStep> steps() const;
-  int live_jobs() const { return live_jobs_; }
+  int live_jobs() const { return live_jobs_; }  // without snapshots that were not resumed
   int previews() const { return previews_; }
   int parks() const { return parks_; }
   int resumes() const { return resumes_; }
@@ -102,6 +102,7 @@ class FakeEngine final : public Engine {
   EngineStats stats() const override;
   // 1000 and 1000 for each image of the largest step since the last call.
   int64_t TakePeakBytes() override;
+  DeviceMemory MemoryOfDevice() override { return {8000, 2000}; }
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
@@ -110,6 +111,7 @@ class FakeEngine final : public Engine {
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
   absl::Status Park(ImageJob& job) override;
+  absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override;
   absl::Status Resume(ImageJob& job) override;
 
  private:

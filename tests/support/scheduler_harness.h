@@ -51,6 +51,10 @@ class RecordingObserver final : public SchedulerObserver {
   void OnBatchSplit(const std::string& model, const std::string& device) override {
     Count(model + " split on " + device);
   }
+  void OnDeviceLost(const std::string& device, const std::string&) override { Count("lost " + device); }
+  void OnImageMoved(const std::string& model, const std::string& device) override {
+    Count(model + " moved from " + device);
+  }
   void OnStage(const std::string&, const std::string& stage, absl::Duration duration) override {
     MutexLock lock(&mutex_);
     stages_[stage].push_back(duration);
@@ -88,7 +92,7 @@ class RecordingObserver final : public SchedulerObserver {
     const auto found = predictions_.find(priority);
     return found == predictions_.end() ? std::vector<absl::Duration>() : found->second;
   }
-  // "fake queue_full", "fake preempted on cpu", "fake split on cpu": how often.
+  // "fake queue_full", "fake preempted on cpu", "fake split on cpu", "lost cpu", "fake moved from cpu": how often.
   std::map<std::string, int> counts() const {
     MutexLock lock(&mutex_);
     return counts_;

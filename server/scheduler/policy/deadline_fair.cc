@@ -101,7 +101,7 @@ double PriceOfDevice(const QueueIndex& index, ModelId model, size_t residents, a
     waiting += HoldingCost(priority) * index.waiting_work(priority).jobs;
     arriving += index.ArrivingWork(priority, now);
   }
-  const double load = std::min(kMaxLoad, arriving / std::max(1, index.devices()));
+  const double load = std::min(kMaxLoad, arriving / std::max(1, index.live_devices()));
   return (waiting / std::max(1, index.devices(model)) + static_cast<double>(residents)) / (1 - load);
 }
 

@@ -77,8 +77,21 @@ DeviceId QueueIndex::AddDevice(const DeviceLimits& limits) {
   Device& device = devices_.emplace_back();
   device.limits = limits;
   device.batch_bytes = limits.activation_bytes;
-  shares_.set_allowance(absl::ToDoubleSeconds(options_.fairness_window) * devices());
+  CountDevices(1);
   return devices() - 1;
+}
+
+void QueueIndex::CountDevices(int change) {
+  live_devices_ += change;
+  shares_.set_allowance(absl::ToDoubleSeconds(options_.fairness_window) * live_devices_);
+}
+
+void QueueIndex::RemoveDevice(DeviceId device) {
+  Device& own = devices_[device];
+  if (own.lost) return;
+  own.lost = true;
+  for (size_t model = 0; model < own.models.size(); ++model) SetLoaded(device, static_cast<ModelId>(model), false);
+  CountDevices(-1);
 }
 
 void QueueIndex::SetLoaded(DeviceId device, ModelId model, bool loaded) {
@@ -182,6 +195,13 @@ void QueueIndex::Parked(JobId id, absl::Time now) {
   job->state = JobState::kWaiting;
   job->device = -1;
   InsertWaiting(job, now);
+}
+
+void QueueIndex::Displace(JobId id, int steps_left, absl::Time now) {
+  Job* job = jobs_.at(id).get();
+  if (job->state == JobState::kResident) Leave(job);
+  job->steps_left = steps_left;
+  Parked(id, now);
 }
 
 void QueueIndex::Advanced(JobId id) {

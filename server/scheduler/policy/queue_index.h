@@ -65,6 +65,7 @@ class QueueIndex {
     int64_t state_bytes = 0;      // theirs
     bool idle = true;             // makes no step; told by SetBatch
     int64_t batch_bytes = 0;      // activations of a step of several images, as far as they are known to fit
+    bool lost = false;            // for good
   };
 
   QueueIndex(const IndexOptions& options, CostModel* costs);
@@ -76,6 +77,8 @@ class QueueIndex {
   TenantId Tenant(std::string_view name, double weight) { return shares_.Tenant(name, weight); }
   DeviceId AddDevice(const DeviceLimits& limits);
   void SetLoaded(DeviceId device, ModelId model, bool loaded);
+  // For good; nothing is on it any more.
+  void RemoveDevice(DeviceId device);
 
   // Events. Time does not go back.
   JobId Add(const JobSpec& spec, absl::Time now);
@@ -83,7 +86,9 @@ class QueueIndex {
   void Start(JobId job, DeviceId device);  // waiting → resident
   void Preempt(JobId job);                 // resident → moving
   void Parked(JobId job, absl::Time now);  // moving → waiting
-  void Advanced(JobId job);                // resident: one step less to go
+  // Resident or moving → waiting, with so many steps to go: what it had on its device is lost.
+  void Displace(JobId job, int steps_left, absl::Time now);
+  void Advanced(JobId job);  // resident: one step less to go
   void Charge(TenantId tenant, double device_seconds);
   // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
   void SetBatch(DeviceId device, const std::vector<JobId>& batch);
@@ -105,7 +110,8 @@ class QueueIndex {
   const Device& device(DeviceId device) const { return devices_[device]; }
   const FairShare& shares() const { return shares_; }
   const std::string& model_name(ModelId model) const { return models_[model].name; }
-  int devices() const { return static_cast<int>(devices_.size()); }
+  int devices() const { return static_cast<int>(devices_.size()); }  // that there have been
+  int live_devices() const { return live_devices_; }                 // that have not been removed
   int waiting() const { return waiting_total_.jobs; }
   int unfinished() const { return static_cast<int>(jobs_.size()); }
   // Of a model: jobs that wait, devices that have it, and how many of them make no step.
@@ -188,6 +194,7 @@ class QueueIndex {
   void EraseFromLane(Job* job);
   void Relist(Lane* lane);
   void SetIdle(DeviceId device, bool idle);
+  void CountDevices(int change);
   void SetPaused(Job* job, bool paused);
   void UpdateBacklog(TenantId tenant);
   void RelistChangedTenants();
@@ -212,6 +219,7 @@ class QueueIndex {
   std::vector<GroupId> free_groups_;
   std::set<GroupId> waiting_groups_;
   std::vector<Device> devices_;
+  int live_devices_ = 0;
   std::vector<TenantState> tenants_;
   std::unordered_map<JobId, std::unique_ptr<Job>> jobs_;
   JobId next_job_ = 0;

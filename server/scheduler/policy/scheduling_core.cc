@@ -149,7 +149,7 @@ void SchedulingCore::Record(DeviceId device, CurveId curve, const std::vector<Fo
   }
 }
 
-std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<Forward>& forwards) {
+std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs keep) {
   const RunningStep step = std::exchange(steps_[device], {});
   if (step.batch.empty()) return {};
   Record(device, step.curve, forwards);
@@ -168,8 +168,25 @@ std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<F
   if (seconds > 0 && alone > 0) {
     index_.SetSpeedup(index_.speedup() + kWeightOfNewestSpeedup * (alone / seconds - index_.speedup()));
   }
-  for (JobId id : done) index_.Remove(id);
+  for (JobId id : done) {
+    if (keep == DoneJobs::kKeep) {
+      index_.Preempt(id);
+    } else {
+      index_.Remove(id);
+    }
+  }
   return done;
+}
+
+void SchedulingCore::RemoveDevice(DeviceId device) {
+  index_.SetBatch(device, {});
+  steps_[device] = {};
+  index_.RemoveDevice(device);
+}
+
+SchedulingCore::StepForecast SchedulingCore::Forecast(JobId id, int rows) const {
+  const CurveId curve = index_.group(index_.job(id).spec.group).curve;
+  return {absl::Seconds(costs_->StepSeconds(curve, rows)), costs_->ActivationBytes(curve, rows)};
 }
 
 absl::Duration SchedulingCore::Remaining(JobId id, int rows) const {

@@ -81,6 +81,11 @@ class SchedulingCore {
   ModelId Model(std::string_view name) { return index_.Model(name); }
   void SetLoaded(DeviceId device, ModelId model, bool loaded) { index_.SetLoaded(device, model, loaded); }
 
+  // The device is lost, for good. What was on it has been removed or displaced: that waits again, for any device, with
+  // so many of its steps to go.
+  void RemoveDevice(DeviceId device);
+  void Displace(JobId job, int steps_left, absl::Time now) { index_.Displace(job, steps_left, now); }
+
   // Whether Add should follow, and what to expect. Changes nothing that is seen.
   Admission Admit(const RequestedJobs& request, absl::Time now);
   // The request's images, in order.
@@ -95,14 +100,21 @@ class SchedulingCore {
   Decision Decide(DeviceId device, absl::Time now);
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
-  // gone from the core.
+  // gone from the core or, where they are kept, from the device alone, until Remove or Displace.
+  enum class DoneJobs { kRemove, kKeep };
   std::vector<JobId> StepDone(DeviceId device, absl::Duration duration);
-  std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards);
+  std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs done = DoneJobs::kRemove);
 
   // Until it starts, as predicted now; zero for what does not wait.
   absl::Duration PredictedWait(JobId job, absl::Time now) const;
   // Of its steps, if each is one of so many rows.
   absl::Duration Remaining(JobId job, int rows) const;
+  // Of one such step. Zeros: nothing is known.
+  struct StepForecast {
+    absl::Duration duration;
+    int64_t activation_bytes = 0;
+  };
+  StepForecast Forecast(JobId job, int rows) const;
   // Sorts what waits as it would be served if nothing came any more.
   Rank OrderOf(JobId job, absl::Time now) const;
   const QueueIndex& index() const { return index_; }

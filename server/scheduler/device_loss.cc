@@ -1,0 +1,142 @@
+// The dispatcher's part when a device is lost: its images go on elsewhere, from their last step, or fail.
+#include "server/scheduler/device_loss.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/scheduler/dispatcher.h"
+#include "server/scheduler/guarded.h"
+#include "server/scheduler/retry.h"
+
+namespace fresco {
+namespace {
+
+// An image that has cost so many devices and one more is taken for the cause.
+constexpr int kMaxMoves = 2;
+// The process, or another one, is to have the model by then.
+constexpr absl::Duration kRetryAfterLoss = absl::Seconds(10);
+
+}  // namespace
+
+absl::Status NoDeviceLeft(const std::string& model, const std::string& device, const std::string& reason) {
+  return WithRetryAfter(absl::UnavailableError(absl::StrCat("the device ", device, " is lost (", reason,
+                                                            "), and no other has the model '", model, "'")),
+                        kRetryAfterLoss);
+}
+
+void Dispatcher::Keep(std::unique_ptr<ActiveImage> image) {
+  std::unique_ptr<ActiveImage> old;  // goes outside the lock
+  MutexLock lock(&mutex_);
+  const auto found = images_.find(image->id);
+  if (found == images_.end()) return;
+  old = std::exchange(found->second.kept, std::move(image));
+}
+
+void Dispatcher::LoseDevice(int worker, const std::string& reason) {
+  Followups followups;
+  {
+    MutexLock lock(&mutex_);
+    TakeOver(worker, reason, clock_->Now(), &followups);
+  }
+  Follow(std::move(followups));
+}
+
+void Dispatcher::Leave(int worker) {
+  MutexLock lock(&mutex_);
+  workers_.at(worker).left = true;
+  changed_.NotifyAll();
+}
+
+bool Dispatcher::AllGone() const {
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const Worker& worker) { return worker.left || !worker.lost.empty(); });
+}
+
+SchedulingCore::StepForecast Dispatcher::Forecast(JobId image, int rows) const {
+  MutexLock lock(&mutex_);
+  return images_.contains(image) ? core_->Forecast(image, rows) : SchedulingCore::StepForecast();
+}
+
+// A call that begins after `now` is not hung before floor has passed, so that looking so often finds each in time
+// though nobody says when one begins.
+absl::Time Dispatcher::NextWatch(absl::Time now) const {
+  absl::Time next = workers_.empty() ? absl::InfiniteFuture() : now + options_.watchdog.floor;
+  for (const Worker& worker : workers_) next = std::min(next, worker.watch->hung_at());
+  return next;
+}
+
+void Dispatcher::FindHung(absl::Time now, Followups* followups) {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    if (!workers_[i].lost.empty() || !workers_[i].watch->GiveUpIfHung(now)) continue;
+    TakeOver(static_cast<int>(i), "it hangs: a call has taken much longer than predicted", now, followups);
+  }
+}
+
+void Dispatcher::TakeOver(int lost, const std::string& reason, absl::Time now, Followups* followups) {
+  Worker& worker = workers_.at(lost);
+  worker.lost = reason;
+  worker.batch_size = 0;
+  DeviceLoss& loss = followups->losses.emplace_back(DeviceLoss{worker.device, {}, reason});
+  for (const LoadedEngine& loaded : worker.engines) loss.models.push_back(loaded.model);
+  worker.engines.clear();
+  std::move(worker.loads.begin(), worker.loads.end(), std::back_inserter(followups->unloadable));
+  worker.loads.clear();
+  std::vector<JobId> images;
+  for (const auto& [id, image] : images_) {
+    if (image.worker == lost) images.push_back(id);
+  }
+  std::sort(images.begin(), images.end());
+  for (JobId id : images) Displace(id, loss, now, followups);
+  core_->RemoveDevice(lost);
+  EndUnservable(now, followups);
+  LeavePositionsToTimer();
+}
+
+void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Followups* followups) {
+  Image& image = images_.at(id);
+  const RequestPtr request = image.request;
+  const std::string& model = request->request().model;
+  if (DevicesOf(model) == 0) {
+    request->AskToEnd(NoDeviceLeft(model, loss.device, loss.reason));
+  } else if (++image.moves > kMaxMoves) {
+    request->AskToEnd(absl::InternalError(absl::StrCat("image ", image.index, ": ", image.moves,
+                                                       " devices were lost while they drew it; no other is tried")));
+  }
+  if (request->ending()) {
+    core_->Remove(id);
+    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
+    images_.erase(id);
+    followups->released.push_back(request);
+    return;
+  }
+  const int steps_done = image.kept != nullptr ? image.kept->job->step() : 0;
+  core_->Displace(id, request->request().images[image.index].steps - steps_done, now);
+  image.worker = -1;
+  image.waits = true;
+  image.parked = std::move(image.kept);
+  if (image.parked != nullptr) image.parked->request = request;
+  Entry& entry = queue_[request->sequence()];
+  entry.request = request;
+  entry.images.push_back(id);
+  notices_.Add([this, model, device = loss.device] { observer_->OnImageMoved(model, device); });
+}
+
+// What waits for a model that no device has any more.
+void Dispatcher::EndUnservable(absl::Time now, Followups* followups) {
+  for (const auto& [sequence, entry] : queue_) {
+    const std::string& model = entry.request->request().model;
+    if (DevicesOf(model) > 0) continue;
+    const DeviceLoss& loss = followups->losses.back();
+    entry.request->AskToEnd(NoDeviceLeft(model, loss.device, loss.reason));
+  }
+  DropEnding(now, followups);
+}
+
+void Dispatcher::Tell(const DeviceLoss& loss) {
+  observer_->OnDeviceLost(loss.device, loss.reason);
+  if (options_.on_device_lost == nullptr) return;
+  GuardedVoid("the callback", [&] { options_.on_device_lost(loss); }).IgnoreError();
+}
+
+}  // namespace fresco
