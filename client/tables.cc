@@ -66,6 +66,7 @@ std::string DevicesText(const v1::GetStatusResponse& response) {
     rows.push_back({device.name(), absl::StrJoin(device.models(), ","), StrCat(device.batch_size()),
                     FormatBytes(device.memory_weights_bytes()), FormatBytes(device.memory_allocated_bytes()),
                     FormatBytes(device.memory_peak_bytes())});
+    if (!device.lost().empty()) notes += StrCat(device.name(), ": LOST: ", device.lost(), "\n");
     for (const std::string& note : device.notes()) notes += StrCat(device.name(), ": ", note, "\n");
   }
   return rows.size() == 1 ? "" : StrCat("\n", FormatTable(rows), notes);

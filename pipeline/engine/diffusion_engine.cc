@@ -294,7 +294,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& jo
     copy->state().negative = state.host_negative;
     // On a CPU they are shared: a step makes new ones and leaves these as they are.
     copy->state() = StateOnDevice(copy->state(), at::kCPU, state.latents.scalar_type());
-    return copy;
+    return std::unique_ptr<ImageJob>(std::move(copy));
   });
 }
 

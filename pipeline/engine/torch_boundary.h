@@ -9,8 +9,9 @@
 
 namespace fresco {
 
-// What an exception means to a caller: RESOURCE_EXHAUSTED where memory ran out (on the host or a device), else
-// INTERNAL. The message is "<doing>: <the exception's first line>".
+// What an exception means to a caller: RESOURCE_EXHAUSTED where memory ran out (on the host or a device), ABORTED where
+// the device's context is lost and only a new process can use it, else INTERNAL. The message is "<doing>: <the
+// exception's first line>".
 absl::Status StatusFromException(std::exception_ptr exception, std::string_view doing);
 
 // Calls `function`, which returns absl::Status or absl::StatusOr<T>; an exception becomes such a status.

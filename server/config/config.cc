@@ -183,6 +183,7 @@ void ReadModels(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, 
 void ReadServer(YamlMap& section, ServerConfig* config) {
   ReadAddress(&section, CheckAddress, &config->address);
   section.Read("grace_period", absl::ZeroDuration(), absl::Hours(24), &config->grace_period);
+  section.Read("exit_when_device_lost", &config->exit_when_device_lost);
   section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
   section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
 }
@@ -228,6 +229,12 @@ void ReadTenants(YamlMap* section, ConfigErrors* errors, std::map<std::string, d
   }
 }
 
+void ReadWatchdog(YamlMap& section, WatchdogOptions* watchdog) {
+  section.Read("floor", absl::Milliseconds(1), absl::Hours(24), &watchdog->floor);
+  section.Read("first", absl::Milliseconds(1), absl::Hours(24), &watchdog->first);
+  section.Read("factor", 1, 1e6, &watchdog->factor);
+}
+
 // Empty: it is not kept.
 std::string ReadCostModelPath(YamlMap* section, const ConfigSource& source) {
   std::string text;
@@ -252,6 +259,7 @@ void ReadScheduling(YamlMap& section, const ConfigSource& source, ConfigErrors* 
   section.Read("fairness_window", absl::ZeroDuration(), absl::Hours(24), &config->scheduling.fairness_window);
   ReadWithin(&section, "classes", errors, [&](YamlMap& classes) { ReadClasses(classes, errors, &config->scheduling); });
   ReadTenants(&section, errors, &config->scheduling.tenant_weights);
+  ReadWithin(&section, "watchdog", errors, [&](YamlMap& settings) { ReadWatchdog(settings, &config->watchdog); });
   config->cost_model = ReadCostModelPath(&section, source);
 }
 

@@ -12,6 +12,7 @@
 #include "pipeline/models/autoencoder_options.h"
 #include "pipeline/precision/layer_table.h"
 #include "server/scheduler/policy/scheduling_core.h"
+#include "server/scheduler/policy/watchdog.h"
 
 namespace fresco {
 
@@ -50,6 +51,7 @@ struct LogConfig {
 struct ServerConfig {
   std::string address = "127.0.0.1:8500";           // gRPC; port 0: any free one
   absl::Duration grace_period = absl::Seconds(30);  // after SIGTERM, for running requests
+  bool exit_when_device_lost = true;                // with code 75, once what others draw is done: to be started anew
   int64_t max_request_bytes = 4 << 20;              // a gRPC message to the server
   int max_concurrent_streams = 1024;                // calls at once per connection
 
@@ -63,6 +65,7 @@ struct ServerConfig {
   int max_resident = 32;                                 // images on a device, in the step or paused
   int64_t resident_bytes = int64_t{1} << 30;             // of their latents and texts, on a device
   CoreOptions scheduling;                                // policy, classes, shares (docs/SCHEDULING.md)
+  WatchdogOptions watchdog;                              // when a device is taken for hung
   std::string cost_model;                                // absolute; what was learned of steps; empty: not kept
   int encode_threads = 1;                                // for PNG, JPEG and WebP
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
@@ -72,6 +74,7 @@ SchedulerOptions ForScheduler(const ApplicationOptions& options, CostModel costs
   result.resident_bytes = config.resident_bytes;
   result.core = config.scheduling;
   result.costs = std::move(costs);
+  result.watchdog = config.watchdog;
   result.encode_threads = config.encode_threads;
   result.slow_reader_limit = config.slow_reader_limit;
   result.channel_bytes = config.channel_bytes;
@@ -103,31 +106,34 @@ std::string HostOf(const std::string& address) {
   return address.substr(0, address.rfind(':'));
 }
 
-// What the main thread waits for.
+// What the main thread waits for; the first that comes counts.
 class Ending {
  public:
-  void Signal(int signal) {
+  enum class Cause { kSignal, kNothingToServe, kDeviceLost };
+  struct Why {
+    Cause cause = Cause::kSignal;
+    int signal = 0;
+  };
+
+  void Signal(int signal) { Set({Cause::kSignal, signal}); }
+  void NothingToServe() { Set({Cause::kNothingToServe}); }
+  void DeviceLost() { Set({Cause::kDeviceLost}); }
+  Why Wait() {
     MutexLock lock(&mutex_);
-    signal_ = signal;
-    changed_.NotifyAll();
-  }
-  void NothingToServe() {
-    MutexLock lock(&mutex_);
-    nothing_to_serve_ = true;
-    changed_.NotifyAll();
-  }
-  // The signal's number, or nothing if no model can be served.
-  std::optional<int> Wait() {
-    MutexLock lock(&mutex_);
-    while (!signal_.has_value() && !nothing_to_serve_) changed_.Wait(&mutex_);
-    return signal_;
+    while (!why_.has_value()) changed_.Wait(&mutex_);
+    return *why_;
   }
 
  private:
+  void Set(Why why) {
+    MutexLock lock(&mutex_);
+    if (!why_.has_value()) why_ = why;
+    changed_.NotifyAll();
+  }
+
   Mutex mutex_;
   CondVar changed_;
-  std::optional<int> signal_ FRESCO_GUARDED_BY(mutex_);
-  bool nothing_to_serve_ FRESCO_GUARDED_BY(mutex_) = false;
+  std::optional<Why> why_ FRESCO_GUARDED_BY(mutex_);
 };
 
 // For callers to read their last events once all work is done, at the least.
@@ -145,7 +151,7 @@ class Application {
         replicas_(ResolveReplicas(options.config.models)),
         registry_(ForRegistry(replicas_)),
         metrics_(ModelNames(options.config), options.version),
-        scheduler_(std::make_unique<Scheduler>(ForScheduler(options, KeptCosts()), &clock_, &metrics_)) {}
+        scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)) {}
 
   // Nobody calls the scheduler any more when it goes.
   ~Application() { StopServers(absl::ZeroDuration()); }
@@ -153,13 +159,19 @@ class Application {
   absl::Status Run() {
     FRESCO_RETURN_IF_ERROR(Listen());
     for (const Replica& replica : replicas_) Load(replica);
-    const std::optional<int> signal = ending_.Wait();
-    if (!signal.has_value()) return NoModelError();
-    ShutDown(*signal);
+    const Ending::Why why = ending_.Wait();
+    if (why.cause == Ending::Cause::kNothingToServe) return NoModelError();
+    ShutDown(why);
     return absl::OkStatus();
   }
 
  private:
+  SchedulerOptions SchedulerSettings() {
+    SchedulerOptions settings = ForScheduler(options_, KeptCosts());
+    settings.on_device_lost = [this](const DeviceLoss& loss) { OnDeviceLost(loss); };
+    return settings;
+  }
+
   // Nothing, where none are kept or the file cannot be used: they are learned anew, and the file is replaced at the
   // end.
   CostModel KeptCosts() {
@@ -286,18 +298,34 @@ class Application {
     if (registry_.AllFailed()) ending_.NothingToServe();
   }
 
+  void OnDeviceLost(const DeviceLoss& loss) {
+    device_lost_ = true;
+    logger_.Log(LogLevel::kError, "device_lost",
+                {{"device", loss.device},
+                 {"reason", loss.reason},
+                 {"models", absl::StrJoin(loss.models, ",")},
+                 {"exits", options_.config.exit_when_device_lost}});
+    registry_.SetLost(loss.device, loss.reason);
+    rpc_server_->RefreshHealth();
+    if (options_.config.exit_when_device_lost) ending_.DeviceLost();
+  }
+
   absl::Status NoModelError() {
     std::string message = "no model can be served";
     for (const ModelStatus& model : registry_.List()) message += StrCat("; ", model.name, ": ", model.error);
     return absl::FailedPreconditionError(message);
   }
 
-  void ShutDown(int signal) {
+  void ShutDown(Ending::Why why) {
     registry_.SetDraining();
     rpc_server_->RefreshHealth();
     scheduler_->Drain(absl::InfinitePast());  // the line below means it: nothing new is taken
+    const double grace = absl::ToDoubleSeconds(options_.config.grace_period);
+    const bool signal = why.cause == Ending::Cause::kSignal;
     logger_.Log(LogLevel::kInfo, "stopping",
-                {{"signal", int64_t{signal}}, {"grace_period_s", absl::ToDoubleSeconds(options_.config.grace_period)}});
+                {{"cause", std::string(signal ? "signal" : "device_lost")},
+                 {"signal", int64_t{why.signal}},
+                 {"grace_period_s", grace}});
     const absl::Time deadline = clock_.Now() + options_.config.grace_period;
     const bool drained = scheduler_->Drain(deadline);
     // What is drawn has to be read too.
@@ -311,8 +339,10 @@ class Application {
     StopServers(kLastWords);
     KeepCosts();
     logger_.Log(LogLevel::kInfo, "stopped", {});
-    // A step or a load that is under way cannot be interrupted, and nobody waits for it any more.
-    if (!drained || registry_.Loading()) std::_Exit(EXIT_SUCCESS);
+    // A step or a load that is under way cannot be interrupted, and nobody waits for it any more; and what a lost
+    // device has done to libtorch's state is not known.
+    if (!signal) std::_Exit(kRestartExitCode);
+    if (!drained || device_lost_ || registry_.Loading()) std::_Exit(EXIT_SUCCESS);
   }
 
   void StopServers(absl::Duration grace) {
@@ -327,6 +357,7 @@ class Application {
 
   const ApplicationOptions& options_;
   SystemClock clock_;
+  std::atomic<bool> device_lost_ = false;
   Ending ending_;
   Signals signals_;  // before whatever makes threads
   Logger logger_;

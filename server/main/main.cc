@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
   CLI::App app("Draws images with Stable Diffusion 3.5 over gRPC.", "fresco-server");
   app.footer(
       "SIGTERM and SIGINT: no new work, running work finishes within the grace period, exit 0. A second one ends at "
-      "once.");
+      "once. Exit 75: a device is lost, and the process is to be started anew.");
   Flags flags;
   AddFlags(&app, &flags);
   try {

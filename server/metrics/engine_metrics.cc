@@ -58,6 +58,11 @@ void EngineMetrics::Add(const Engine* engine) {
   engines_.push_back(engine);
 }
 
+void EngineMetrics::Remove(const std::string& device) {
+  MutexLock lock(&mutex_);
+  std::erase_if(engines_, [&](const Engine* engine) { return engine->info().device == device; });
+}
+
 std::vector<MetricFamily> EngineMetrics::Collect() const {
   std::vector<const Engine*> engines;
   {

@@ -1,6 +1,7 @@
 // What the engines count themselves, read at every scrape.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "pipeline/base/mutex.h"
@@ -15,6 +16,8 @@ class EngineMetrics final : public prometheus::Collectable {
  public:
   // `engine` outlives the last Collect().
   void Add(const Engine* engine);
+  // All of the device's.
+  void Remove(const std::string& device);
   // Reads info() and stats() of every engine.
   std::vector<prometheus::MetricFamily> Collect() const override;
 

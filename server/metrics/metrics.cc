@@ -91,6 +91,10 @@ class Metrics::Impl {
                                        "Images that have left a device for host memory between two steps.");
   Counters& splits = MakeCounters(registry.get(), "fresco_batch_splits_total",
                                   "Batches that did not fit into a device's memory and went on in halves.");
+  Gauges& device_lost =
+      MakeGauges(registry.get(), "fresco_device_lost", "1 for a device that hangs or is lost, else 0.");
+  Counters& moves = MakeCounters(registry.get(), "fresco_images_moved_total",
+                                 "Images that went on elsewhere because this device, which drew them, was lost.");
   Histograms& queue_wait =
       MakeHistograms(registry.get(), "fresco_queue_wait_seconds", "From a request's arrival to its start.");
   Histograms& predicted_wait = MakeHistograms(registry.get(), "fresco_predicted_queue_wait_seconds",
@@ -115,6 +119,7 @@ void Metrics::AddEngine(const Engine* engine, absl::Duration load_time) {
   const ModelInfo& info = engine->info();
   impl_->load_time.Add({{"model", impl_->Label(info.name)}, {"device", info.device}})
       .Set(absl::ToDoubleSeconds(load_time));
+  impl_->device_lost.Add({{"device", info.device}});
   impl_->engines->Add(engine);
 }
 
@@ -148,6 +153,16 @@ void Metrics::OnPreempted(const std::string& model, const std::string& device) {
 
 void Metrics::OnBatchSplit(const std::string& model, const std::string& device) {
   impl_->splits.Add({{"model", impl_->Label(model)}, {"device", device}}).Increment();
+}
+
+void Metrics::OnDeviceLost(const std::string& device, const std::string& /*reason*/) {
+  impl_->device_lost.Add({{"device", device}}).Set(1);
+  // Its engines might keep a scrape waiting for ever.
+  impl_->engines->Remove(device);
+}
+
+void Metrics::OnImageMoved(const std::string& model, const std::string& device) {
+  impl_->moves.Add({{"model", impl_->Label(model)}, {"device", device}}).Increment();
 }
 
 void Metrics::OnStage(const std::string& model, const std::string& stage, absl::Duration duration) {

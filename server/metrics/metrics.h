@@ -35,6 +35,8 @@ class Metrics final : public SchedulerObserver {
   void OnRefused(const std::string& model, const std::string& reason) override;
   void OnPreempted(const std::string& model, const std::string& device) override;
   void OnBatchSplit(const std::string& model, const std::string& device) override;
+  void OnDeviceLost(const std::string& device, const std::string& reason) override;
+  void OnImageMoved(const std::string& model, const std::string& device) override;
   void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override;
   void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override;
   void OnImage(const std::string& model) override;

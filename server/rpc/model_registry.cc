@@ -13,6 +13,8 @@ namespace {
 
 // Models load in seconds to minutes; asking again this often costs nothing.
 constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
+// Another server may have the model at once, this one when it has been started anew.
+constexpr absl::Duration kLostRetry = absl::Seconds(10);
 
 std::vector<std::string> DistinctModels(const std::vector<ModelRegistry::Replica>& replicas) {
   std::vector<std::string> models;
@@ -25,7 +27,7 @@ std::vector<std::string> DistinctModels(const std::vector<ModelRegistry::Replica
 }  // namespace
 
 ModelRegistry::ModelRegistry(const std::vector<Replica>& replicas) : models_(DistinctModels(replicas)) {
-  for (const Replica& replica : replicas) entries_.push_back({replica, std::nullopt});
+  for (const Replica& replica : replicas) entries_.push_back({replica, std::nullopt, ""});
 }
 
 void ModelRegistry::SetLoaded(const std::string& model, const std::string& device,
@@ -33,6 +35,13 @@ void ModelRegistry::SetLoaded(const std::string& model, const std::string& devic
   MutexLock lock(&mutex_);
   for (Entry& entry : entries_) {
     if (entry.replica.model == model && entry.replica.device == device) entry.engine = engine;
+  }
+}
+
+void ModelRegistry::SetLost(const std::string& device, const std::string& reason) {
+  MutexLock lock(&mutex_);
+  for (Entry& entry : entries_) {
+    if (entry.replica.device == device) entry.lost = reason;
   }
 }
 
@@ -52,7 +61,10 @@ ModelStatus ModelRegistry::Describe(const std::string& model) const {
   bool loading = false;
   for (const Entry& entry : entries_) {
     if (entry.replica.model != model) continue;
-    if (!entry.engine.has_value()) {
+    if (!entry.lost.empty()) {
+      status.lost = true;
+      if (status.error.empty()) status.error = StrCat("its device ", entry.replica.device, " is lost: ", entry.lost);
+    } else if (!entry.engine.has_value()) {
       loading = true;
     } else if (entry.engine->ok()) {
       status.devices.push_back(entry.replica.device);
@@ -62,6 +74,7 @@ ModelStatus ModelRegistry::Describe(const std::string& model) const {
     }
   }
   status.state = !status.engines.empty() ? ModelState::kReady : loading ? ModelState::kLoading : ModelState::kFailed;
+  status.lost = status.lost && status.state == ModelState::kFailed;
   return status;
 }
 
@@ -80,6 +93,10 @@ absl::StatusOr<const Engine*> ModelRegistry::Find(const std::string& model) cons
   if (status.state == ModelState::kReady) return status.engines.front();
   if (status.state == ModelState::kLoading) {
     return WithRetryAfter(absl::UnavailableError(StrCat("model '", name, "' is still loading")), kLoadingRetry);
+  }
+  if (status.lost) {
+    return WithRetryAfter(absl::UnavailableError(StrCat("model '", name, "' has no device any more: ", status.error)),
+                          kLostRetry);
   }
   return absl::FailedPreconditionError(StrCat("model '", name, "' could not be loaded: ", status.error));
 }

@@ -17,7 +17,8 @@ enum class ModelState { kLoading, kReady, kFailed };
 struct ModelStatus {
   std::string name;
   ModelState state = ModelState::kLoading;
-  std::string error;                   // of the first replica that failed, if any did
+  std::string error;                   // of the first replica that failed or is lost, if any is
+  bool lost = false;                   // failed, since the devices that had it are lost
   std::vector<std::string> devices;    // of the replicas that are ready
   std::vector<const Engine*> engines;  // likewise, in the same order
 };
@@ -34,6 +35,8 @@ class ModelRegistry {
 
   // A replica has loaded, or failed to. The engine outlives the registry's use.
   void SetLoaded(const std::string& model, const std::string& device, const absl::StatusOr<const Engine*>& engine);
+  // The device is lost, for good, and all its replicas with it.
+  void SetLost(const std::string& device, const std::string& reason);
   // From now on nothing is served.
   void SetDraining();
   // What a person should know about a device: what `auto` became there, and why.
@@ -43,7 +46,7 @@ class ModelRegistry {
   std::string NameOf(const std::string& model) const;
 
   // An engine of a model; empty: the first model. NOT_FOUND naming the models that exist; UNAVAILABLE with a RetryAfter
-  // while it loads; FAILED_PRECONDITION with the reason if it failed.
+  // while it loads, and when its devices are lost; FAILED_PRECONDITION with the reason if it failed.
   absl::StatusOr<const Engine*> Find(const std::string& model) const;
 
   // READY as soon as one replica is, FAILED when all have failed.
@@ -59,6 +62,7 @@ class ModelRegistry {
   struct Entry {
     Replica replica;
     std::optional<absl::StatusOr<const Engine*>> engine;  // absent: loading
+    std::string lost;                                     // why its device is; empty: it is not
   };
   ModelStatus Describe(const std::string& model) const FRESCO_REQUIRES(mutex_);
 

@@ -57,13 +57,14 @@ class RpcServer::Impl {
     if (server_ == nullptr) return;
     grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
     const bool draining = environment_.models->draining();
-    bool any_ready = false;
+    bool any_ready = false, any_lost = false;
     for (const ModelStatus& model : environment_.models->List()) {
       const bool serving = !draining && model.state == ModelState::kReady;
       any_ready = any_ready || serving;
+      any_lost = any_lost || model.lost;
       health->SetServingStatus(model.name, serving);
     }
-    health->SetServingStatus("", any_ready && !environment_.models->Loading());
+    health->SetServingStatus("", any_ready && !any_lost && !environment_.models->Loading());
   }
 
   void Shutdown(absl::Duration grace) {

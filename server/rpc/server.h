@@ -51,8 +51,9 @@ class RpcServer {
 
   int port() const;
 
-  // Sets every health status to what the registry says now: each model SERVING once it is ready, "" once none is
-  // loading and one is ready, nothing while draining. Call it after each change of the registry. Thread-safe.
+  // Sets every health status to what the registry says now: each model SERVING while it is ready, "" while none is
+  // loading or has lost its devices and one is ready, nothing while draining. Call it after each change of the
+  // registry. Thread-safe.
   void RefreshHealth();
 
   // Returns when no call that draws is open any more, so that all callers have read what they were drawn, or at

@@ -43,6 +43,7 @@ void AddSaturation(const ModelInfo& info, const EngineStats& stats, v1::Device* 
 void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environment, v1::Device* out) {
   out->set_name(snapshot.device);
   out->set_batch_size(snapshot.batch_size);
+  out->set_lost(snapshot.lost);
   for (const std::string& model : snapshot.models) out->add_models(model);
   for (const std::string& note : environment.models->Notes(snapshot.device)) out->add_notes(note);
   int64_t weights = 0, allocated = 0, peak = 0;

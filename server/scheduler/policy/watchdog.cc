@@ -12,10 +12,9 @@ constexpr absl::Duration kLateLook = absl::Seconds(5);
 }  // namespace
 
 absl::Duration Watchdog::Allowed(const Known& known, int64_t size, absl::Duration predicted) const {
-  const absl::Duration seen = size <= known.largest ? known.longest : absl::ZeroDuration();
-  const absl::Duration expected = std::max(predicted, seen);
-  if (expected <= absl::ZeroDuration()) return std::max(options_.floor, options_.first);
-  return std::max(options_.floor, options_.factor * expected);
+  const absl::Duration expected = std::max(predicted, known.longest);
+  const absl::Duration least = size <= known.largest ? options_.floor : std::max(options_.floor, options_.first);
+  return std::max(least, options_.factor * expected);
 }
 
 void Watchdog::Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
@@ -26,8 +25,7 @@ void Watchdog::Begin(DeviceCall kind, int64_t size, absl::Duration predicted, ab
 void Watchdog::Learn(DeviceCall kind, int64_t size, absl::Duration duration) {
   Known& known = known_[static_cast<size_t>(kind)];
   known.largest = std::max(known.largest, size);
-  // Not nothing, which would be unknown.
-  known.longest = std::max({known.longest, duration, absl::Nanoseconds(1)});
+  known.longest = std::max(known.longest, duration);
 }
 
 bool Watchdog::IsHung(absl::Time now) {

@@ -11,7 +11,7 @@ namespace fresco {
 
 struct WatchdogOptions {
   absl::Duration floor = absl::Seconds(30);  // no call is taken for hung earlier; InfiniteDuration: none ever is
-  absl::Duration first = absl::Minutes(30);  // for calls of which nothing is known: the first of their kind and size
+  absl::Duration first = absl::Minutes(30);  // nor earlier where none of its kind that is as large has come back yet
   double factor = 20;                        // of what is predicted
 };
 
@@ -23,8 +23,8 @@ class Watchdog {
  public:
   explicit Watchdog(const WatchdogOptions& options) : options_(options) {}
 
-  // `size`: calls of one kind take longer the larger it is. `predicted`: zero where it is not known; then the longest
-  // that one of the kind, at least as large, has taken. Calls do not overlap.
+  // `size`: calls of one kind take longer the larger it is. `predicted`: zero where it is not known; the longest that one
+  // of the kind has taken counts where that is more. Calls do not overlap.
   void Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   void End() { hung_at_ = absl::InfiniteFuture(); }
   // A call that came back has taken so long.
@@ -38,8 +38,8 @@ class Watchdog {
 
  private:
   struct Known {
-    int64_t largest = 0;
-    absl::Duration longest;  // zero: nothing is known
+    int64_t largest = -1;
+    absl::Duration longest;
   };
   absl::Duration Allowed(const Known& known, int64_t size, absl::Duration predicted) const;
 

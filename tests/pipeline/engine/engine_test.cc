@@ -197,6 +197,35 @@ TEST_F(EngineTest, AJobMovesToAnotherReplica) {
   }
 }
 
+// As when the device is lost after any of its steps.
+TEST_F(EngineTest, ASnapshotGoesOnElsewhereAndTheJobItselfHere) {
+  const auto replica = Load(kMedium).value();
+  const Image alone = Draw(Spec());
+  auto job = replica->Prepare(Spec()).value();
+  std::vector<std::unique_ptr<ImageJob>> snapshots;
+  while (!job->done()) {
+    snapshots.push_back(replica->Snapshot(*job).value());
+    ASSERT_TRUE(replica->Step({job.get()}).front().ok());
+  }
+  EXPECT_EQ(replica->Finish(*job).value().rgb, alone.rgb);
+  job.reset();
+  for (int step = 0; step < Spec().steps; ++step) {
+    ImageJob* const snapshot = snapshots[step].get();
+    EXPECT_EQ(snapshot->step(), step);
+    EXPECT_EQ(snapshot->spec(), Spec());
+    ASSERT_TRUE(engine_->Resume(*snapshot).ok());
+    while (!snapshot->done()) StepAll({snapshot});
+    EXPECT_EQ(engine_->Finish(*snapshot).value().rgb, alone.rgb) << "after " << step;
+  }
+}
+
+TEST_F(EngineTest, TheDevicesMemoryIsKnown) {
+  const DeviceMemory memory = engine_->MemoryOfDevice();
+  EXPECT_GT(memory.free_bytes, 0);
+  EXPECT_GE(memory.total_bytes, memory.free_bytes);
+  EXPECT_GT(memory.total_bytes, engine_->stats().weight_bytes);
+}
+
 TEST_F(EngineTest, LoadIsOfTheTensorsThatAJobHas) {
   // 48 x 32 pixels are 3 x 2 patches of 16; 77 CLIP tokens and 16 of T5.
   const ImageLoad guided = engine_->LoadOf(Spec());

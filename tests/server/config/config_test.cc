@@ -56,7 +56,8 @@ TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
 
 TEST_F(ConfigTest, EverySettingIsRead) {
   const auto config = Parse(R"(
-server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7}
+server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7,
+  exit_when_device_lost: false}
 metrics: {address: "localhost:9", enabled: false}
 models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"]}
@@ -64,6 +65,7 @@ models:
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
      static_scales: true, overflow_guard: false, noise_correction: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536,
+  watchdog: {floor: 2s, first: 3m, factor: 4.5},
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
   tenants: {studio: {weight: 2.5}, "night shift": {}}}
@@ -108,6 +110,10 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->slow_reader_limit, absl::Seconds(4));
   EXPECT_EQ(config->channel_bytes, 65536);
   EXPECT_EQ(config->max_resident, 7);
+  EXPECT_EQ(config->watchdog.floor, absl::Seconds(2));
+  EXPECT_EQ(config->watchdog.first, absl::Minutes(3));
+  EXPECT_EQ(config->watchdog.factor, 4.5);
+  EXPECT_FALSE(config->exit_when_device_lost);
   EXPECT_EQ(config->resident_bytes, 8 << 20);
   EXPECT_EQ(config->cost_model, (folder_ / "costs.json").string());
   EXPECT_EQ(config->scheduling.policy, "dynamic");

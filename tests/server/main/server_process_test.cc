@@ -196,6 +196,36 @@ TEST_F(ServerProcessTest, HowAnOperatorHasOpenMpWaitStaysSo) {
               AllOf(Contains("GOMP_SPINCOUNT=1000"), Not(Contains(StartsWith("OMP_WAIT_POLICY=")))));
 }
 
+// No device answers within so short a time: as if it hung.
+TEST_F(ServerProcessTest, ADeviceThatHangsEndsTheServerSoThatItIsStartedAnew) {
+  std::ofstream(File("hasty.yaml")) << "scheduler: {watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
+                                    << "models: [{path: " << model_ << "}]\n";
+  const auto server = Start({"--config", File("hasty.yaml")});
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  const grpc::Status status = stub->Generate(&context, Request(8))->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+  EXPECT_THAT(status.error_message(), HasSubstr("is lost"));
+  EXPECT_EQ(server->Wait(), 75) << server->Output();
+  EXPECT_THAT(server->Output(),
+              AllOf(HasSubstr("device_lost device=cpu"), HasSubstr("cause=device_lost"), HasSubstr("stopped")));
+}
+
+TEST_F(ServerProcessTest, ALostDeviceNeedNotEndTheServer) {
+  std::ofstream(File("stays.yaml")) << "server: {exit_when_device_lost: false}\n"
+                                    << "scheduler: {watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
+                                    << "models: [{path: " << model_ << "}]\n";
+  const auto server = Start({"--config", File("stays.yaml")});
+  const auto stub = Connect(server.get());
+  grpc::ClientContext context;
+  EXPECT_EQ(stub->Generate(&context, Request(8))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  grpc::ClientContext again;
+  EXPECT_EQ(stub->Generate(&again, Request(8))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(server->Running());
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->Wait(), 0) << server->Output();
+}
+
 TEST_F(ServerProcessTest, TheGracePeriodEndsWhatRunsTooLong) {
   std::ofstream(File("short.yaml")) << "server: {grace_period: 100ms}\nmodels: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("short.yaml")});
@@ -393,6 +423,7 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
                            "fresco_guarded_activations_total",
                            "fresco_model_load_seconds",
                            "fresco_build_info",
+                           "fresco_device_lost",
                            "process_cpu_seconds_total",
                            "process_resident_memory_bytes",
                            "process_virtual_memory_bytes",

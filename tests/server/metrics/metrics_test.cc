@@ -20,6 +20,20 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+TEST(MetricsTest, AnEngineOfALostDeviceIsNotAskedAnyMore) {
+  const FakeEngine lost(FakeModelInfo("demo", "cuda:0"), std::make_shared<FakeScript>(), nullptr);
+  const FakeEngine fine(FakeModelInfo("demo", "cuda:1"), std::make_shared<FakeScript>(), nullptr);
+  Metrics metrics({"demo"}, "1.2.3");
+  metrics.AddEngine(&lost, absl::Seconds(1));
+  metrics.AddEngine(&fine, absl::Seconds(1));
+  EXPECT_THAT(metrics.Text(), HasSubstr("fresco_device_lost{device=\"cuda:0\"} 0\n"));
+  metrics.OnDeviceLost("cuda:0", "it hangs");
+  EXPECT_THAT(metrics.Text(), AllOf(HasSubstr("fresco_device_lost{device=\"cuda:0\"} 1\n"),
+                                    HasSubstr("fresco_device_lost{device=\"cuda:1\"} 0\n"),
+                                    HasSubstr("fresco_device_memory_bytes{device=\"cuda:1\""),
+                                    Not(HasSubstr("fresco_device_memory_bytes{device=\"cuda:0\""))));
+}
+
 TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   Metrics metrics({"demo"}, "1.2.3");
   metrics.OnQueueDepth("demo", "interactive", 3);
@@ -30,6 +44,8 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   metrics.OnPreempted("demo", "cpu");
   metrics.OnPreempted("demo", "cpu");
   metrics.OnBatchSplit("demo", "cpu");
+  metrics.OnDeviceLost("cuda:1", "it hangs");
+  metrics.OnImageMoved("demo", "cuda:1");
   metrics.OnStage("demo", "decode", absl::Milliseconds(20));
   metrics.OnStep("demo", "cpu", 3, absl::Milliseconds(70));
   metrics.OnStep("demo", "cpu", 5, absl::Milliseconds(90));
@@ -51,6 +67,8 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
            "fresco_refusals_total{model=\"demo\",reason=\"tenant_share\"} 1\n",
            "fresco_preemptions_total{device=\"cpu\",model=\"demo\"} 2\n",
            "fresco_batch_splits_total{device=\"cpu\",model=\"demo\"} 1\n",
+           "fresco_device_lost{device=\"cuda:1\"} 1\n",
+           "fresco_images_moved_total{device=\"cuda:1\",model=\"demo\"} 1\n",
            "fresco_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
            "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
            "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",

@@ -120,6 +120,29 @@ TEST_F(ServiceTest, GetStatusNamesTheLayersThatSaturate) {
                     Contains(HasSubstr("vae.decoder.conv_in: of 99 activations 3 kept by the overflow guard"))));
 }
 
+TEST_F(ServiceTest, ADeviceThatIsLostServesNoMoreAndSaysWhy) {
+  Start();
+  script_->Fail("deadly", FakeScript::Stage::kStep, absl::AbortedError("the device's context is lost"), 1);
+  EXPECT_EQ(Health("fake"), "SERVING");
+  const Drawn failed = Generate(Request("deadly"));
+  EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(failed.status.error_message(), HasSubstr("the device cpu is lost (the device's context is lost)"));
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(failed.status).has_value());
+  EXPECT_EQ(Health("fake"), "NOT_SERVING");
+  EXPECT_EQ(Health(""), "NOT_SERVING");
+  const Drawn refused = Generate(Request("a"));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused.status).has_value());
+  grpc::ClientContext context;
+  v1::GetStatusResponse status;
+  ASSERT_TRUE(operations_->GetStatus(&context, {}, &status).ok());
+  ASSERT_EQ(status.devices_size(), 1);
+  EXPECT_EQ(status.devices(0).lost(), "the device's context is lost");
+  EXPECT_THAT(status.devices(0).models(), ::testing::IsEmpty());
+  EXPECT_EQ(status.models(0).state(), v1::Model::FAILED);
+  EXPECT_THAT(status.models(0).error(), HasSubstr("its device cpu is lost"));
+}
+
 TEST_F(ServiceTest, DrainFinishesWhatRunsAndTakesNothingNew) {
   Start();
   script_->step_gate()->Close();

@@ -101,6 +101,10 @@ void ServiceTest::Start(Options options) {
     changed_.NotifyAll();
   });
   registry_ = std::make_unique<ModelRegistry>(OnCpu(options.models));
+  options.scheduler.on_device_lost = [this](const DeviceLoss& loss) {
+    registry_->SetLost(loss.device, loss.reason);
+    server_->RefreshHealth();
+  };
   scheduler_ = std::make_unique<Scheduler>(options.scheduler, &clock_, nullptr);
   RpcDependencies dependencies;
   dependencies.scheduler = scheduler_.get();

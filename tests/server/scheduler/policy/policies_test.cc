@@ -88,6 +88,9 @@ class Bench {
     now_ += duration;
     return NamesOf(core_->StepDone(device, duration));
   }
+  // With so many steps to go for the image of that name.
+  void Displace(char name, int steps_left) { core_->Displace(static_cast<JobId>(names_.find(name)), steps_left, now_); }
+  void RemoveDevice(DeviceId device) { core_->RemoveDevice(device); }
   std::string DropHopeless() { return NamesOf(core_->DropHopeless(0, now_)); }
   void Pass(absl::Duration duration) { now_ += duration; }
   CostModel* costs() { return &costs_; }
@@ -393,6 +396,64 @@ TEST(WaitCorrectionTest, IsWhatWaitsWereOverWhatTheyWerePredicted) {
   EXPECT_GT(waits.Factor(kBatch), 0);
   for (int i = 0; i < 1000; ++i) waits.Record(kBatch, absl::ZeroDuration(), absl::Hours(1));
   EXPECT_LT(waits.Factor(kBatch), 10);
+}
+
+TEST(LostDeviceTest, WhatItHadGoesToOthersAndNothingIsPlacedOnIt) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kStandard, kSmall, 5});
+  bench.Add({'b', kStandard, kSmall, 5});
+  EXPECT_EQ(bench.Decide(0), "ab");
+  bench.Step(absl::Milliseconds(100), 0);
+  EXPECT_EQ(bench.Decide(0), "ab");
+  bench.AddDevice();
+  bench.Displace('a', 4);
+  bench.Displace('b', 5);
+  bench.RemoveDevice(0);
+  bench.Add({'c', kStandard, kSmall, 5});
+  EXPECT_EQ(bench.core().index().devices(0), 1);  // that have the model
+  EXPECT_EQ(bench.core().index().idle_devices(0), 1);
+  EXPECT_EQ(bench.core().index().live_devices(), 1);
+  std::string first = bench.Decide(1);
+  std::sort(first.begin(), first.end());
+  EXPECT_EQ(first, "abc");
+  std::string done;
+  for (int step = 0; step < 4; ++step) {
+    done += bench.Step(absl::Milliseconds(100), 1);
+    bench.Decide(1);
+  }
+  EXPECT_EQ(done, "a");  // which had a step less to go than b
+}
+
+TEST(LostDeviceTest, ARequestFindsNoDevice) {
+  Bench bench("deadline-fair");
+  bench.RemoveDevice(0);
+  EXPECT_NE(bench.Admit({'a'}).refusal, Admission::Refusal::kNone);
+}
+
+TEST(LostDeviceTest, AnImageThatIsDoneButNotDecodedCanGoBackAStep) {
+  CostModel costs;
+  const auto core = SchedulingCore::Create({}, &costs);
+  const ModelId model = (*core)->Model("m");
+  for (int i = 0; i < 2; ++i) (*core)->SetLoaded((*core)->AddDevice({}), model, true);
+  RequestedJobs request;
+  request.model = model;
+  request.images = {{"key", kSmall, 1, 2, 10}};
+  const absl::Time now = absl::UnixEpoch();
+  const JobId job = (*core)->Add(request, now).front();
+  const std::vector<Forward> forwards = {{1, absl::Seconds(1)}};
+  std::vector<JobId> done;
+  for (int step = 0; step < 2; ++step) {
+    EXPECT_THAT((*core)->Decide(0, now).batch, ::testing::ElementsAre(job));
+    done = (*core)->StepDone(0, forwards, SchedulingCore::DoneJobs::kKeep);
+  }
+  EXPECT_THAT(done, ::testing::ElementsAre(job));
+  EXPECT_TRUE((*core)->index().Contains(job));
+  EXPECT_TRUE((*core)->Decide(0, now).batch.empty());  // it is on no device
+  (*core)->Displace(job, 1, now);
+  (*core)->RemoveDevice(0);
+  EXPECT_THAT((*core)->Decide(1, now).batch, ::testing::ElementsAre(job));
+  EXPECT_THAT((*core)->StepDone(1, forwards), ::testing::ElementsAre(job));
+  EXPECT_EQ((*core)->index().unfinished(), 0);
 }
 
 }  // namespace

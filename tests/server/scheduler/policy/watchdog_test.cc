@@ -26,6 +26,7 @@ absl::Duration Allowed(Watchdog* watchdog, DeviceCall kind, int64_t size, absl::
 
 TEST(WatchdogTest, WhatIsPredictedMayTakeManyTimesAsLongAndNeverLittle) {
   Watchdog watchdog(Options());
+  watchdog.Learn(DeviceCall::kStep, 1, {});
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kStep, 1, 3 * kSecond), 60 * kSecond);
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kStep, 1, absl::Milliseconds(10)), 30 * kSecond);
 }
@@ -38,6 +39,9 @@ TEST(WatchdogTest, TheFirstOfItsKindAndSizeMayTakeLong) {
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kFinish, 50), 80 * kSecond);
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kFinish, 101), 1000 * kSecond);
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kPrepare, 100), 1000 * kSecond);
+  // A prediction for what has not been seen may be far off, or the call the first that compiles its kernels.
+  EXPECT_EQ(Allowed(&watchdog, DeviceCall::kFinish, 101, kSecond), 1000 * kSecond);
+  EXPECT_EQ(Allowed(&watchdog, DeviceCall::kFinish, 101, 60 * kSecond), 1200 * kSecond);
   // What has been seen counts where less was predicted.
   watchdog.Learn(DeviceCall::kStep, 100, 10 * kSecond);
   EXPECT_EQ(Allowed(&watchdog, DeviceCall::kStep, 100, 2 * kSecond), 200 * kSecond);
@@ -47,6 +51,7 @@ TEST(WatchdogTest, ACallIsHungFromItsTimeOnUntilItEnds) {
   Watchdog watchdog(Options());
   EXPECT_FALSE(watchdog.IsHung(kNow));
   EXPECT_EQ(watchdog.hung_at(), absl::InfiniteFuture());
+  watchdog.Learn(DeviceCall::kStep, 1, kSecond);
   watchdog.Begin(DeviceCall::kStep, 1, kSecond, kNow);
   EXPECT_FALSE(watchdog.IsHung(kNow + 29 * kSecond));
   EXPECT_TRUE(watchdog.IsHung(kNow + 30 * kSecond));
@@ -56,6 +61,7 @@ TEST(WatchdogTest, ACallIsHungFromItsTimeOnUntilItEnds) {
 
 TEST(WatchdogTest, AProcessThatStoodStillItselfBlamesNoDevice) {
   Watchdog watchdog(Options());
+  watchdog.Learn(DeviceCall::kStep, 1, kSecond);
   watchdog.Begin(DeviceCall::kStep, 1, kSecond, kNow);
   const absl::Time later = kNow + absl::Hours(8);  // a laptop that slept
   EXPECT_FALSE(watchdog.IsHung(later));
