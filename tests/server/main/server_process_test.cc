@@ -84,6 +84,15 @@ class ServerProcessTest : public ::testing::Test {
     return stub;
   }
 
+  // Reads to the end.
+  static grpc::Status Generate(v1::ImageGeneration::Stub* stub, const v1::GenerateRequest& request) {
+    grpc::ClientContext context;
+    const auto reader = stub->Generate(&context, request);
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) continue;
+    return reader->Finish();
+  }
+
   static v1::GenerateRequest Request(int steps) {
     v1::GenerateRequest request;
     request.set_prompt("a red apple on a white background");
@@ -202,8 +211,7 @@ TEST_F(ServerProcessTest, ADeviceThatHangsEndsTheServerSoThatItIsStartedAnew) {
                                     << "models: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("hasty.yaml")});
   const auto stub = Connect(server.get());
-  grpc::ClientContext context;
-  const grpc::Status status = stub->Generate(&context, Request(8))->Finish();
+  const grpc::Status status = Generate(stub.get(), Request(8));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
   EXPECT_THAT(status.error_message(), HasSubstr("is lost"));
   EXPECT_EQ(server->Wait(), 75) << server->Output();
@@ -217,10 +225,8 @@ TEST_F(ServerProcessTest, ALostDeviceNeedNotEndTheServer) {
                                     << "models: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("stays.yaml")});
   const auto stub = Connect(server.get());
-  grpc::ClientContext context;
-  EXPECT_EQ(stub->Generate(&context, Request(8))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  grpc::ClientContext again;
-  EXPECT_EQ(stub->Generate(&again, Request(8))->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(Generate(stub.get(), Request(8)).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(Generate(stub.get(), Request(8)).error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(server->Running());
   server->Signal(SIGTERM);
   EXPECT_EQ(server->Wait(), 0) << server->Output();
