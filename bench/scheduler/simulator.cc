@@ -31,9 +31,10 @@ double Seconds(WallClock::duration duration) {
 
 struct Request {
   SimulatedRequest asked;
-  double target = 0;  // when it is late
-  double alone = 0;   // seconds of work
-  int left = 0;       // images
+  double target = 0;                      // when it is late
+  double alone = 0;                       // seconds of work
+  int left = 0;                           // images
+  double stepped = 0, stepped_until = 0;  // seconds in which any of its images was in a step; the last one's end
   bool failed = false;
   std::vector<JobId> jobs;
 };
@@ -165,6 +166,7 @@ void Simulation::Arrive(double now) {
   if (next_.patience > 0) jobs.deadline = At(now + allowed * next_.patience);
   jobs.images.assign(next_.images, {key, next_.tokens, next_.rows, next_.steps, next_.state_bytes});
   request.left = next_.images;
+  request.stepped_until = now;
   const Admission admission = core_->Admit(jobs, At(now));
   ++result_.classes[static_cast<int>(next_.priority)].requests;
   if (admission.refusal != Admission::Refusal::kNone) {
@@ -228,7 +230,7 @@ void Simulation::Begin(const std::vector<JobId>& start, double now) {
     image.started = true;
     const double wait = now - requests_.at(image.request).asked.arrival;
     double& longest = result_.classes[static_cast<int>(requests_.at(image.request).asked.priority)].longest_start;
-    longest = std::max(longest, wait);
+    longest = std::max(longest, wait - requests_.at(image.request).stepped);
     result_.longest_start = std::max(result_.longest_start, longest);
     // A prediction is for a request's first image.
     if (requests_.at(image.request).jobs.front() != job || (wait <= 0 && image.predicted_wait <= 0)) continue;
@@ -247,7 +249,10 @@ void Simulation::EndStep(DeviceId device, double now) {
     if (found == images_.end()) continue;  // its request was dropped meanwhile
     Image& image = found->second;
     image.in_steps += own.step_seconds;
-    const SimulatedRequest& asked = requests_.at(image.request).asked;
+    Request& request = requests_.at(image.request);
+    const SimulatedRequest& asked = request.asked;
+    request.stepped += std::min(own.step_seconds, now - request.stepped_until);
+    request.stepped_until = now;
     // Service is what was got of what was asked for: a step's worth of work, not how well it shared its batch.
     if (in_window) service_[asked.tenant] += model_.StepSeconds(asked.tokens, asked.rows);
   }

@@ -26,7 +26,8 @@ struct SimulationOptions {
 
 struct ClassResult {
   int64_t requests = 0, in_time = 0, refused = 0, dropped = 0;
-  double longest_start = 0;      // seconds from arrival to an image's first step
+  // Seconds from arrival to an image's first step, but for those in which others of its request were in steps.
+  double longest_start = 0;
   std::vector<float> latencies;  // seconds from arrival to the last image, of those that were completed; sorted
 
   double attainment() const { return requests == 0 ? 1 : static_cast<double>(in_time) / static_cast<double>(requests); }

@@ -37,8 +37,7 @@ template <typename Limit>
 int64_t MostOfDevices(const QueueIndex& index, ModelId model, Limit limit) {
   int64_t most = -1;
   for (DeviceId device = 0; device < index.devices(); ++device) {
-    const QueueIndex::Device& own = index.device(device);
-    if (model < static_cast<ModelId>(own.models.size()) && own.models[model]) most = std::max(most, limit(own.limits));
+    if (index.IsLoaded(device, model)) most = std::max(most, limit(index.device(device).limits));
   }
   return most;
 }
@@ -123,21 +122,15 @@ absl::Duration PredictWait(const QueueIndex& index, const WaitQuestion& question
   if (index.idle_devices(question.model) > 0) return absl::ZeroDuration();
   const double rate = Rate(index, question.model);
   const bool by_rank = question.by_rank;
-  const int last = by_rank ? static_cast<int>(question.priority) : kPriorityClasses - 1;
+  const int own = static_cast<int>(question.priority);
   double ahead = 0;
   double resident = 0;
   double arriving = 0;
-  for (int i = 0; i <= last; ++i) {
-    resident += index.resident_work(Class(i)).seconds;
-    if (!by_rank) {
-      ahead += index.waiting_work(Class(i)).seconds;
-    } else if (i < last) {
-      // Those that are late already come after it.
-      ahead += index.WorkDue(Class(i), now, absl::InfiniteFuture());
-      arriving += index.ArrivingWork(Class(i), now);
-    } else {
-      ahead += index.WorkDue(Class(i), now, question.due);
-    }
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    if (!by_rank || i <= own) resident += index.resident_work(Class(i)).seconds;
+    // Those that are late already come after it.
+    ahead += by_rank ? index.WorkDue(Class(i), now, question.due) : index.waiting_work(Class(i)).seconds;
+    if (by_rank && i < own) arriving += index.ArrivingWork(Class(i), now);
   }
   if (by_rank && index.shares().beyond(question.tenant)) {  // others' go first, whatever their class
     ahead = 0;

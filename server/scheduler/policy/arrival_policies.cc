@@ -15,8 +15,8 @@ bool Before(const Job& a, const Job& b) {
 
 // The head of the queue, leaving out one group; -1: nothing waits.
 JobId FirstToArrive(const QueueIndex& index, DeviceId device, GroupId without = kNoGroup) {
-  return FirstOfGroups(
-      index, device, [&](GroupId group) { return group == without ? -1 : index.FirstByArrival(group); }, Before);
+  return FirstOfModels(
+      index, device, [&](ModelId model) { return index.FirstByArrival(model, without); }, Before);
 }
 
 BatchBuilder ContinueResidents(const QueueIndex& index, const CostModel& costs, DeviceId device) {

@@ -3,10 +3,12 @@
 namespace fresco {
 
 BatchBuilder::BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device)
-    : index_(index), costs_(costs), device_(index.device(device)), limits_(device_.limits) {}
+    : index_(index), costs_(costs), id_(device), device_(index.device(device)), limits_(device_.limits) {}
 
 bool BatchBuilder::Fits(const Job& job) const {
   if (jobs_.empty()) return true;
+  // Its model is being unloaded: those that run go on.
+  if (job.state == JobState::kWaiting && !index_.IsLoaded(id_, index_.group(job.spec.group).model)) return false;
   return size() < limits_.max_batch && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
          costs_.ActivationBytes(curve_, rows_ + job.spec.rows) <= device_.batch_bytes;
 }

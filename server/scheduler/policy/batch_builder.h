@@ -16,7 +16,8 @@ class BatchBuilder {
   BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device);
 
   // Within the device's limits: images, activations of the step, and, for one that is not resident yet, the state of
-  // all that are in the batch. The first always fits: admission has refused what cannot.
+  // all that are in the batch; and it is resident or the device has its model. The first always fits: admission has
+  // refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
 
@@ -34,6 +35,7 @@ class BatchBuilder {
  private:
   const QueueIndex& index_;
   const CostModel& costs_;
+  const DeviceId id_;
   const QueueIndex::Device& device_;
   const DeviceLimits& limits_;
   std::vector<const Job*> jobs_;
@@ -42,15 +44,13 @@ class BatchBuilder {
   int64_t state_bytes_ = 0;
 };
 
-// The best of the groups' first ones that `device` can draw; -1: none.
+// The best of the models' first ones that `device` can draw; -1: none.
 template <typename First, typename Before>
-JobId FirstOfGroups(const QueueIndex& index, DeviceId device, First first, Before before) {
-  const std::vector<bool>& models = index.device(device).models;
+JobId FirstOfModels(const QueueIndex& index, DeviceId device, First first, Before before) {
   JobId best = -1;
-  for (GroupId group : index.waiting_groups()) {
-    const auto model = static_cast<size_t>(index.group(group).model);
-    if (model >= models.size() || !models[model]) continue;
-    const JobId candidate = first(group);
+  for (ModelId model = 0; model < static_cast<ModelId>(index.device(device).models.size()); ++model) {
+    if (!index.IsLoaded(device, model)) continue;
+    const JobId candidate = first(model);
     if (candidate < 0) continue;
     if (best < 0 || before(index.job(candidate), index.job(best))) best = candidate;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <utility>
 
 #include "pipeline/base/strings.h"
@@ -21,6 +22,10 @@ constexpr int64_t kRecordsPerFit = 64;
 constexpr double kOverheadOfOnePoint = 0.25;
 constexpr int kMaxRows = 1024;
 constexpr int kMaxTokens = 1 << 20;
+// Bounds of what is believed, so that sums of it stay numbers.
+constexpr double kLeastSeconds = 1e-9, kMostSeconds = 1e6;
+constexpr int64_t kMostCount = int64_t{1} << 50;
+constexpr int64_t kMostBytes = int64_t{1} << 50;
 
 }  // namespace
 
@@ -54,7 +59,7 @@ CostModel::Cell* CostModel::MutableCell(CurveId curve, int rows) {
 
 void CostModel::RecordStep(CurveId curve, int rows, absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
-  if (!(seconds > 0) || !std::isfinite(seconds)) return;
+  if (!(seconds >= kLeastSeconds && seconds <= kMostSeconds) || rows < 1 || rows > kMaxRows) return;
   Cell* cell = MutableCell(curve, rows);
   ++cell->count;
   const double weight = cell->count <= kMeanUntil ? 1.0 / static_cast<double>(cell->count) : kWeightOfNewest;
@@ -64,6 +69,7 @@ void CostModel::RecordStep(CurveId curve, int rows, absl::Duration duration) {
 }
 
 void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) {
+  if (activation_bytes < 0 || activation_bytes > kMostBytes || rows < 1 || rows > kMaxRows) return;
   Cell* cell = MutableCell(curve, rows);
   cell->activation_bytes = std::max(cell->activation_bytes, activation_bytes);
   const CurveState& state = curves_[curve];
@@ -144,7 +150,8 @@ int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
   if (rows <= static_cast<int>(curve.cells.size()) && curve.cells[rows - 1].activation_bytes > 0) {
     return curve.cells[rows - 1].activation_bytes;
   }
-  return static_cast<int64_t>(models_[curve.model].bytes_per_token * rows * curve.tokens);
+  const double bytes = models_[curve.model].bytes_per_token * rows * curve.tokens;
+  return static_cast<int64_t>(std::min(bytes, static_cast<double>(std::numeric_limits<int64_t>::max() / 2)));
 }
 
 std::vector<MeasuredStep> CostModel::Measured() const {
@@ -169,9 +176,13 @@ absl::Status CostModel::Add(const MeasuredStep& measured) {
   if (measured.model.empty()) return refuse("model", "must not be empty");
   if (measured.tokens < 1 || measured.tokens > kMaxTokens) return refuse("tokens", "must be from 1 to 1048576");
   if (measured.rows < 1 || measured.rows > kMaxRows) return refuse("rows", "must be from 1 to 1024");
-  if (!(measured.seconds > 0) || !std::isfinite(measured.seconds)) return refuse("seconds", "must be above 0");
-  if (measured.count < 1) return refuse("count", "must be at least 1");
-  if (measured.activation_bytes < 0) return refuse("activation_bytes", "must not be negative");
+  if (!(measured.seconds >= kLeastSeconds && measured.seconds <= kMostSeconds)) {
+    return refuse("seconds", "must be from 1e-9 to 1e6");
+  }
+  if (measured.count < 1 || measured.count > kMostCount) return refuse("count", "must be from 1 to 2^50");
+  if (measured.activation_bytes < 0 || measured.activation_bytes > kMostBytes) {
+    return refuse("activation_bytes", "must be from 0 to 2^50");
+  }
   const CurveId curve = Curve(measured.model, measured.tokens);
   Cell* cell = MutableCell(curve, measured.rows);
   cell->seconds = measured.seconds;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <map>
 
 namespace fresco {
 namespace {
@@ -125,15 +126,17 @@ void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ran
   const DeviceLimits& limits = index.device(device).limits;
   int count = batch.size();
   int64_t bytes = 0;
+  std::map<ModelId, int> leaving;  // for a free device each
   for (const Job* job : batch.jobs()) bytes += job->spec.state_bytes;
   for (const Ranked& resident : residents) {
     if (std::find(batch.jobs().begin(), batch.jobs().end(), resident.job) != batch.jobs().end()) continue;
     const ModelId model = index.group(resident.job->spec.group).model;
     // This device is none of the free ones, whatever it was before.
-    const int free = index.idle_devices(model) - (index.device(device).idle ? 1 : 0);
+    const int free = index.idle_devices(model) - (index.device(device).idle ? 1 : 0) - leaving[model];
     const int64_t with_it = bytes + resident.job->spec.state_bytes;
     if (free > 0 || with_it > limits.state_bytes || count >= limits.max_resident) {
       decision->preempt.push_back(resident.job->id);
+      ++leaving[model];
     } else {
       bytes = with_it;
       ++count;
@@ -146,8 +149,8 @@ void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ran
 Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& costs, DeviceId device,
                                     absl::Time now) const {
   const std::vector<Ranked> residents = RankResidents(index, device, now);
-  const JobId waiting = FirstOfGroups(
-      index, device, [&](GroupId group) { return index.FirstByRank(group); },
+  const JobId waiting = FirstOfModels(
+      index, device, [&](ModelId model) { return index.FirstByRank(model); },
       [&](const Job& a, const Job& b) { return index.RankOf(a, now) < index.RankOf(b, now); });
   if (waiting < 0 && residents.empty()) return {};
   const bool resident_leads =

@@ -1,11 +1,13 @@
 #include "server/scheduler/policy/fair_share.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace fresco {
 
-TenantId FairShare::Tenant(std::string_view name, double weight) {
+TenantId FairShare::Tenant(std::string_view name, double asked_weight) {
+  const double weight = std::isfinite(asked_weight) ? std::max(asked_weight, kLeastWeight) : kLeastWeight;
   const auto found = ids_.find(name);
   TenantId tenant = found == ids_.end() ? -1 : found->second;
   if (tenant < 0) {
@@ -30,11 +32,13 @@ TenantId FairShare::Tenant(std::string_view name, double weight) {
 }
 
 bool FairShare::Forgettable(TenantId tenant) const {
-  return !tenants_[tenant].backlogged && tenants_[tenant].served <= virtual_time_;
+  const State& state = tenants_[tenant];
+  return state.known && !state.backlogged && state.served <= virtual_time_;
 }
 
 void FairShare::Forget(TenantId tenant) {
   ids_.erase(tenants_[tenant].name);
+  tenants_[tenant].known = false;
   free_.push_back(tenant);
 }
 
@@ -60,6 +64,7 @@ void FairShare::SetBacklogged(TenantId tenant, bool backlogged) {
 }
 
 void FairShare::Charge(TenantId tenant, double device_seconds) {
+  if (!(device_seconds >= 0) || !std::isfinite(device_seconds)) return;
   State& state = tenants_[tenant];
   const double served = state.served + device_seconds / state.weight;
   most_served_ = std::max(most_served_, served);
@@ -75,6 +80,11 @@ void FairShare::Charge(TenantId tenant, double device_seconds) {
   }
   state.served = served;
   backlogged_.emplace(served, tenant);
+  Advance();
+}
+
+void FairShare::SetAllowance(double seconds) {
+  allowance_ = seconds;
   Advance();
 }
 

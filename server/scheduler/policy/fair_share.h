@@ -23,20 +23,23 @@ namespace fresco {
 // Not thread-safe.
 class FairShare {
  public:
-  // Found or made; a weight of an existing one changes.
+  static constexpr double kLeastWeight = 1e-6;
+
+  // Found or made; a weight of an existing one changes. One that is no number above 0 counts as kLeastWeight.
   TenantId Tenant(std::string_view name, double weight);
-  // Forgets a tenant, which must not be backlogged. Its number may be given to another.
+  // Forgets a tenant, which must be forgettable. Its number may be given to another.
   void Forget(TenantId tenant);
-  // Whether forgetting it loses nothing: it is not backlogged, nor ahead of virtual time.
+  // Whether forgetting it loses nothing: it is known, and not backlogged nor ahead of virtual time.
   bool Forgettable(TenantId tenant) const;
 
   // The tenant comes back: it had nothing, and has something now.
   void Join(TenantId tenant);
   // Whether something of the tenant waits.
   void SetBacklogged(TenantId tenant, bool backlogged);
+  // What is no time (negative, infinite, not a number) is not charged.
   void Charge(TenantId tenant, double device_seconds);
   // How far ahead a tenant may be: seconds of device time for each unit of weight.
-  void set_allowance(double seconds) { allowance_ = seconds; }
+  void SetAllowance(double seconds);
 
   double served(TenantId tenant) const { return tenants_[tenant].served; }
   double weight(TenantId tenant) const { return tenants_[tenant].weight; }
@@ -44,7 +47,8 @@ class FairShare {
   const std::string& name(TenantId tenant) const { return tenants_[tenant].name; }
   double virtual_time() const { return virtual_time_; }
   double backlogged_weight() const { return backlogged_weight_; }
-  int size() const { return static_cast<int>(tenants_.size()); }
+  int size() const { return static_cast<int>(tenants_.size()); }  // above all numbers of tenants
+  int known() const { return static_cast<int>(ids_.size()); }
 
   // Backlogged tenants whose beyond() or, being beyond, served() is not what it was at the last call.
   std::vector<TenantId> TakeChanged();
@@ -54,6 +58,7 @@ class FairShare {
     std::string name;
     double weight = 1;
     double served = 0;  // by weight
+    bool known = true;
     bool backlogged = false;
     bool listed = false;  // in beyond_
     bool changed = false;

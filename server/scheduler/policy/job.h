@@ -55,21 +55,24 @@ struct Job {
   int steps_left = 0;
   double seconds_left = 0;  // of steps by itself, as predicted when it was last asked
   // Of those that wait; what time has brought about (QueueIndex::AdvanceTo).
-  bool late = false;  // by itself and started then it would be late
-  bool aged = false;  // has waited so long that it goes before all that have not
+  bool late = false;       // by itself and started then it would be late
+  bool due_again = false;  // late, and for so long that it counts as due
+  bool aged = false;       // has waited so long that it goes before all that have not
 };
 
 // The order of `deadline-fair`: lower goes first. First those that have waited for most of what their class may, by
 // when they must start (those that have started get as long again, so that they hold up none that has not); then those
 // of tenants within their fair share, then the others, least served first. In each of these those that can be in time,
-// by class, soonest due first; then the late ones, by class, shortest first: they take what those leave, until their
-// age moves them up. (Serving them first would make others late in their stead, and those again others.)
+// soonest due first, whatever their class; then the late ones, shortest first: they take what those leave. (Serving
+// them first would make others late in their stead, and those again others.) When a fifth of what their class may wait
+// has gone they count as due when they were, and so go before what is due later: else they would pile up until all are
+// aged.
 struct Rank {
   int band = 0;       // 0 aged, 1 within its tenant's share, 2 beyond it
   double served = 0;  // of the tenant beyond its share: what it has had, by its weight; else 0
   bool late = false;
+  int64_t when = 0;  // ns: due, what is left to compute (late), or when it must start (aged)
   int priority = 0;  // PriorityClass
-  int64_t when = 0;  // ns: due (in time), what is left to compute (late), or when it must start (aged)
   int64_t sequence = 0;
   int image_index = 0;
   JobId id = 0;

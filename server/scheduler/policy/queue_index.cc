@@ -9,12 +9,15 @@ namespace {
 
 // Arrivals are averaged over about so long.
 constexpr double kArrivalMemory = 30;  // seconds
-constexpr double kAgedAfter = 0.65;    // of max_wait
+// Of max_wait. Before the first, most of what is late is in nobody's way; the second leaves time to start all that
+// wait.
+constexpr double kDueAgainAfter = 0.2;
+constexpr double kAgedAfter = 0.65;
 // Of what did not fit; and in about so many steps times the share that is missing it is tried again: some 600.
 constexpr double kLeftOfBatchMemory = 0.95;
 constexpr int64_t kStepsToTryAgain = 12000;
-// How many tenants without jobs may be remembered before they are looked through.
-constexpr size_t kTenantsPerSweep = 1024;
+// Tenants are looked through for those to forget when so many more than the last time's double are known.
+constexpr int kTenantsPerSweep = 1024;
 
 int64_t Nanos(absl::Time time) {
   return absl::ToUnixNanos(time);
@@ -48,7 +51,8 @@ int TakeNumber(std::vector<int>* free, Table* table, Make make) {
 
 }  // namespace
 
-QueueIndex::QueueIndex(const IndexOptions& options, CostModel* costs) : options_(options), costs_(costs) {}
+QueueIndex::QueueIndex(const IndexOptions& options, CostModel* costs)
+    : options_(options), costs_(costs), tenants_to_sweep_at_(kTenantsPerSweep) {}
 
 ModelId QueueIndex::Model(std::string_view name) {
   for (size_t i = 0; i < models_.size(); ++i) {
@@ -83,7 +87,8 @@ DeviceId QueueIndex::AddDevice(const DeviceLimits& limits) {
 
 void QueueIndex::CountDevices(int change) {
   live_devices_ += change;
-  shares_.set_allowance(absl::ToDoubleSeconds(options_.fairness_window) * live_devices_);
+  shares_.SetAllowance(absl::ToDoubleSeconds(options_.fairness_window) * std::max(1, live_devices_));
+  RelistChangedTenants();
 }
 
 void QueueIndex::RemoveDevice(DeviceId device) {
@@ -96,11 +101,16 @@ void QueueIndex::RemoveDevice(DeviceId device) {
 
 void QueueIndex::SetLoaded(DeviceId device, ModelId model, bool loaded) {
   Device& own = devices_[device];
+  if (IsLoaded(device, model) == loaded) return;
   if (static_cast<int>(own.models.size()) <= model) own.models.resize(model + 1);
-  if (own.models[model] == loaded) return;
   own.models[model] = loaded;
   models_[model].devices += loaded ? 1 : -1;
   if (own.idle) models_[model].idle_devices += loaded ? 1 : -1;
+}
+
+bool QueueIndex::IsLoaded(DeviceId device, ModelId model) const {
+  const std::vector<bool>& models = devices_[device].models;
+  return model < static_cast<ModelId>(models.size()) && models[model];
 }
 
 void QueueIndex::SetIdle(DeviceId device, bool idle) {
@@ -163,7 +173,6 @@ void QueueIndex::Remove(JobId id) {
   --groups_[group]->group.jobs;
   jobs_.erase(found);
   EraseGroupIfEmpty(group);
-  DropIdleTenants();
 }
 
 void QueueIndex::Start(JobId id, DeviceId device) {
@@ -191,7 +200,9 @@ void QueueIndex::Leave(Job* job) {
 }
 
 void QueueIndex::Parked(JobId id, absl::Time now) {
-  Job* job = jobs_.at(id).get();
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end() || found->second->state != JobState::kMoving) return;
+  Job* job = found->second.get();
   job->state = JobState::kWaiting;
   job->device = -1;
   InsertWaiting(job, now);
@@ -199,8 +210,10 @@ void QueueIndex::Parked(JobId id, absl::Time now) {
 
 void QueueIndex::Displace(JobId id, int steps_left, absl::Time now) {
   Job* job = jobs_.at(id).get();
+  if (job->state == JobState::kWaiting) EraseWaiting(job);
   if (job->state == JobState::kResident) Leave(job);
-  job->steps_left = steps_left;
+  job->steps_left = std::clamp(steps_left, 1, job->spec.steps);
+  job->state = JobState::kMoving;
   Parked(id, now);
 }
 
@@ -223,14 +236,28 @@ void QueueIndex::AdvanceTo(absl::Time now) {
     late_at_.erase(late_at_.begin());
     if (!job->aged) EraseFromLane(job);
     job->late = true;
-    if (!job->aged) InsertInLane(job);
+    if (!job->aged) {
+      due_again_at_.emplace(DueAgainTime(*job), job->id);
+      InsertInLane(job);
+    }
+    RelistFirst(job->spec.group);
+  }
+  while (!due_again_at_.empty() && due_again_at_.begin()->first <= now) {
+    Job* job = jobs_.at(due_again_at_.begin()->second).get();
+    due_again_at_.erase(due_again_at_.begin());
+    EraseFromLane(job);
+    job->due_again = true;
+    InsertInLane(job);
+    RelistFirst(job->spec.group);
   }
   while (!aged_at_.empty() && aged_at_.begin()->first <= now) {
     Job* job = jobs_.at(aged_at_.begin()->second).get();
     aged_at_.erase(aged_at_.begin());
+    due_again_at_.erase({DueAgainTime(*job), job->id});
     EraseFromLane(job);
     job->aged = true;
     groups_[job->spec.group]->aged.insert(AgedPlaceOf(*job));
+    RelistFirst(job->spec.group);
   }
 }
 
@@ -248,6 +275,7 @@ std::vector<JobId> QueueIndex::Hopeless(DeviceId device, absl::Time now) const {
 void QueueIndex::InsertWaiting(Job* job, absl::Time now) {
   job->seconds_left = SecondsLeft(*job);
   job->late = LateTime(*job) < now;
+  job->due_again = job->late && DueAgainTime(*job) <= now;
   job->aged = AgedTime(*job) <= now;
   CountWaiting(*job, 1);
   GroupState& group = *groups_[job->spec.group];
@@ -260,8 +288,10 @@ void QueueIndex::InsertWaiting(Job* job, absl::Time now) {
     group.aged.insert(AgedPlaceOf(*job));
   } else {
     aged_at_.emplace(AgedTime(*job), job->id);
+    if (job->late && !job->due_again) due_again_at_.emplace(DueAgainTime(*job), job->id);
     InsertInLane(job);
   }
+  RelistFirst(job->spec.group);
 }
 
 void QueueIndex::EraseWaiting(Job* job) {
@@ -276,8 +306,10 @@ void QueueIndex::EraseWaiting(Job* job) {
     group.aged.erase(AgedPlaceOf(*job));
   } else {
     aged_at_.erase({AgedTime(*job), job->id});
+    due_again_at_.erase({DueAgainTime(*job), job->id});
     EraseFromLane(job);
   }
+  RelistFirst(job->spec.group);
 }
 
 void QueueIndex::CountWaiting(const Job& job, int sign) {
@@ -347,7 +379,33 @@ void QueueIndex::Relist(Lane* lane) {
 
 void QueueIndex::RelistChangedTenants() {
   for (TenantId tenant : shares_.TakeChanged()) {
-    for (const auto& [key, lane] : tenants_[tenant].lanes) Relist(lane.get());
+    for (const auto& [key, lane] : tenants_[tenant].lanes) {
+      Relist(lane.get());
+      RelistFirst(lane->group);
+    }
+  }
+}
+
+void QueueIndex::RelistFirst(GroupId group) {
+  GroupState& own = *groups_[group];
+  ModelState& model = models_[own.group.model];
+  std::optional<Rank> by_rank;
+  std::optional<ByArrival> by_arrival;
+  if (!own.aged.empty()) {
+    by_rank = RankOfAged(job(own.aged.begin()->id));
+  } else if (!own.lanes.empty()) {
+    by_rank = own.lanes.begin()->first;
+  }
+  if (!own.arrivals.empty()) by_arrival = *own.arrivals.begin();
+  if (by_rank != own.first_by_rank) {
+    if (own.first_by_rank) model.firsts_by_rank.erase(*own.first_by_rank);
+    if (by_rank) model.firsts_by_rank.insert(*by_rank);
+    own.first_by_rank = by_rank;
+  }
+  if (by_arrival != own.first_by_arrival) {
+    if (own.first_by_arrival) model.firsts_by_arrival.erase(*own.first_by_arrival);
+    if (by_arrival) model.firsts_by_arrival.insert(*by_arrival);
+    own.first_by_arrival = by_arrival;
   }
 }
 
@@ -356,11 +414,18 @@ QueueIndex::TenantState& QueueIndex::TenantOf(const Job& job) {
   return tenants_[job.spec.tenant];
 }
 
-void QueueIndex::DropIdleTenants() {
-  if (jobs_.size() * 2 + kTenantsPerSweep > static_cast<size_t>(shares_.size())) return;
-  for (TenantId tenant = 0; tenant < static_cast<TenantId>(tenants_.size()); ++tenant) {
-    if (tenants_[tenant].jobs == 0 && shares_.Forgettable(tenant)) shares_.Forget(tenant);
+TenantId QueueIndex::Tenant(std::string_view name, double weight) {
+  if (shares_.known() >= tenants_to_sweep_at_) ForgetIdleTenants();
+  return shares_.Tenant(name, weight);
+}
+
+// Rare enough that a tenant that comes costs little: at least as many have come since the last time as are left then.
+void QueueIndex::ForgetIdleTenants() {
+  for (TenantId tenant = 0; tenant < shares_.size(); ++tenant) {
+    const bool has_jobs = tenant < static_cast<TenantId>(tenants_.size()) && tenants_[tenant].jobs > 0;
+    if (!has_jobs && shares_.Forgettable(tenant)) shares_.Forget(tenant);
   }
+  tenants_to_sweep_at_ = 2 * shares_.known() + kTenantsPerSweep;
 }
 
 // What is read.
@@ -387,46 +452,60 @@ QueueIndex::Place QueueIndex::AgedPlaceOf(const Job& job) const {
   return {false, Nanos(bound), job.spec.sequence, job.spec.image_index, job.id};
 }
 
+absl::Time QueueIndex::DueAgainTime(const Job& job) const {
+  return job.spec.received + kDueAgainAfter * options_.max_wait[Index(job.spec.priority)];
+}
+
 QueueIndex::Place QueueIndex::PlaceOf(const Job& job) const {
-  const int64_t when = job.late ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
-  return {job.late, when, job.spec.sequence, job.spec.image_index, job.id};
+  return PlaceOf(job, job.late, job.due_again);
+}
+
+QueueIndex::Place QueueIndex::PlaceOf(const Job& job, bool late, bool due_again) const {
+  const bool leaves_to_others = late && !due_again;
+  const int64_t when = leaves_to_others ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
+  return {leaves_to_others, when, job.spec.sequence, job.spec.image_index, job.id};
 }
 
 Rank QueueIndex::RankOfLane(const Lane& lane, const Place& place) const {
   const bool beyond = shares_.beyond(lane.tenant);
-  return {beyond ? 2 : 1,    beyond ? shares_.served(lane.tenant) : 0,
-          place.late,        Index(lane.priority),
-          place.when,        place.sequence,
-          place.image_index, place.id};
+  return {beyond ? 2 : 1,       beyond ? shares_.served(lane.tenant) : 0,
+          place.late,           place.when,
+          Index(lane.priority), place.sequence,
+          place.image_index,    place.id};
 }
 
 Rank QueueIndex::RankOf(const Job& job, absl::Time now) const {
   const bool waits = job.state == JobState::kWaiting;
   if (waits ? job.aged : AgedTime(job) <= now) {
-    return {0, 0, false, 0, AgedPlaceOf(job).when, job.spec.sequence, job.spec.image_index, job.id};
+    return RankOfAged(job);
   }
   const bool late = waits ? job.late : LateTime(job) < now;
-  const int64_t when = late ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
+  const Place place = PlaceOf(job, late, waits ? job.due_again : DueAgainTime(job) <= now);
   const bool beyond = shares_.beyond(job.spec.tenant);
   return {beyond ? 2 : 1,
           beyond ? shares_.served(job.spec.tenant) : 0,
-          late,
+          place.late,
+          place.when,
           Index(job.spec.priority),
-          when,
-          job.spec.sequence,
-          job.spec.image_index,
-          job.id};
+          place.sequence,
+          place.image_index,
+          place.id};
 }
 
-JobId QueueIndex::FirstByRank(GroupId group) const {
-  const GroupState& state = *groups_[group];
-  if (!state.aged.empty()) return state.aged.begin()->id;
-  return state.lanes.empty() ? -1 : state.lanes.begin()->first.id;
+Rank QueueIndex::RankOfAged(const Job& job) const {
+  return {0, 0, false, AgedPlaceOf(job).when, 0, job.spec.sequence, job.spec.image_index, job.id};
 }
 
-JobId QueueIndex::FirstByArrival(GroupId group) const {
-  const GroupState& state = *groups_[group];
-  return state.arrivals.empty() ? -1 : state.arrivals.begin()->id;
+JobId QueueIndex::FirstByRank(ModelId model) const {
+  const std::set<Rank>& firsts = models_[model].firsts_by_rank;
+  return firsts.empty() ? -1 : firsts.begin()->id;
+}
+
+JobId QueueIndex::FirstByArrival(ModelId model, GroupId without) const {
+  for (const ByArrival& first : models_[model].firsts_by_arrival) {
+    if (job(first.id).spec.group != without) return first.id;
+  }
+  return -1;
 }
 
 const WaitingWork& QueueIndex::waiting_work(PriorityClass priority) const {

@@ -74,9 +74,12 @@ class QueueIndex {
   ModelId Model(std::string_view name);
   // A group stays at least while it has jobs: call this right before Add.
   GroupId GroupOf(ModelId model, std::string_view batch_key, int tokens);
-  TenantId Tenant(std::string_view name, double weight) { return shares_.Tenant(name, weight); }
+  // A tenant stays at least until the next call, and while it has jobs.
+  TenantId Tenant(std::string_view name, double weight);
   DeviceId AddDevice(const DeviceLimits& limits);
+  // Nothing starts on a device without its model; what is resident goes on.
   void SetLoaded(DeviceId device, ModelId model, bool loaded);
+  bool IsLoaded(DeviceId device, ModelId model) const;
   // For good; nothing is on it any more.
   void RemoveDevice(DeviceId device);
 
@@ -85,8 +88,8 @@ class QueueIndex {
   void Remove(JobId job);                  // in any state: done, failed, cancelled or dropped
   void Start(JobId job, DeviceId device);  // waiting → resident
   void Preempt(JobId job);                 // resident → moving
-  void Parked(JobId job, absl::Time now);  // moving → waiting
-  // Resident or moving → waiting, with so many steps to go: what it had on its device is lost.
+  void Parked(JobId job, absl::Time now);  // moving → waiting; gone or displaced meanwhile: nothing
+  // Whatever it is → waiting, with so many steps to go, from 1 to all: what it had on its device is lost.
   void Displace(JobId job, int steps_left, absl::Time now);
   void Advanced(JobId job);  // resident: one step less to go
   void Charge(TenantId tenant, double device_seconds);
@@ -128,14 +131,15 @@ class QueueIndex {
   double ArrivingWork(PriorityClass priority, absl::Time now) const;
   // Seconds of work done in a second of a device: above 1 where images share steps.
   double speedup() const { return speedup_; }
-  // Groups of which something waits.
+  // Groups of which something waits; in no order.
   const std::set<GroupId>& waiting_groups() const { return waiting_groups_; }
 
   // As deadline-fair orders them; for a resident as it is at `now`.
   Rank RankOf(const Job& job, absl::Time now) const;
-  // The first of a group that waits: in the order of ranks, and in that of arrival. -1: none.
-  JobId FirstByRank(GroupId group) const;
-  JobId FirstByArrival(GroupId group) const;
+  // The first of a model that waits: in the order of ranks, and in that of arrival, leaving out a group if one is
+  // given. -1: none.
+  JobId FirstByRank(ModelId model) const;
+  JobId FirstByArrival(ModelId model, GroupId without = -1) const;
 
   // Goes through what waits in a group in one of these orders, while the index does not change.
   class RankCursor;
@@ -169,10 +173,16 @@ class QueueIndex {
     std::map<Rank, const Lane*> lanes;
     std::set<Place> aged;          // by when they must start
     std::set<ByArrival> arrivals;  // all that wait
+    // As its model knows it; both or neither.
+    std::optional<Rank> first_by_rank;
+    std::optional<ByArrival> first_by_arrival;
   };
   struct ModelState {
     std::string name;
     int waiting = 0, devices = 0, idle_devices = 0;
+    // Of each of its groups of which something waits, the first.
+    std::set<Rank> firsts_by_rank;
+    std::set<ByArrival> firsts_by_arrival;
   };
   struct TenantState {
     std::map<std::pair<PriorityClass, GroupId>, std::unique_ptr<Lane>> lanes;
@@ -197,16 +207,20 @@ class QueueIndex {
   void CountDevices(int change);
   void SetPaused(Job* job, bool paused);
   void UpdateBacklog(TenantId tenant);
+  void RelistFirst(GroupId group);
   void RelistChangedTenants();
-  void DropIdleTenants();
+  void ForgetIdleTenants();
   void EraseGroupIfEmpty(GroupId group);
   void Leave(Job* job);
   TenantState& TenantOf(const Job& job);
   Place PlaceOf(const Job& job) const;
+  Place PlaceOf(const Job& job, bool late, bool due_again) const;
   Rank RankOfLane(const Lane& lane, const Place& place) const;
+  Rank RankOfAged(const Job& job) const;
   double SecondsLeft(const Job& job) const;
   absl::Time DropTime(const Job& job) const;
   absl::Time LateTime(const Job& job) const;
+  absl::Time DueAgainTime(const Job& job) const;
   absl::Time AgedTime(const Job& job) const;
   Place AgedPlaceOf(const Job& job) const;
 
@@ -221,10 +235,11 @@ class QueueIndex {
   std::vector<Device> devices_;
   int live_devices_ = 0;
   std::vector<TenantState> tenants_;
+  int tenants_to_sweep_at_ = 0;  // so many are looked through for those to forget
   std::unordered_map<JobId, std::unique_ptr<Job>> jobs_;
   JobId next_job_ = 0;
-  // Of the jobs that wait: when each will be late, aged, and to be dropped.
-  std::set<std::pair<absl::Time, JobId>> late_at_, aged_at_, drop_at_;
+  // Of the jobs that wait: when each will be late, due again, aged, and to be dropped.
+  std::set<std::pair<absl::Time, JobId>> late_at_, due_again_at_, aged_at_, drop_at_;
   WaitingWork waiting_total_;
   std::array<ClassState, kPriorityClasses> classes_;
   double speedup_ = 1;

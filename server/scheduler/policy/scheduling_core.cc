@@ -1,6 +1,7 @@
 #include "server/scheduler/policy/scheduling_core.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "pipeline/base/status.h"
@@ -160,12 +161,13 @@ std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<F
   for (JobId id : step.batch) {
     if (!index_.Contains(id)) continue;
     const Job& job = index_.job(id);
+    if (job.state != JobState::kResident || job.device != device) continue;  // displaced while the step was made
     alone += job.seconds_left / job.steps_left;
     index_.Charge(job.spec.tenant, seconds * job.spec.rows / step.rows);
     index_.Advanced(id);
     if (job.steps_left == 0) done.push_back(id);
   }
-  if (seconds > 0 && alone > 0) {
+  if (seconds > 0 && std::isfinite(seconds) && alone > 0) {
     index_.SetSpeedup(index_.speedup() + kWeightOfNewestSpeedup * (alone / seconds - index_.speedup()));
   }
   for (JobId id : done) {

@@ -129,7 +129,17 @@ INSTANTIATE_TEST_SUITE_P(
             "steps[0]: unknown key 'x'"},
         BadFile{"NegativeSeconds",
                 WithStep(R"({"model": "m", "tokens": 1, "rows": 1, "seconds": -1, "count": 1, "activation_bytes": 0})"),
-                "steps[0]: seconds: must be above 0"},
+                "steps[0]: seconds: must be from 1e-9 to 1e6"},
+        BadFile{"TinySeconds", WithStep(R"({"model": "m", "tokens": 1, "rows": 1, "seconds": 1e-320, "count": 1,
+                            "activation_bytes": 0})"),
+                "steps[0]: seconds: must be from"},
+        BadFile{"HugeCount",
+                WithStep(R"({"model": "m", "tokens": 1, "rows": 1, "seconds": 1, "count": 9223372036854775807,
+                            "activation_bytes": 0})"),
+                "steps[0]: count: must be from"},
+        BadFile{"HugeBytes", WithStep(R"({"model": "m", "tokens": 1, "rows": 1, "seconds": 1, "count": 1,
+                            "activation_bytes": 9223372036854775807})"),
+                "steps[0]: activation_bytes: must be from"},
         BadFile{
             "HugeRows",
             WithStep(

@@ -53,7 +53,7 @@ TEST(FairShareTest, NorDoesItPayForWhatNobodyElseWanted) {
 
 TEST(FairShareTest, BeyondItsShareOnlyPastTheAllowanceAndUntilOthersCatchUp) {
   FairShare shares;
-  shares.set_allowance(10);
+  shares.SetAllowance(10);
   const TenantId greedy = shares.Tenant("greedy", 1);
   const TenantId modest = shares.Tenant("modest", 1);
   shares.SetBacklogged(greedy, true);
@@ -70,7 +70,7 @@ TEST(FairShareTest, BeyondItsShareOnlyPastTheAllowanceAndUntilOthersCatchUp) {
 
 TEST(FairShareTest, WhoRanAllTheWhileIsStillBehindWhenSomethingOfItWaitsAgain) {
   FairShare shares;
-  shares.set_allowance(10);
+  shares.SetAllowance(10);
   const TenantId greedy = shares.Tenant("greedy", 1);
   const TenantId modest = shares.Tenant("modest", 1);
   shares.SetBacklogged(greedy, true);

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -94,6 +97,7 @@ class Bench {
   std::string DropHopeless() { return NamesOf(core_->DropHopeless(0, now_)); }
   void Pass(absl::Duration duration) { now_ += duration; }
   CostModel* costs() { return &costs_; }
+  SchedulingCore* core() { return core_.get(); }
   const SchedulingCore& core() const { return *core_; }
 
  private:
@@ -153,7 +157,7 @@ INSTANTIATE_TEST_SUITE_P(
     DeadlineFair, FirstBatchTest,
     ::testing::Values(
         Case{"NothingWaits", "deadline-fair", {}, ""},
-        Case{"ByPriority",
+        Case{"ByPriority",  // as its target says
              "deadline-fair",
              {{'a', kBatch, kLarge, 1}, {'b', kStandard, kLarge, 1}, {'c', kInteractive, kLarge, 1}},
              "c"},
@@ -262,15 +266,28 @@ TEST(DeadlineFairTest, ATenantBeyondItsShareComesAfterOthersOfAnyClass) {
   EXPECT_EQ(order, "aaaaaawawawawa");
 }
 
-TEST(DeadlineFairTest, AgeMovesALateImageAheadOfAll) {
+TEST(DeadlineFairTest, ALateImageTakesWhatOthersLeaveUntilAFifthOfWhatItMayWaitHasGone) {
   Bench bench("deadline-fair");
-  bench.Add({'a', kStandard, kLarge, 5});
-  bench.Pass(absl::Seconds(194));
+  bench.Add({'a', kStandard, kLarge, 5});  // due after 17 s
+  bench.Pass(absl::Seconds(59));
   bench.Add({'b', kInteractive, kLarge, 1});
   EXPECT_EQ(bench.Decide(), "b");
   bench.Step(absl::Seconds(1));
   bench.Add({'c', kInteractive, kLarge, 1});
-  EXPECT_EQ(bench.Decide(), "a");  // two thirds of five minutes have passed
+  EXPECT_EQ(bench.Decide(), "a");  // a fifth of five minutes: it was due before the other is
+}
+
+TEST(DeadlineFairTest, AgeMovesAnImageAheadOfAllThatWereDueBefore) {
+  Bench bench("deadline-fair");
+  bench.Add({'a', kStandard, kLarge, 10});  // due after 32 s
+  bench.Pass(absl::Seconds(62));
+  bench.Add({'b', kInteractive, kLarge, 1});
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Seconds(1));
+  EXPECT_EQ(bench.Decide(), "a");
+  bench.Step(absl::Seconds(1));
+  bench.Pass(absl::Seconds(3.3));
+  EXPECT_EQ(bench.Decide(), "b");  // 65 % of its eight seconds have passed
 }
 
 TEST(DeadlineFairTest, AnAgedImageThatRunsHoldsUpNoneThatMustStillStart) {
@@ -282,6 +299,74 @@ TEST(DeadlineFairTest, AnAgedImageThatRunsHoldsUpNoneThatMustStillStart) {
   bench.Step(absl::Seconds(1));
   bench.Pass(absl::Seconds(5));  // b has waited for six of its eight seconds
   EXPECT_EQ(bench.Decide(), "b");
+}
+
+TEST(DeadlineFairTest, NothingJoinsAModelThatIsBeingUnloaded) {
+  for (const char* policy : {"fifo", "deadline-fair"}) {
+    Bench bench(policy);
+    bench.Add({'a'});
+    EXPECT_EQ(bench.Decide(), "a");
+    bench.Step(absl::Milliseconds(100));
+    bench.Add({'b'});
+    bench.core()->SetLoaded(0, 0, false);
+    EXPECT_EQ(bench.Decide(), "a") << policy;
+    bench.core()->SetLoaded(0, 0, true);
+    bench.Step(absl::Milliseconds(100));
+    EXPECT_EQ(bench.Decide(), "ab") << policy;
+  }
+}
+
+TEST(TenantsTest, ThoseWhoComeOnceAreForgottenAndNoTwoShareANumber) {
+  CostModel costs;
+  QueueIndex index({}, &costs);
+  for (int i = 0; i < 100'000; ++i) index.Tenant("once-" + std::to_string(i), 1);
+  EXPECT_LT(index.shares().size(), 5000);
+  std::set<TenantId> numbers;
+  for (int i = 0; i < 1000; ++i) numbers.insert(index.Tenant("new-" + std::to_string(i), 1));
+  EXPECT_EQ(numbers.size(), 1000u);
+}
+
+TEST(TenantsTest, AllowanceThatGrowsIsSeenByThoseWhoWait) {
+  FairShare shares;
+  shares.SetAllowance(5);
+  const TenantId modest = shares.Tenant("modest", 1);
+  const TenantId greedy = shares.Tenant("greedy", 1);
+  for (TenantId tenant : {modest, greedy}) shares.SetBacklogged(tenant, true);
+  shares.Charge(greedy, 6);
+  EXPECT_TRUE(shares.beyond(greedy));
+  EXPECT_EQ(shares.TakeChanged(), std::vector<TenantId>{greedy});
+  shares.SetAllowance(10);  // another device has come
+  EXPECT_FALSE(shares.beyond(greedy));
+  EXPECT_EQ(shares.TakeChanged(), std::vector<TenantId>{greedy});
+}
+
+TEST(DeadlineFairTest, OnlyAsManyLeaveAsThereAreFreeDevices) {
+  Bench bench("deadline-fair");
+  for (char name : {'a', 'b', 'c'}) {  // each of them sooner due than the one before
+    bench.Add({name, kStandard, kLarge, 30 - 10 * (name - 'a')});
+    bench.Decide();
+    bench.Step(absl::Seconds(1));
+  }
+  bench.AddDevice();
+  EXPECT_EQ(bench.Decide(), "c");
+  EXPECT_EQ(bench.Preempted(), "b");  // the other stays: nobody would take it
+}
+
+TEST(TenantsTest, AWeightOrATimeThatIsNoneLeavesTheOthersTheirShares) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  FairShare shares;
+  const TenantId good = shares.Tenant("good", 1);
+  shares.SetBacklogged(good, true);
+  for (double weight : {0.0, -1.0, kNan, kInfinity}) {
+    const TenantId bad = shares.Tenant("bad", weight);
+    shares.Charge(bad, 1);
+    for (double seconds : {-1.0, kNan, kInfinity}) shares.Charge(good, seconds);
+    EXPECT_TRUE(std::isfinite(shares.served(bad)));
+    EXPECT_GT(shares.served(bad), 1000);  // next to no weight
+  }
+  EXPECT_EQ(shares.served(good), 0);
+  EXPECT_EQ(shares.virtual_time(), 0);
 }
 
 TEST(DropTest, WaitingAndRunningImagesThatCannotMeetTheirDeadlinesAreDropped) {

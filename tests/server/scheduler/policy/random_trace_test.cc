@@ -1,7 +1,9 @@
-// Random arrivals, cancellations, failures and devices against every policy: what must hold whatever happens.
+// Random arrivals, cancellations and failures of images, steps, memory, models and devices against every policy: what
+// must hold whatever happens.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,6 +21,7 @@ struct Param {
   std::string policy;
   int devices;
   uint64_t seed;
+  bool faults;
 };
 
 constexpr int kModels = 2;
@@ -37,7 +40,16 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     PriorityClass priority;
     int tokens = 0, rows = 0, model = 0;
     int steps_left = 0;
-    int device = -1;  // where it is resident
+    int device = -1;      // where it is resident
+    bool moving = false;  // from a device to host memory
+    int moves_from = -1;
+    int steps = 0;
+    bool started = false;
+    absl::Time received;
+  };
+  struct Moving {
+    JobId job = 0;
+    absl::Time ends;
   };
   struct Running {
     std::vector<JobId> batch;
@@ -61,12 +73,20 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     limits_.state_bytes = 12 * kStateBytes;
     limits_.max_resident = 10;
     limits_.activation_bytes = 6 * 4429 * kBytesPerToken;
-    running_.resize(GetParam().devices);
-    for (int d = 0; d < GetParam().devices; ++d) {
-      core_->AddDevice(limits_);
-      core_->SetLoaded(d, 0, true);
-      core_->SetLoaded(d, 1, d % 2 == 0);
-    }
+    for (int d = 0; d < GetParam().devices; ++d) AddDevice();
+  }
+
+  void AddDevice() {
+    const int device = core_->AddDevice(limits_);
+    ASSERT_EQ(device, static_cast<int>(running_.size()));
+    running_.emplace_back();
+    loaded_.emplace_back();
+    for (int model = 0; model < kModels; ++model) Load(device, model, model == 0 || device % 2 == 0);
+  }
+
+  void Load(int device, int model, bool loaded) {
+    core_->SetLoaded(device, model, loaded);
+    loaded_[device][model] = loaded;
   }
 
   int Below(int bound) { return static_cast<int>(random_() % bound); }
@@ -79,6 +99,8 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     known.rows = 1 + Below(2);
     known.model = Below(kModels);
     known.steps_left = 1 + Below(30);
+    known.steps = known.steps_left;
+    known.received = now_;
     const std::string key = std::to_string(known.tokens);
     RequestedJobs request;
     request.tenant = known.tenant;
@@ -93,26 +115,77 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     }
   }
 
+  void Park(JobId job) {
+    jobs_.at(job).moving = true;
+    moving_.push_back({job, now_ + absl::Milliseconds(Below(30))});
+  }
+
+  void EndMoves() {
+    for (const Moving& move : moving_) {
+      if (move.ends > now_) continue;
+      core_->Parked(move.job, now_);
+      if (!jobs_.contains(move.job)) continue;
+      Known& known = jobs_.at(move.job);
+      if (core_->index().job(move.job).state == JobState::kWaiting) known.moving = false;
+    }
+    std::erase_if(moving_, [&](const Moving& move) { return move.ends <= now_; });
+  }
+
   void Boundary(int device) {
     for (JobId job : core_->DropHopeless(device, now_)) ASSERT_EQ(jobs_.erase(job), 1u);
+    CheckFirsts();
     const Decision decision = core_->Decide(device, now_);
     for (JobId job : decision.preempt) {
       ASSERT_EQ(jobs_.at(job).device, device) << "preempted where it is not";
       jobs_.at(job).device = -1;
+      jobs_.at(job).moves_from = device;
     }
     for (JobId job : decision.start) {
-      ASSERT_EQ(jobs_.at(job).device, -1) << "started twice";
-      jobs_.at(job).device = device;
+      Known& known = jobs_.at(job);
+      ASSERT_EQ(known.device, -1) << "started twice";
+      ASSERT_FALSE(known.moving) << "started before it is in host memory";
+      ASSERT_TRUE(loaded_[device][known.model]) << "on a device without its model";
+      known.device = device;
+      CheckAge(known);
     }
+    for (JobId job : decision.preempt) Park(job);
     CheckBatch(device, decision);
-    for (JobId job : decision.preempt) core_->Parked(job, now_);
     Running& own = running_[device];
     own = {decision.batch, absl::InfiniteFuture(), absl::ZeroDuration()};
     if (own.batch.empty()) return;
+    batch_model_.resize(running_.size());
+    batch_model_[device] = jobs_.at(own.batch.front()).model;
     int rows = 0;
     for (JobId job : own.batch) rows += jobs_.at(job).rows;
     own.duration = absl::Seconds(StepSeconds(jobs_.at(own.batch.front()).tokens, rows) * (0.9 + 0.02 * Below(11)));
     own.ends = now_ + own.duration;
+  }
+
+  // What the index keeps from event to event is what looking at everything gives.
+  void CheckFirsts() {
+    const QueueIndex& index = core_->index();
+    std::array<JobId, kModels> by_rank = {-1, -1};
+    std::array<JobId, kModels> by_arrival = {-1, -1};
+    for (const auto& [id, known] : jobs_) {
+      const Job& job = index.job(id);
+      if (job.state != JobState::kWaiting) continue;
+      JobId& first = by_rank[known.model];
+      if (first < 0 || index.RankOf(job, now_) < index.RankOf(index.job(first), now_)) first = id;
+      JobId& oldest = by_arrival[known.model];
+      if (oldest < 0 || id < oldest) oldest = id;  // numbers are given in the order of arrival
+    }
+    for (ModelId model = 0; model < kModels; ++model) {
+      ASSERT_EQ(index.FirstByRank(model), by_rank[model]);
+      ASSERT_EQ(index.FirstByArrival(model), by_arrival[model]);
+    }
+  }
+
+  void CheckAge(Known& known) {
+    const ClassOptions& of_class = CoreOptions().classes[static_cast<int>(known.priority)];
+    if (!known.started && !GetParam().faults && GetParam().policy == "deadline-fair") {
+      ASSERT_LE(now_ - known.received, of_class.max_wait) << "waited beyond its age bound";
+    }
+    known.started = true;
   }
 
   void CheckBatch(int device, const Decision& decision) {
@@ -125,7 +198,6 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
       ASSERT_EQ(known.device, device) << "stepped where it is not";
       ASSERT_EQ(known.tokens, jobs_.at(decision.batch.front()).tokens);
       ASSERT_EQ(known.model, jobs_.at(decision.batch.front()).model);
-      ASSERT_TRUE(known.model == 0 || device % 2 == 0) << "on a device without its model";
       rows += known.rows;
     }
     if (decision.batch.size() > 1) {
@@ -135,21 +207,53 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     bool could_run = false;
     for (const auto& [job, known] : jobs_) {
       resident += known.device == device ? kStateBytes : 0;
-      const bool here = known.device == device || known.device == -1;
-      could_run = could_run || (here && (known.model == 0 || device % 2 == 0));
+      const bool waits = known.device == -1 && !known.moving;
+      could_run = could_run || known.device == device || (waits && loaded_[device][known.model]);
     }
     ASSERT_LE(resident, limits_.state_bytes);
     ASSERT_LE(resident / kStateBytes, limits_.max_resident);
     ASSERT_EQ(decision.batch.empty(), !could_run) << "idle beside work";
   }
 
+  // Of the step that is under way, at random: what it was computed in, and images that failed in it.
+  std::vector<Forward> Outcome(const Running& step) {
+    int rows = 0;
+    for (JobId job : step.batch) rows += jobs_.contains(job) ? jobs_.at(job).rows : 0;
+    Forward forward{rows, step.duration};
+    if (!GetParam().faults) return {forward};
+    if (Below(30) == 0) {  // NaN or an exception, in one or in all of them
+      const bool all = Below(2) == 0;
+      for (JobId job : step.batch) {
+        if (jobs_.contains(job)) Remove(job);
+        if (!all) break;
+      }
+      if (all) return {};
+    }
+    if (Below(20) == 0) {  // memory is short
+      forward.out_of_memory = true;
+      return {forward, {1, step.duration, 1000}, {std::max(1, rows - 1), step.duration, 0}};
+    }
+    if (Below(50) == 0) forward.duration = absl::InfiniteDuration();  // a clock that is wrong
+    if (Below(50) == 0) forward.duration = -step.duration;
+    return {forward};
+  }
+
+  void Remove(JobId job) {
+    core_->Remove(job);
+    jobs_.erase(job);
+  }
+
   void EndStep(int device) {
     const Running own = running_[device];
     running_[device] = {};
+    const std::vector<Forward> forwards = Outcome(own);
     for (JobId job : own.batch) {
       if (jobs_.contains(job)) --jobs_.at(job).steps_left;
     }
-    for (JobId job : core_->StepDone(device, own.duration)) {
+    const bool keep = Below(4) == 0;  // until its picture is there
+    const auto done = keep ? SchedulingCore::DoneJobs::kKeep : SchedulingCore::DoneJobs::kRemove;
+    for (JobId job : core_->StepDone(device, forwards, done)) {
+      if (keep) core_->Remove(job);
       ASSERT_EQ(jobs_.at(job).steps_left, 0) << "done before its last step";
       jobs_.erase(job);
       ++done_;
@@ -161,12 +265,54 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     if (jobs_.empty()) return;
     auto victim = jobs_.begin();
     std::advance(victim, Below(static_cast<int>(jobs_.size())));
-    core_->Remove(victim->first);
-    jobs_.erase(victim);
+    Remove(victim->first);
+  }
+
+  // What is on a device, of one model or of all (-1), loses what it has there: it goes on from what was kept.
+  void Displace(int device, int model) {
+    for (auto& [job, known] : jobs_) {
+      const bool moves = known.moving && known.moves_from == device;
+      if ((known.device != device && !moves) || (model >= 0 && known.model != model)) continue;
+      known.device = -1;
+      known.moving = false;
+      if (Below(3) == 0) known.steps_left = std::min(known.steps_left + Below(2), known.steps);
+      core_->Displace(job, known.steps_left, now_);
+      ASSERT_EQ(core_->index().job(job).steps_left, known.steps_left);
+    }
+    if (model < 0 || (!running_[device].batch.empty() && batch_model_[device] == model)) {
+      // The thread may come back from its call all the same, and is not heeded.
+      if (Below(2) == 0) {
+        ASSERT_TRUE(core_->StepDone(device, absl::Seconds(1)).empty());
+      }
+      running_[device] = {};
+    }
+  }
+
+  // A device or a model goes, or comes.
+  void Change() {
+    const int device = Below(static_cast<int>(running_.size()));
+    const int model = Below(kModels);
+    switch (Below(4)) {
+      case 0:
+        loaded_[device].fill(false);
+        Displace(device, -1);
+        core_->RemoveDevice(device);
+        gone_.insert(device);
+        break;
+      case 1:
+        Load(device, model, false);
+        Displace(device, model);
+        break;
+      case 2:
+        if (!gone_.contains(device)) Load(device, model, Below(2) == 0);
+        break;
+      default:
+        if (running_.size() < 40) AddDevice();
+    }
   }
 
   void WakeIdle() {
-    for (int device = 0; device < GetParam().devices; ++device) {
+    for (int device = 0; device < static_cast<int>(running_.size()); ++device) {
       if (running_[device].batch.empty()) Boundary(device);
     }
   }
@@ -174,19 +320,25 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
   // The next thing that happens; false: nothing is left.
   bool Tick(bool arriving) {
     int next = -1;
-    for (int d = 0; d < GetParam().devices; ++d) {
+    for (int d = 0; d < static_cast<int>(running_.size()); ++d) {
       if (running_[d].ends < absl::InfiniteFuture() && (next < 0 || running_[d].ends < running_[next].ends)) next = d;
     }
-    if (next < 0 && !arriving) return false;
+    if (next < 0 && !arriving && moving_.empty()) return false;
+    if (next < 0 && !arriving) now_ = std::max(now_, moving_.front().ends);
     const absl::Time arrival = arriving ? now_ + absl::Milliseconds(1 + Below(600)) : absl::InfiniteFuture();
     if (next >= 0 && running_[next].ends <= arrival) {
       now_ = running_[next].ends;
+      EndMoves();
       EndStep(next);
       Boundary(next);
-    } else {
+    } else if (arriving) {
       now_ = arrival;
+      EndMoves();
       Arrive();
       if (Below(20) == 0) Cancel();
+      if (GetParam().faults && Below(40) == 0) Change();
+    } else {
+      EndMoves();
     }
     WakeIdle();
     return true;
@@ -200,6 +352,10 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
   int64_t sequence_ = 0;
   std::map<JobId, Known> jobs_;  // that have been taken and have not ended
   std::vector<Running> running_;
+  std::vector<int> batch_model_;
+  std::vector<std::array<bool, kModels>> loaded_;  // by device
+  std::set<int> gone_;
+  std::vector<Moving> moving_;
   int done_ = 0;
 };
 
@@ -209,6 +365,9 @@ TEST_P(RandomTraceTest, NoJobIsLostOrRunTwiceBudgetsHoldAndNoDeviceIdlesBesideWo
     if (HasFatalFailure()) return;
     ASSERT_EQ(core_->index().unfinished(), static_cast<int>(jobs_.size()));
   }
+  AddDevice();  // the last that had a model may be gone
+  if (running_.size() % 2 == 0) AddDevice();
+  WakeIdle();
   for (int i = 0; Tick(/*arriving=*/false); ++i) {
     if (HasFatalFailure()) return;
     ASSERT_LT(i, 100000) << "it does not end";
@@ -223,15 +382,17 @@ std::vector<Param> Params() {
   std::vector<Param> params;
   for (const char* policy : {"fifo", "dynamic", "deadline-fair"}) {
     for (int devices : {1, 4}) {
-      for (uint64_t seed : {1, 2, 3}) params.push_back({policy, devices, seed});
+      for (bool faults : {false, true}) {
+        for (uint64_t seed = 1; seed <= 10; ++seed) params.push_back({policy, devices, seed, faults});
+      }
     }
   }
   return params;
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, RandomTraceTest, ::testing::ValuesIn(Params()), [](const auto& info) {
-  std::string name =
-      info.param.policy + "_" + std::to_string(info.param.devices) + "_" + std::to_string(info.param.seed);
+  std::string name = info.param.policy + "_" + std::to_string(info.param.devices) +
+                     (info.param.faults ? "_faults_" : "_") + std::to_string(info.param.seed);
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
