@@ -11,7 +11,7 @@ namespace {
 constexpr double kArrivalMemory = 30;  // seconds
 // Of max_wait. Before the first, most of what is late is in nobody's way; the second leaves time to start all that
 // wait.
-constexpr double kDueAgainAfter = 0.2;
+constexpr double kDueAgainAfter = 0.4;
 constexpr double kAgedAfter = 0.65;
 // Of what did not fit; and in about so many steps times the share that is missing it is tried again: some 600.
 constexpr double kLeftOfBatchMemory = 0.95;
