@@ -6,6 +6,8 @@ build=$1
 shift
 "$build/bin/engine_bench" "$@"
 "$build/bin/service_bench" "$@"
+# Threads wait for each other as the server's do. It fails where sharing steps or scheduling is not what docs/SCHEDULING.md promises.
+OMP_WAIT_POLICY=passive "$build/bin/scheduling_overhead"
 "$build/bin/products_bench"
 if [ -x .deps/reference/bin/python ]; then
   .deps/reference/bin/python bench/against_diffusers.py "$build/bin/draw_on_demand" models/demo

@@ -176,6 +176,8 @@ void AddTexts(CLI::App* app, DrawRequest* request) {
   app->add_flag_function(
       "--noise-correction,!--no-noise-correction", [request](int64_t sum) { request->noise_correction = sum > 0; },
       "Take back, or not, what the model's quantisation does on average [as the server is configured for the model]");
+  app->add_flag("--deterministic", request->deterministic,
+                "The same pixels each time on this type of device, whatever else it draws; may take longer on a GPU");
   app->add_option("--max-sequence-length", request->max_sequence_length,
                   "T5 tokens of the prompt; longer ones are cut [the model's default]")
       ->type_name("N");

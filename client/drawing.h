@@ -22,6 +22,7 @@ struct DrawRequest {
   std::string negative_prompt;
   int clip_skip = 0;
   std::optional<bool> noise_correction;
+  bool deterministic = false;
   int max_sequence_length = 0;  // T5 tokens
   int width = 0;                // pixels
   int height = 0;               // pixels

@@ -36,6 +36,7 @@ Json Describe(const BatchJob& job) {
   if (request.prompt_3) json["prompt_3"] = *request.prompt_3;
   if (request.clip_skip != 0) json["clip_skip"] = request.clip_skip;
   if (request.noise_correction) json["noise_correction"] = *request.noise_correction;
+  if (request.deterministic) json["deterministic"] = true;
   if (request.max_sequence_length != 0) json["max_sequence_length"] = request.max_sequence_length;
   return json;
 }

@@ -58,6 +58,7 @@ v1::GenerateRequest ToWire(const DrawRequest& request) {
   if (request.prompt_3) wire.set_prompt_3(*request.prompt_3);
   wire.set_clip_skip(request.clip_skip);
   if (request.noise_correction) wire.set_noise_correction(*request.noise_correction);
+  wire.set_deterministic(request.deterministic);
   wire.set_max_sequence_length(request.max_sequence_length);
   wire.set_width(request.width);
   wire.set_height(request.height);

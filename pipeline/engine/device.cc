@@ -31,6 +31,8 @@ absl::Status PrepareCuda(const at::Device& device) {
         StrCat("device cuda:", static_cast<int>(device.index()), ": this machine has ", count, " usable CUDA devices"));
   // fp32 means fp32: cuDNN would round convolutions' inputs to 10 bits.
   at::globalContext().setAllowTF32CuDNN(false);
+  // The same convolution has the same bits each time: what `deterministic` promises.
+  at::globalContext().setDeterministicCuDNN(true);
   return absl::OkStatus();
 }
 

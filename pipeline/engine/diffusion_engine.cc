@@ -47,12 +47,14 @@ DiffusionJob& Own(ImageJob* job) {
   return *own;
 }
 
-std::vector<DiffusionJob*> OwnAll(absl::Span<ImageJob* const> batch) {
+std::vector<DiffusionJob*> OwnAll(const ModelInfo& info, absl::Span<ImageJob* const> batch) {
   std::vector<DiffusionJob*> jobs;
   for (ImageJob* const job : batch) {
     DiffusionJob& own = Own(job);
     if (own.done() || own.state().failed) Die("Step of a job that is done or has failed");
-    if (BatchKeyOf(own.spec()) != BatchKeyOf(batch.front()->spec())) Die("Step of jobs with different batch keys");
+    if (BatchKeyOf(info, own.spec()) != BatchKeyOf(info, batch.front()->spec()))
+      Die("Step of jobs with different batch keys");
+    if (batch.size() > 1 && MustBeAlone(info, own.spec())) Die("Step of a job that must be alone, with others");
     if (std::find(jobs.begin(), jobs.end(), &own) != jobs.end()) Die("Step of a job twice in one batch");
     jobs.push_back(&own);
   }
@@ -150,7 +152,7 @@ absl::Status DiffusionEngine::Validate(const ImageSpec& spec) const {
 }
 
 std::string DiffusionEngine::BatchKey(const ImageSpec& spec) const {
-  return BatchKeyOf(spec);
+  return BatchKeyOf(info_, spec);
 }
 
 ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
@@ -162,6 +164,7 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   ImageLoad load;
   load.tokens = static_cast<int>((spec.height / patch) * (spec.width / patch) + text);
   load.rows = spec.guidance_scale > 1 ? 2 : 1;
+  load.alone = MustBeAlone(info_, spec);
   // The latents and the last velocity; for each row a text.
   const int64_t elements = 2 * latents + load.rows * (text * config.joint_attention_dim + config.pooled_projection_dim);
   load.state_bytes = elements * static_cast<int64_t>(c10::elementSize(parts_.transformer.placement().dtype));
@@ -235,7 +238,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSp
 
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {
   if (batch.empty()) return {};
-  const std::vector<DiffusionJob*> jobs = OwnAll(batch);
+  const std::vector<DiffusionJob*> jobs = OwnAll(info_, batch);
   std::vector<absl::Status> statuses;
   const absl::Status whole = Compute(parts_.transformer.placement().device, "denoising", [&] {
     statuses = denoiser_.Step(jobs);

@@ -22,12 +22,13 @@ namespace fresco {
 
 // What a model is and takes; constant after load.
 struct ModelInfo {
-  std::string name;             // as the configuration calls it
-  std::string architecture;     // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
-  std::string device;           // "cpu", "cuda:0"
-  std::string precision;        // what is computed in: "fp32", "bf16", …
-  std::string precision_asked;  // as LoadOptions::precision
-  std::string weights_digest;   // "sha256:…" over the weights as stored
+  std::string name;              // as the configuration calls it
+  std::string architecture;      // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
+  std::string device;            // "cpu", "cuda:0"
+  std::string precision;         // what is computed in: "fp32", "bf16", …
+  std::string precision_asked;   // as LoadOptions::precision
+  std::string weights_digest;    // "sha256:…" over the weights as stored
+  bool batch_invariant = false;  // an image's bits do not depend on what else is in its steps; else to 50 dB
   // Defaults for whatever a request leaves out.
   int default_width = 1024;
   int default_height = 1024;
@@ -78,6 +79,7 @@ struct ImageLoad {
   int tokens = 1;           // of each row of the forward: image and text
   int rows = 1;             // of the forward: 2 with guidance, 1 without
   int64_t state_bytes = 0;  // that its job holds on the device: latents and the texts' embeddings
+  bool alone = false;       // its steps are of it alone: it must be deterministic, and the model is not batch_invariant
 };
 
 struct EngineStats {
@@ -127,7 +129,7 @@ class Engine {
   // INVALID_ARGUMENT, naming the field, for a spec that the model cannot draw. Cheap and thread-safe.
   virtual absl::Status Validate(const ImageSpec& spec) const = 0;
 
-  // Jobs whose specs have equal keys can be in one Step. Thread-safe.
+  // Jobs whose specs have equal keys can be in one Step, but for those that LoadOf says are alone. Thread-safe.
   virtual std::string BatchKey(const ImageSpec& spec) const = 0;
 
   // Of a spec that Validate has let through. Thread-safe.
@@ -136,9 +138,9 @@ class Engine {
   // Tokenises, encodes the texts or takes them from the cache, draws the noise.
   virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;
 
-  // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done. One
-  // status per job, in order: a job whose result is not finite fails alone and must not be stepped again; an error of
-  // the whole forward is every job's.
+  // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done, and
+  // one that is to be alone is alone. One status per job, in order: a job whose result is not finite fails alone and
+  // must not be stepped again; an error of the whole forward is every job's.
   virtual std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) = 0;
 
   // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a

@@ -25,6 +25,9 @@ struct ImageSpec {
   // Whether what quantisation does to the velocities on average is taken back, where the model has a calibration for
   // it; absent: as the model is configured.
   std::optional<bool> noise_correction;
+  // Whether the picture must have the same bits each time on this type of device, whatever else is drawn: where other
+  // images in its steps could change them (not ModelInfo::batch_invariant), it has its steps to itself.
+  bool deterministic = false;
 
   bool operator==(const ImageSpec&) const = default;
 };

@@ -74,6 +74,8 @@ absl::StatusOr<ModelInfo> DescribeModel(const LoadOptions& options, const ModelS
   const ModelShape shape = {parts.transformer.config(), parts.vae.config(), parts.text.has_t5()};
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, shape, precision));
   info.components = parts.Components(precision);
+  // tests/pipeline/models/batch_test.cc. A GPU's libraries choose the order of their sums by the number of rows.
+  info.batch_invariant = parts.transformer.placement().device.is_cpu();
   for (std::string& note : parts.Notes(precision)) info.notes.push_back(std::move(note));
   return info;
 }

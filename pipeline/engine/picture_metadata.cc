@@ -50,6 +50,7 @@ std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetad
       {"batch_size_max", provenance.batch_size_max},
   };
   if (spec.noise_correction) json["noise_correction"] = *spec.noise_correction;
+  if (spec.deterministic) json["deterministic"] = true;
   if (options.prompts) AddPrompts(spec, &json);
   // Prompts are checked to be UTF-8 long before; were one not, a replacement character is better than no picture.
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);

@@ -54,8 +54,13 @@ absl::Status CheckSpec(const ModelInfo& info, int max_clip_skip, const ImageSpec
   return findings.status();
 }
 
-std::string BatchKeyOf(const ImageSpec& spec) {
-  return StrCat(int64_t{spec.width} * spec.height, "+", spec.max_sequence_length);
+bool MustBeAlone(const ModelInfo& info, const ImageSpec& spec) {
+  return spec.deterministic && !info.batch_invariant;
+}
+
+std::string BatchKeyOf(const ModelInfo& info, const ImageSpec& spec) {
+  return StrCat(int64_t{spec.width} * spec.height, "+", spec.max_sequence_length,
+                MustBeAlone(info, spec) ? " alone" : "");
 }
 
 }  // namespace fresco

@@ -13,7 +13,11 @@ namespace fresco {
 // can be left out.
 absl::Status CheckSpec(const ModelInfo& info, int max_clip_skip, const ImageSpec& spec);
 
-// Equal for specs of as many tokens, of image and of text each: "262144+256", pixels and T5's tokens.
-std::string BatchKeyOf(const ImageSpec& spec);
+// Whether the image's steps must be of it alone.
+bool MustBeAlone(const ModelInfo& info, const ImageSpec& spec);
+
+// Equal for specs of as many tokens, of image and of text each, that may share steps: "262144+256", pixels and T5's
+// tokens; with " alone" for those that may not share them with any.
+std::string BatchKeyOf(const ModelInfo& info, const ImageSpec& spec);
 
 }  // namespace fresco

@@ -103,6 +103,7 @@ ImageSpec CheckSpec(Checker* check, const v1::GenerateRequest& request, const Mo
                                            info.default_max_sequence_length, 1, max_length);
   spec.clip_skip = check->Ranged("clip_skip", request.clip_skip(), 0, 1, kMaxClipSkip);
   if (request.has_noise_correction()) spec.noise_correction = request.noise_correction();
+  spec.deterministic = request.deterministic();
   return spec;
 }
 

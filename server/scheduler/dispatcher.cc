@@ -133,7 +133,7 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
   jobs.deadline = request.deadline;
   for (size_t i = 0; i < images.size(); ++i) {
     const auto& [batch_key, load] = images[i];
-    jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes});
+    jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes, load.alone});
   }
   return jobs;
 }

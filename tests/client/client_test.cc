@@ -253,12 +253,13 @@ TEST(JournalTest, OtherWaysToReadThePromptAreOtherJobs) {
   job.request.prompt = "a fox";
   ASSERT_TRUE(journal.Add(job, {{"fox.png", 7}}).ok());
   EXPECT_EQ(journal.Find(job).size(), 1U);
-  std::vector<BatchJob> others(5, job);
+  std::vector<BatchJob> others(6, job);
   others[0].request.prompt_2 = "";
   others[1].request.prompt_3 = "a fox";
   others[2].request.clip_skip = 1;
   others[3].request.max_sequence_length = 77;
   others[4].request.noise_correction = false;
+  others[5].request.deterministic = true;
   for (const BatchJob& other : others) EXPECT_TRUE(journal.Find(other).empty());
   std::filesystem::remove_all(folder);
 }

@@ -42,6 +42,7 @@ TEST_F(FrescoTest, SendsEveryOption) {
                                "--clip-skip",
                                "1",
                                "--no-noise-correction",
+                               "--deterministic",
                                "--max-sequence-length",
                                "77",
                                "--model",
@@ -83,6 +84,7 @@ TEST_F(FrescoTest, SendsEveryOption) {
   EXPECT_EQ(request.clip_skip(), 1);
   EXPECT_TRUE(request.has_noise_correction());
   EXPECT_FALSE(request.noise_correction());
+  EXPECT_TRUE(request.deterministic());
   EXPECT_EQ(request.max_sequence_length(), 77);
   EXPECT_EQ(request.model(), "demo");
   EXPECT_EQ(request.width(), 512);
@@ -109,6 +111,7 @@ TEST_F(FrescoTest, LeavesToTheServerWhatIsNotGiven) {
   EXPECT_FALSE(request.has_prompt_2());
   EXPECT_FALSE(request.has_prompt_3());
   EXPECT_FALSE(request.has_noise_correction());
+  EXPECT_FALSE(request.deterministic());
   EXPECT_EQ(request.width(), 0);
   EXPECT_EQ(request.preview_every(), 0);
   EXPECT_EQ(request.priority(), v1::PRIORITY_INTERACTIVE);

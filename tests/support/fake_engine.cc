@@ -145,7 +145,8 @@ std::string FakeEngine::BatchKey(const ImageSpec& spec) const {
 
 ImageLoad FakeEngine::LoadOf(const ImageSpec& spec) const {
   script_->Check(spec.prompt, FakeScript::Stage::kLoadOf, 0).IgnoreError();
-  return {spec.width * spec.height / 256, spec.guidance_scale > 1 ? 2 : 1, kStateBytes};
+  return {spec.width * spec.height / 256, spec.guidance_scale > 1 ? 2 : 1, kStateBytes,
+          spec.deterministic && !info_.batch_invariant};
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& spec) {

@@ -16,8 +16,8 @@ class BatchBuilder {
   BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device);
 
   // Within the device's limits: images, activations of the step, and, for one that is not resident yet, the state of
-  // all that are in the batch; and it is resident or the device has its model. The first always fits: admission has
-  // refused what cannot.
+  // all that are in the batch; it is resident or the device has its model; and none that must be alone. The first always
+  // fits: admission has refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
 

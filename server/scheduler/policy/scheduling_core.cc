@@ -95,6 +95,7 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     spec.rows = image.rows;
     spec.steps = image.steps;
     spec.state_bytes = image.state_bytes;
+    spec.alone = image.alone;
     spec.sequence = request.sequence;
     spec.image_index = static_cast<int>(i);
     spec.received = now;

@@ -52,6 +52,7 @@ struct RequestedImage {
   int rows = 1;
   int steps = 1;
   int64_t state_bytes = 0;
+  bool alone = false;  // shares no step; so do all of its batch_key
 };
 
 struct RequestedJobs {

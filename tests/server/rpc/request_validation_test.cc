@@ -70,6 +70,7 @@ TEST_F(RequestValidationTest, WhatIsLeftOutGetsTheModelsDefaults) {
   EXPECT_EQ(spec.max_sequence_length, 77);
   EXPECT_EQ(spec.clip_skip, 0);
   EXPECT_EQ(spec.noise_correction, std::nullopt);
+  EXPECT_FALSE(spec.deterministic);
   EXPECT_EQ(spec.prompt_2, std::nullopt);
   EXPECT_EQ(request->model, "fake");
   EXPECT_EQ(request->id, "feedfacecafef00d");
@@ -132,6 +133,7 @@ TEST_F(RequestValidationTest, EveryFieldArrives) {
   wire.set_max_sequence_length(256);
   wire.set_clip_skip(2);
   wire.set_noise_correction(false);
+  wire.set_deterministic(true);
   const auto request = Validate(wire);
   ASSERT_TRUE(request.ok()) << request.status();
   ImageSpec expected;
@@ -147,6 +149,7 @@ TEST_F(RequestValidationTest, EveryFieldArrives) {
   expected.max_sequence_length = 256;
   expected.clip_skip = 2;
   expected.noise_correction = false;
+  expected.deterministic = true;
   ImageSpec second = expected;
   second.seed = 6;
   EXPECT_THAT(request->images, ElementsAre(expected, second));

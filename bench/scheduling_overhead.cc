@@ -1,0 +1,286 @@
+// What the scheduler gives and takes on a real engine, as ratios measured in one run, in turn: a step's time for each
+// image by the size of the batch (with and without guidance); the images a second of many requests at once against the
+// same one at a time; and the share of its device's time that is neither a step nor another call of the engine.
+//
+//   scheduling_overhead [POLICY [REQUESTS]]   (deadline-fair, 16)
+//
+// FRESCO_BENCH_MODEL, FRESCO_BENCH_PRECISION and FRESCO_BENCH_DEVICE choose what is measured (models/demo, fp32, cpu).
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/timed_engine.h"
+#include "pipeline/base/clock.h"
+#include "pipeline/base/median.h"
+#include "pipeline/base/mutex.h"
+#include "pipeline/engine/load.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kSides[] = {64, 128, 256};  // pixels
+constexpr size_t kBatches[] = {1, 2, 4, 8};
+constexpr int kCurveRounds = 7;
+constexpr int kRounds = 3;
+constexpr int kSteps = 20;
+constexpr double kLeastGain = 1.5;      // images a second, at once against one at a time, where a batch gives as much
+constexpr double kMostOverhead = 0.01;  // of steps' time
+
+[[noreturn]] void Die(const absl::Status& status) {
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  std::exit(1);
+}
+
+template <typename T>
+T OrDie(absl::StatusOr<T> value) {
+  if (!value.ok()) Die(value.status());
+  return *std::move(value);
+}
+
+std::string FromEnvironment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
+}
+
+LoadOptions Options() {
+  LoadOptions options;
+  options.name = "bench";
+  options.path = FromEnvironment("FRESCO_BENCH_MODEL", "models/demo");
+  options.precision = FromEnvironment("FRESCO_BENCH_PRECISION", "fp32");
+  options.device = FromEnvironment("FRESCO_BENCH_DEVICE", "cpu");
+  return options;
+}
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+ImageSpec Spec(const ModelInfo& info, int side, bool guided, uint64_t seed) {
+  ImageSpec spec;
+  spec.prompt = "a red apple on a light blue background";
+  spec.width = spec.height = side;
+  spec.steps = kSteps;
+  spec.guidance_scale = guided ? 3.0F : 1.0F;
+  spec.max_sequence_length = info.default_max_sequence_length;
+  spec.seed = seed;
+  return spec;
+}
+
+// ---- the batch curve
+// --------------------------------------------------------------------------------------------------
+
+// Seconds of one step of `count` images.
+double TimeStep(Engine* engine, const ImageSpec& spec, size_t count) {
+  std::vector<std::unique_ptr<ImageJob>> jobs;
+  std::vector<ImageJob*> batch;
+  for (size_t i = 0; i < count; ++i) {
+    jobs.push_back(OrDie(engine->Prepare(spec)));
+    batch.push_back(jobs.back().get());
+  }
+  const auto step = [&] {
+    for (const absl::Status& status : engine->Step(batch)) {
+      if (!status.ok()) Die(status);
+    }
+  };
+  step();  // the texts are put together once
+  const auto begin = std::chrono::steady_clock::now();
+  step();
+  return SecondsSince(begin);
+}
+
+// By size of the batch, in turn, so that what disturbs the machine disturbs all.
+std::vector<double> BatchCurve(Engine* engine, const ImageSpec& spec) {
+  std::vector<std::vector<double>> seconds(std::size(kBatches));
+  for (int round = 0; round < kCurveRounds; ++round) {
+    for (size_t i = 0; i < seconds.size(); ++i) seconds[i].push_back(TimeStep(engine, spec, kBatches[i]));
+  }
+  std::vector<double> medians;
+  for (const std::vector<double>& of : seconds) medians.push_back(Median(of));
+  return medians;
+}
+
+// The most that a batch gives, over one image at a time.
+double PrintCurve(int side, bool guided, const std::vector<double>& seconds) {
+  std::printf("%4d x %-4d %-8s", side, side, guided ? "guided" : "plain");
+  double best = 1;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    const double each = seconds[i] / static_cast<double>(kBatches[i]);
+    best = std::max(best, seconds[0] / each);
+    std::printf("  %8.2f ms (%.2f x)", 1e3 * each, seconds[0] / each);
+  }
+  std::printf("\n");
+  return best;
+}
+
+// ---- requests through the scheduler
+// -----------------------------------------------------------------------------------
+
+// Reads a request's events to its end.
+void AwaitEnd(EventChannel* channel) {
+  Mutex mutex;
+  CondVar changed;
+  bool ready = false;
+  channel->SetReadyCallback([&] {
+    MutexLock lock(&mutex);
+    ready = true;
+    changed.NotifyAll();
+  });
+  while (true) {
+    std::optional<RequestEvent> event = channel->Next();
+    if (!event) {
+      MutexLock lock(&mutex);
+      while (!ready) changed.Wait(&mutex);
+      ready = false;
+      continue;
+    }
+    if (const auto* failed = std::get_if<FailedEvent>(&*event)) Die(failed->status);
+    if (std::holds_alternative<CompletedEvent>(*event)) break;
+  }
+  channel->SetReadyCallback({});
+}
+
+class Service {
+ public:
+  explicit Service(const std::string& policy) : scheduler_(OptionsOf(policy), &clock_, nullptr) {
+    std::promise<void> loaded;
+    scheduler_.AddModel(
+        "bench", Options().device,
+        [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+          return std::make_unique<TimedEngine>(OrDie(LoadEngine(Options())), &times_);
+        },
+        [&](const absl::StatusOr<const Engine*>& engine) {
+          info_ = OrDie(engine)->info();
+          loaded.set_value();
+        });
+    loaded.get_future().wait();
+  }
+
+  struct Run {
+    double seconds = 0;
+    CallTimes times;
+  };
+
+  // `at_once`: else the next comes when the one before is done.
+  Run Draw(int requests, int side, bool guided, bool at_once) {
+    times_ = {};
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<std::shared_ptr<EventChannel>> channels;
+    for (int i = 0; i < requests; ++i) {
+      channels.push_back(Submit(side, guided));
+      if (!at_once) AwaitEnd(channels.back().get());
+    }
+    for (const auto& channel : channels) {
+      if (at_once) AwaitEnd(channel.get());
+    }
+    return {SecondsSince(begin), times_};
+  }
+
+ private:
+  static SchedulerOptions OptionsOf(const std::string& policy) {
+    SchedulerOptions options;
+    options.core.policy = policy;
+    // The device is what is measured, not what is let in.
+    for (ClassOptions& of : options.core.classes) of.max_wait = absl::Hours(10);
+    return options;
+  }
+
+  std::shared_ptr<EventChannel> Submit(int side, bool guided) {
+    GenerationRequest request;
+    request.id = std::to_string(next_);
+    request.model = "bench";
+    request.images = {Spec(info_, side, guided, next_++)};
+    return OrDie(scheduler_.Submit(std::move(request)));
+  }
+
+  SystemClock clock_;
+  CallTimes times_;  // of the device's thread while something is drawn
+  ModelInfo info_;
+  uint64_t next_ = 0;
+  Scheduler scheduler_;
+};
+
+double Images(const Service::Run& run) {
+  return static_cast<double>(run.times.images) / run.times.steps;
+}
+
+double Share(const Service::Run& run) {
+  return run.times.OverheadSeconds() / run.times.step_seconds;
+}
+
+struct Verdict {
+  double gain = 0;      // images a second at once, over one at a time
+  double overhead = 0;  // of many requests, of steps' time
+};
+
+Verdict Compare(Service* service, int requests, int side, bool guided) {
+  service->Draw(requests, side, guided, true);  // the cost model learns
+  std::vector<double> gains, alone_rates, rates, batches, shares, alone_shares, gaps;
+  for (int round = 0; round < kRounds; ++round) {
+    const Service::Run alone = service->Draw(requests, side, guided, false);
+    const Service::Run together = service->Draw(requests, side, guided, true);
+    gains.push_back(alone.seconds / together.seconds);
+    alone_rates.push_back(requests / alone.seconds);
+    rates.push_back(requests / together.seconds);
+    batches.push_back(Images(together));
+    shares.push_back(Share(together));
+    alone_shares.push_back(alone.times.between_steps.empty()
+                               ? 0
+                               : Median(alone.times.between_steps) * alone.times.steps / alone.times.step_seconds);
+    gaps.insert(gaps.end(), together.times.between_steps.begin(), together.times.between_steps.end());
+  }
+  const Verdict verdict = {Median(gains), Median(shares)};
+  std::printf(
+      "%4d x %-4d %-8s  %6.2f -> %6.2f images/s (%.2f x), mean batch %.2f; overhead %.2f %% of steps "
+      "(one at a time %.2f %%), between steps %.0f us (median)\n",
+      side, side, guided ? "guided" : "plain", Median(alone_rates), Median(rates), verdict.gain, Median(batches),
+      100 * verdict.overhead, 100 * Median(alone_shares), 1e6 * Median(gaps));
+  return verdict;
+}
+
+int Main(const std::string& policy, int requests) {
+  std::vector<double> best;
+  std::printf("A step's time for each image, by images in the step:\n%-21s", "");
+  for (size_t batch : kBatches) std::printf("  %11zu        ", batch);
+  std::printf("\n");
+  {
+    const auto engine = OrDie(LoadEngine(Options()));
+    for (int side : kSides) {
+      for (bool guided : {true, false})
+        best.push_back(PrintCurve(side, guided, BatchCurve(engine.get(), Spec(engine->info(), side, guided, 1))));
+    }
+  }
+  std::printf("\n%d requests of %d steps through the scheduler (%s), one at a time -> at once:\n", requests, kSteps,
+              policy.c_str());
+  Service service(policy);
+  bool kept = true;
+  size_t row = 0;
+  for (int side : kSides) {
+    for (bool guided : {true, false}) {
+      const Verdict verdict = Compare(&service, requests, side, guided);
+      const bool gains = best[row++] < kLeastGain || verdict.gain >= kLeastGain;
+      kept = kept && gains && verdict.overhead <= kMostOverhead;
+      if (!gains) std::printf("MISSED  a batch gives %.2f x, the scheduler %.2f x\n", best[row - 1], verdict.gain);
+      if (verdict.overhead > kMostOverhead) std::printf("MISSED  more than 1 %% of the steps' time\n");
+    }
+  }
+  return kept ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace fresco
+
+int main(int argc, char** argv) {
+  const std::string policy = argc > 1 ? argv[1] : "deadline-fair";
+  const int requests = argc > 2 ? std::atoi(argv[2]) : 16;
+  if (requests <= 0) {
+    std::fprintf(stderr, "usage: scheduling_overhead [POLICY [REQUESTS]]\n");
+    return 2;
+  }
+  return fresco::Main(policy, requests);
+}

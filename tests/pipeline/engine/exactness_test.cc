@@ -1,0 +1,192 @@
+// A picture of the model that ships does not depend on how it came to be drawn: alone, in any batch, with a pause, on
+// another replica. Bit for bit in fp32 on a CPU; in the other precisions to 50 dB at least.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/engine/engine.h"
+#include "pipeline/engine/load.h"
+#include "pipeline/engine/spec_check.h"
+#include "pipeline/image/similarity.h"
+
+namespace fresco {
+namespace {
+
+constexpr double kLeastPsnr = 50;  // dB
+
+std::unique_ptr<Engine> Load(const std::string& precision, int threads = 2) {
+  LoadOptions options;
+  options.name = "demo";
+  options.path = "models/demo";
+  options.precision = precision;
+  options.threads = threads;
+  return LoadEngine(options).value();
+}
+
+ImageSpec Spec(const std::string& prompt, int width, int height, int steps, float guidance, uint64_t seed) {
+  ImageSpec spec;
+  spec.prompt = prompt;
+  spec.negative_prompt = "blurry";
+  spec.width = width;
+  spec.height = height;
+  spec.steps = steps;
+  spec.guidance_scale = guidance;
+  spec.seed = seed;
+  spec.max_sequence_length = 32;
+  spec.deterministic = true;
+  return spec;
+}
+
+// As many tokens each, in three shapes, with and without guidance, of different lengths and prompts.
+std::vector<ImageSpec> Mixed() {
+  return {Spec("a red apple on a white background", 64, 96, 4, 4, 1),
+          Spec("a fox", 96, 64, 6, 1, 2),
+          Spec("", 64, 96, 5, 7, 3),
+          Spec("a sunflower on a light blue background", 192, 32, 3, 2.5, 4),
+          Spec("a robot", 64, 96, 7, 0, 5),
+          Spec("a fox", 96, 64, 4, 3, 6)};
+}
+
+void Step(Engine* engine, const std::vector<ImageJob*>& batch) {
+  for (const absl::Status& status : engine->Step(batch)) ASSERT_TRUE(status.ok()) << status;
+}
+
+Image Alone(Engine* engine, const ImageSpec& spec) {
+  const auto job = engine->Prepare(spec).value();
+  while (!job->done()) Step(engine, {job.get()});
+  return engine->Finish(*job).value();
+}
+
+// Each joins a step later than the one before, in front of it where `in_front`.
+std::vector<Image> Together(Engine* engine, const std::vector<ImageSpec>& specs, bool in_front) {
+  std::vector<std::unique_ptr<ImageJob>> jobs;
+  const auto running = [&] {
+    std::vector<ImageJob*> batch;
+    for (const auto& job : jobs)
+      if (!job->done()) batch.push_back(job.get());
+    if (in_front) std::reverse(batch.begin(), batch.end());
+    return batch;
+  };
+  for (const ImageSpec& spec : specs) {
+    jobs.push_back(engine->Prepare(spec).value());
+    Step(engine, running());
+  }
+  while (!running().empty()) Step(engine, running());
+  std::vector<Image> images;
+  for (const auto& job : jobs) images.push_back(engine->Finish(*job).value());
+  return images;
+}
+
+class Precisions : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Precisions, ABatchLeavesThePictureAsItIs) {
+  const auto engine = Load(GetParam());
+  const std::vector<ImageSpec> specs = Mixed();
+  for (const ImageSpec& spec : specs) ASSERT_EQ(engine->BatchKey(spec), engine->BatchKey(specs.front()));
+  std::vector<Image> alone;
+  for (const ImageSpec& spec : specs) alone.push_back(Alone(engine.get(), spec));
+  bool exact = true;
+  for (bool in_front : {false, true}) {
+    const std::vector<Image> together = Together(engine.get(), specs, in_front);
+    for (size_t i = 0; i < specs.size(); ++i) {
+      ASSERT_EQ(together[i].width, specs[i].width);
+      EXPECT_GE(Psnr(alone[i], together[i]).value(), kLeastPsnr) << i << (in_front ? " in front" : "");
+      exact = exact && together[i].rgb == alone[i].rgb;
+    }
+  }
+  RecordProperty("exact", exact ? "yes" : "no");
+  // The promise that lets deterministic images share steps.
+  EXPECT_TRUE(exact || !engine->info().batch_invariant);
+}
+
+// Every picture is of its own, so that equal ones say something.
+TEST_P(Precisions, OtherSpecsAreOtherPictures) {
+  const auto engine = Load(GetParam());
+  ImageSpec other = Mixed()[0];
+  const Image first = Alone(engine.get(), other);
+  other.seed += 1;
+  EXPECT_LT(Psnr(first, Alone(engine.get(), other)).value(), kLeastPsnr);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, Precisions, ::testing::Values("fp32", "bf16", "fp8", "fp8-weight-only", "int8"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+class ExactnessTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { engine_ = Load("fp32").release(); }
+  static void TearDownTestSuite() { delete engine_; }
+  static Engine* engine_;
+};
+Engine* ExactnessTest::engine_ = nullptr;
+
+// Before every step but the first it has been parked, and others, of its kind and not, have been drawn meanwhile.
+TEST_F(ExactnessTest, PausesLeaveThePictureAsItIs) {
+  const std::vector<ImageSpec> specs = Mixed();
+  const Image alone = Alone(engine_, specs[0]);
+  const auto job = engine_->Prepare(specs[0]).value();
+  const auto other = engine_->Prepare(specs[4]).value();
+  while (!job->done()) {
+    Step(engine_,
+         job->step() % 2 == 0 ? std::vector<ImageJob*>{job.get()} : std::vector<ImageJob*>{other.get(), job.get()});
+    if (job->done()) break;
+    ASSERT_TRUE(engine_->Park(*job).ok());
+    Step(engine_, {other.get()});
+    Alone(engine_, Spec("a robot", 64, 64, 1, 1, 9));
+    ASSERT_TRUE(engine_->Resume(*job).ok());
+  }
+  EXPECT_EQ(engine_->Finish(*job).value().rgb, alone.rgb);
+}
+
+// From one engine of the model to the other and back at every step, sharing steps with others there.
+TEST_F(ExactnessTest, MovesLeaveThePictureAsItIs) {
+  const auto replica = Load("fp32");
+  const std::vector<ImageSpec> specs = Mixed();
+  for (size_t i : {0, 1}) {
+    const Image alone = Alone(engine_, specs[i]);
+    Engine* on = engine_;
+    const auto job = on->Prepare(specs[i]).value();
+    while (!job->done()) {
+      const auto other = on->Prepare(specs[2]).value();
+      Step(on, {other.get(), job.get()});
+      ASSERT_TRUE(on->Park(*job).ok());
+      on = on == engine_ ? replica.get() : engine_;
+      ASSERT_TRUE(on->Resume(*job).ok());
+    }
+    EXPECT_EQ(on->Finish(*job).value().rgb, alone.rgb) << i;
+  }
+}
+
+// Another machine's number of cores, or another configuration.
+TEST_F(ExactnessTest, ThreadsLeaveThePictureAsItIs) {
+  const ImageSpec spec = Mixed()[0];
+  const Image two = Alone(engine_, spec);
+  for (int threads : {1, 3}) {
+    const auto other = Load("fp32", threads);
+    EXPECT_EQ(Alone(other.get(), spec).rgb, two.rgb) << threads << " threads";
+  }
+  Load("fp32", 2);  // the number is the process's
+}
+
+TEST(BatchKeyOfTest, DeterministicImagesHaveAGroupOfTheirOwnWhereABatchChangesBits) {
+  ModelInfo gpu, cpu;
+  cpu.batch_invariant = true;
+  ImageSpec plain = Mixed()[0];
+  plain.deterministic = false;
+  ImageSpec deterministic = plain;
+  deterministic.deterministic = true;
+  EXPECT_EQ(BatchKeyOf(cpu, deterministic), BatchKeyOf(cpu, plain));
+  EXPECT_NE(BatchKeyOf(gpu, deterministic), BatchKeyOf(gpu, plain));
+  EXPECT_TRUE(MustBeAlone(gpu, deterministic));
+  EXPECT_FALSE(MustBeAlone(cpu, deterministic));
+  EXPECT_FALSE(MustBeAlone(gpu, plain));
+}
+
+}  // namespace
+}  // namespace fresco
