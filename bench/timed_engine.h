@@ -39,6 +39,7 @@ class TimedEngine final : public Engine {
   const ModelInfo& info() const override { return engine_->info(); }
   EngineStats stats() const override { return engine_->stats(); }
   int64_t TakePeakBytes() override { return engine_->TakePeakBytes(); }  // part of scheduling
+  DeviceMemory MemoryOfDevice() override { return engine_->MemoryOfDevice(); }
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
@@ -64,6 +65,9 @@ class TimedEngine final : public Engine {
   absl::Status Park(ImageJob& job) override {
     return Other([&] { return engine_->Park(job); });
   }
+  absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override {
+    return engine_->Snapshot(job);
+  }  // likewise
   absl::Status Resume(ImageJob& job) override {
     return Other([&] { return engine_->Resume(job); });
   }
