@@ -495,9 +495,9 @@ TEST(LostDeviceTest, WhatItHadGoesToOthersAndNothingIsPlacedOnIt) {
   bench.Displace('b', 5);
   bench.RemoveDevice(0);
   bench.Add({'c', kStandard, kSmall, 5});
-  EXPECT_EQ(bench.core().index().devices(0), 1);  // that have the model
-  EXPECT_EQ(bench.core().index().idle_devices(0), 1);
-  EXPECT_EQ(bench.core().index().live_devices(), 1);
+  EXPECT_EQ(bench.core()->index().devices(0), 1);  // that have the model
+  EXPECT_EQ(bench.core()->index().idle_devices(0), 1);
+  EXPECT_EQ(bench.core()->index().live_devices(), 1);
   std::string first = bench.Decide(1);
   std::sort(first.begin(), first.end());
   EXPECT_EQ(first, "abc");
