@@ -31,22 +31,27 @@ constexpr int64_t kTokens = 1024;  // of a sample: 512² pixels
 struct Shape {
   const char* name;
   int64_t in, out;
-  int64_t tokens = kTokens;
+  int64_t tokens = kTokens;  // 0: a row for each sample
 };
 constexpr auto kShapes = std::to_array<Shape>({{"q, k and v", 1536, 4608},
                                                {"attention's output", 1536, 1536},
                                                {"feed-forward, up", 1536, 6144},
                                                {"feed-forward, down", 6144, 1536},
-                                               {"adaLN, 16 rows", 1536, 9216, 16}});
+                                               {"adaLN, one row", 1536, 9216, 0}});
 constexpr auto kSchemes = std::to_array<LinearScheme>(
     {LinearScheme::kFp8WeightOnly, LinearScheme::kFp8, LinearScheme::kInt8WeightOnly, LinearScheme::kInt8});
 
 using Product = std::function<void()>;
 
+std::vector<int64_t> InputShape(const Shape& shape, int64_t images) {
+  if (shape.tokens == 0) return {images, shape.in};
+  return {images, shape.tokens, shape.in};
+}
+
 // int8's product alone, of codes, into memory that is there already; without its quantising and scaling.
 Product ProductOfCodes(const Shape& shape, int64_t images) {
   const at::TensorOptions codes(at::kChar);
-  const at::Tensor x = at::randint(-127, 128, {images * shape.tokens, shape.in}, codes);
+  const at::Tensor x = at::randint(-127, 128, InputShape(shape, images), codes).reshape({-1, shape.in});
   const at::Tensor weight = at::randint(-127, 128, {shape.out, shape.in}, codes);
   at::Tensor sums = at::empty({x.size(0), shape.out}, at::TensorOptions(at::kInt));
   return [=]() mutable { at::_int_mm_out(sums, x, weight.t()); };
@@ -55,14 +60,19 @@ Product ProductOfCodes(const Shape& shape, int64_t images) {
 // What the models compute in bf16 first, then by each scheme, an input in bf16 quantised within the product; int8's
 // codes alone at the end, where the processor has instructions for them.
 std::vector<Product> ProductsOf(const Shape& shape, int64_t images) {
-  const at::Tensor x = at::randn({images, shape.tokens, shape.in}).to(at::kBFloat16);
+  const at::Tensor x = at::randn(InputShape(shape, images)).to(at::kBFloat16);
   const at::Tensor weight = (at::randn({shape.out, shape.in}) * 0.02).to(at::kBFloat16);
   Linear high{weight, {}, nullptr, nullptr};
   if (Linear::CanPack(at::kCPU, at::kBFloat16)) high = high.Pack();
-  std::vector<Product> products = {[=] { high.Tokens(x); }};
+  const bool rows = shape.tokens == 0;
+  const auto product = [=](const Linear& linear) {
+    if (rows) return linear.Rows(x);
+    return linear.Tokens(x);
+  };
+  std::vector<Product> products = {[=] { product(high); }};
   for (const LinearScheme scheme : kSchemes) {
-    const auto linear = std::make_shared<QuantizedLinear>(QuantizeWeight(weight, scheme), at::Tensor(), scheme);
-    products.emplace_back([=] { linear->Product(x); });
+    const auto quantized = std::make_shared<QuantizedLinear>(QuantizeWeight(weight, scheme), at::Tensor(), scheme);
+    products.emplace_back([=, linear = Linear{{}, {}, quantized, nullptr}] { product(linear); });
   }
   if (ProcessorHasAvx512Vnni()) products.push_back(ProductOfCodes(shape, images));
   return products;

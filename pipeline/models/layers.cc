@@ -114,6 +114,7 @@ at::Tensor Linear::Rows(const at::Tensor& x) const {
     const at::Tensor product = tap->probe->Visit(*this, x.contiguous().unsqueeze(0));
     if (product.defined()) return product.squeeze(0);
   }
+  if (quantized != nullptr && quantized->ComputesRows()) return quantized->Rows(x);
   const int64_t rows = x.size(0);
   const int64_t padding = (kRows - rows % kRows) % kRows;
   const at::Tensor padded = padding == 0 ? x : at::constant_pad_nd(x, {0, 0, 0, padding});

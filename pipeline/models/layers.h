@@ -47,7 +47,8 @@ struct Linear {
   at::Tensor Tokens(const at::Tensor& x) const;
 
   // x [B, in] → [B, out]: one row per sample. Computed in chunks of exactly kRows rows, padded with zeros, so that a
-  // row's result does not depend on how many others there are (docs/facts/fp8.md, Batch invariance).
+  // row's result does not depend on how many others there are (docs/facts/fp8.md, Batch invariance); quantised weights
+  // multiply each row by itself on a CPU.
   at::Tensor Rows(const at::Tensor& x) const;
 
   // The same linear with its weight laid out for oneDNN, so that no product has to do it again: measured on a processor

@@ -171,6 +171,43 @@ void Scale(const at::Tensor& sums, const Epilogue& epilogue, const at::Tensor& o
   });
 }
 
+void StoreElement(float value, float* element) {
+  *element = value;
+}
+void StoreElement(float value, uint16_t* element) {
+  *element = kernels::BFloat16::Store(value);
+}
+
+// A row of a weight at a time, as Dequantize gives it in the type of Element, in floats.
+template <typename Element>
+class ExpandedRow {
+ public:
+  explicit ExpandedRow(const QuantizedWeight& weight)
+      : weight_(weight), row_(weight.codes.size(1)), values_(weight.codes.size(1)) {}
+
+  void Expand(int64_t row) {
+    const float scale = weight_.scale.const_data_ptr<float>()[row];
+    const auto n = static_cast<int64_t>(row_.size());
+    if (weight_.codes.scalar_type() == at::kChar) {
+      kernels::ExpandInt8Scaled(Row(weight_.codes.const_data_ptr<int8_t>(), row, n), scale, row_.data());
+    } else {
+      const auto* codes = static_cast<const uint8_t*>(weight_.codes.const_data_ptr());
+      kernels::ExpandE4M3Scaled(Row(codes, row, n), scale, row_.data());
+    }
+    if constexpr (!std::is_same_v<Element, float>) kernels::Widen(row_, values_.data());
+  }
+
+  const float* values() const {
+    if constexpr (std::is_same_v<Element, float>) return row_.data();
+    return values_.data();
+  }
+
+ private:
+  const QuantizedWeight& weight_;
+  std::vector<Element> row_;
+  std::vector<float> values_;
+};
+
 const float* FloatsOrNull(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
 }
@@ -239,6 +276,31 @@ at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
     y = Int8OnCpu(Quantize(x), type);
   }
   return y.view({samples, given.size(1), -1});
+}
+
+at::Tensor QuantizedLinear::Rows(const at::Tensor& given) const {
+  const at::ScalarType type = given.scalar_type();
+  if (type == at::kHalf) return Rows(given.to(at::kFloat)).to(at::kHalf);
+  const at::Tensor x = Multiplied(given).to(at::kFloat).contiguous();
+  const at::Tensor bias = bias_.defined() ? bias_.to(type).to(at::kFloat) : bias_;
+  const int64_t count = x.size(0), n = x.size(1), out = weight_.codes.size(0);
+  at::Tensor result = at::empty({count, out}, given.options());
+  const auto* rows = x.const_data_ptr<float>();
+  const float* addends = FloatsOrNull(bias);
+  WithElements(result, [&](auto* elements) {
+    using Element = std::remove_pointer_t<decltype(elements)>;
+    at::parallel_for(0, out, kGrain, [&](int64_t begin, int64_t end) {
+      ExpandedRow<Element> weight(weight_);
+      for (int64_t column = begin; column < end; ++column) {
+        weight.Expand(column);
+        for (int64_t row = 0; row < count; ++row) {
+          const float sum = kernels::Dot(Row(rows, row, n), weight.values());
+          StoreElement(addends == nullptr ? sum : sum + addends[column], elements + row * out + column);
+        }
+      }
+    });
+  });
+  return result;
 }
 
 at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {

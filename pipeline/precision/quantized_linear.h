@@ -47,6 +47,11 @@ class QuantizedLinear {
   // each sample's result is the same, bit for bit, in any batch. A token with a NaN or an infinity gives NaN.
   at::Tensor Product(const at::Tensor& given) const;
 
+  // x [B, in], on the CPU, of a weight-only scheme → [B, out]: for few rows, each computed by itself, so that its
+  // result is the same in any batch. The weight is read once, and no product of matrices has to lay it out first.
+  at::Tensor Rows(const at::Tensor& x) const;
+  bool ComputesRows() const { return weight_.codes.is_cpu() && !QuantisesActivations(scheme_); }
+
   // The same of tokens that are codes already, made as input_rows() says (fused_rows.h); kFp8 and kInt8 alone.
   at::Tensor Product(const QuantizedRows& rows) const;
   RowQuantization input_rows() const;

@@ -23,4 +23,9 @@ struct RowKernelTable {
                         T* values);
 };
 
+struct FloatKernelTable {
+  void (*widen)(const uint16_t* x, size_t n, float* values);
+  float (*dot)(const float* x, const float* y, size_t n);
+};
+
 }  // namespace fresco::kernels

@@ -309,6 +309,31 @@ void ExpandInt8Scaled(const int8_t* codes, size_t n, float scale, T* values) {
   MapRow(kFloats, n, expand, values, codes);
 }
 
+void Widen(const uint16_t* x, size_t n, float* values) {
+  const auto widen = [](float* to, const uint16_t* from) HWY_ATTR { StoreFloats(LoadFloats(from), to); };
+  MapRow(kFloats, n, widen, values, x);
+}
+
+// Four sums at a time, as each has to wait for its last one.
+float Dot(const float* x, const float* y, size_t n) {
+  const size_t lanes = hn::Lanes(kFloats);
+  Floats sums[4] = {hn::Zero(kFloats), hn::Zero(kFloats), hn::Zero(kFloats), hn::Zero(kFloats)};
+  size_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    sums[0] = hn::MulAdd(LoadFloats(x + i), LoadFloats(y + i), sums[0]);
+    sums[1] = hn::MulAdd(LoadFloats(x + i + lanes), LoadFloats(y + i + lanes), sums[1]);
+    sums[2] = hn::MulAdd(LoadFloats(x + i + 2 * lanes), LoadFloats(y + i + 2 * lanes), sums[2]);
+    sums[3] = hn::MulAdd(LoadFloats(x + i + 3 * lanes), LoadFloats(y + i + 3 * lanes), sums[3]);
+  }
+  for (; i < n; i += lanes) {
+    const size_t rest = n - i < lanes ? n - i : lanes;
+    const Padded<float, decltype(kFloats)> x_end(x + i, rest), y_end(y + i, rest);
+    sums[0] = hn::MulAdd(LoadFloats(x_end.lanes), LoadFloats(y_end.lanes), sums[0]);
+  }
+  const Floats sum = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
+  return hn::GetLane(hn::SumOfLanes(kFloats, sum));
+}
+
 template <typename Sum, typename T>
 void Dequantize(const Sum* sums, size_t n, float row_scale, const float* column_scales, const float* bias, T* values) {
   const auto row = hn::Set(kFloats, row_scale);
@@ -344,6 +369,11 @@ const RowKernelTable<T>& TableOf() {
 
 }  // namespace
 
+const FloatKernelTable& FloatsTable() {
+  static constexpr FloatKernelTable kTable = {.widen = Widen, .dot = Dot};
+  return kTable;
+}
+
 const RowKernelTable<float>& FloatTable() {
   return TableOf<float>();
 }
@@ -360,6 +390,7 @@ HWY_AFTER_NAMESPACE();
 namespace fresco::kernels {
 namespace {
 
+HWY_EXPORT(FloatsTable);
 HWY_EXPORT(FloatTable);
 HWY_EXPORT(BFloat16Table);
 
@@ -420,6 +451,14 @@ void ExpandE4M3Scaled(std::span<const uint8_t> codes, float scale, float* values
 }
 void ExpandE4M3Scaled(std::span<const uint8_t> codes, float scale, BFloat16Bits* values) {
   Table(values).expand_e4m3_scaled(codes.data(), codes.size(), scale, values);
+}
+
+void Widen(std::span<const BFloat16Bits> x, float* values) {
+  HWY_DYNAMIC_DISPATCH(FloatsTable)().widen(x.data(), x.size(), values);
+}
+
+float Dot(std::span<const float> x, const float* y) {
+  return HWY_DYNAMIC_DISPATCH(FloatsTable)().dot(x.data(), y, x.size());
 }
 
 void ExpandInt8Scaled(std::span<const int8_t> codes, float scale, float* values) {

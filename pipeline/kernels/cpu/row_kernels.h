@@ -56,6 +56,13 @@ void ExpandE4M3Scaled(std::span<const uint8_t> codes, float scale, BFloat16Bits*
 void ExpandInt8Scaled(std::span<const int8_t> codes, float scale, float* values);
 void ExpandInt8Scaled(std::span<const int8_t> codes, float scale, BFloat16Bits* values);
 
+void Widen(std::span<const BFloat16Bits> x, float* values);
+
+// ---- a product of rows ----------------------------------------------------------------------------------------------
+
+// The sum of x[i] * y[i] in fp32, in an order that depends on the processor and on the number of elements alone.
+float Dot(std::span<const float> x, const float* y);
+
 // ---- after a product of codes ---------------------------------------------------------------------------------------
 
 // Dequantized(sums[i], row_scale, column_scales[i], bias[i]), rounded to the element; no bias where `bias` is null.

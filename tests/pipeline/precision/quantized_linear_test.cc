@@ -86,8 +86,14 @@ class Scheme : public ::testing::TestWithParam<Param> {
     const double rounded = quantises ? 0 : (multiplier.defined() ? 2 : 1) * UnitRoundoff();
     const at::Tensor bound =
         magnitude * (8 * 0x1p-24 + rounded) + expected.abs() * (quantises ? 1 : 2) * UnitRoundoff();
-    const at::Tensor excess = (y.to(at::kDouble) - expected).abs() - bound;
-    EXPECT_LE(excess.amax().item<double>(), 0);
+    const auto excess = [&](const at::Tensor& product) {
+      return ((product.to(at::kDouble) - expected).abs() - bound).amax().item<double>();
+    };
+    EXPECT_LE(excess(y), 0);
+    if (!linear.ComputesRows()) return;
+    const at::Tensor rows = linear.Rows(x.flatten(0, 1));
+    ASSERT_EQ(rows.scalar_type(), type());
+    EXPECT_LE(excess(rows.view(expected.sizes())), 0);
   }
 
   const c10::InferenceMode inference_;
@@ -99,7 +105,7 @@ TEST_P(Scheme, IsTheProductOfTheCodes) {
   ExpectProductOfTheCodes(Tokens(2, 21, kIn, type()), weight_, {});
 }
 
-// The weight is expanded in pieces of 64 rows, and one of 32.
+// The weight is expanded in more than one piece.
 TEST_P(Scheme, IsTheProductOfTheCodesOfLongRowsToo) {
   ExpectProductOfTheCodes(Tokens(2, 5, 8192, type()), at::randn({kOut, 8192}), {});
 }
@@ -120,6 +126,11 @@ TEST_P(Scheme, ASampleIsTheSameInAnyBatch) {
       for (int64_t i = 0; i < x.size(0); ++i) {
         EXPECT_TRUE(at::equal(linear.Product(x.narrow(0, i, 1))[0], together[i])) << tokens << " tokens, sample " << i;
       }
+    }
+    if (!linear.ComputesRows()) continue;
+    const at::Tensor rows = Tokens(1, 5, kIn, type())[0], together = linear.Rows(rows);
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      EXPECT_TRUE(at::equal(linear.Rows(rows.narrow(0, i, 1))[0], together[i])) << "row " << i;
     }
   }
   at::set_num_threads(before);

@@ -284,6 +284,27 @@ TEST_P(RowKernels, ExpandInt8) {
   }
 }
 
+// Of whole numbers, whose sums are exact in any order; every length, so that every end of a row is met.
+TEST_P(RowKernels, DotIsTheSumOfProducts) {
+  std::mt19937 random(5);
+  for (size_t n = 0; n <= 3 * kLongest; ++n) {
+    std::vector<float> x(n), y(n);
+    double sum = 0;
+    for (size_t i = 0; i < n; ++i) {
+      x[i] = static_cast<float>(static_cast<int>(random() % 201) - 100);
+      y[i] = static_cast<float>(static_cast<int>(random() % 201) - 100);
+      sum += double{x[i]} * y[i];
+    }
+    EXPECT_EQ(Dot(x, y.data()), sum) << n;
+  }
+}
+
+TEST_P(RowKernels, WidenEveryBFloat16) {
+  ExpectEachElement<float>(
+      EveryBFloat16<BFloat16Bits>(), [](std::span<const BFloat16Bits> x, float* values) { Widen(x, values); },
+      [](BFloat16Bits x) { return ValueOf(x); });
+}
+
 // The element functions themselves, which GPUs run too.
 TEST(ElementFunctions, DoNotDependOnDenormals) {
   std::vector<uint32_t> with_denormals, flushed;
