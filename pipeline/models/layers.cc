@@ -20,8 +20,8 @@
 #include <string_view>
 #include <vector>
 
-#include "pipeline/base/processor.h"
 #include "pipeline/precision/quantized_linear.h"
+#include "pipeline/precision/row_independence.h"
 
 namespace fresco {
 namespace {
@@ -61,18 +61,11 @@ at::Tensor Product(const Linear& linear, const at::Tensor& x) {
   return at::linear(x, linear.weight, Optional(linear.bias));
 }
 
-// Whether a row of a product has the same bits however many rows there are, from kMinTokens on. True of oneDNN's and
-// MKL's AVX-512 kernels; those for AVX2 add up in another order from some numbers of rows on (tests/pipeline/models,
-// batch_test, on either; docs/facts/fp8.md, Batch invariance).
-bool RowsAreIndependent(const at::Tensor& x) {
-  if (!x.is_cpu()) return true;  // nothing is promised there yet
-  return x.scalar_type() == at::kFloat ? ProcessorHasAvx512() : ProcessorHasAvx512Bf16();
-}
-
 at::Tensor ProductOfTokens(const Linear& linear, const at::Tensor& x) {
   if (linear.parts != nullptr) return ForEachPart(linear, [&](const Linear& part) { return ProductOfTokens(part, x); });
   if (linear.quantized != nullptr) return linear.quantized->Product(x);
-  if (x.size(0) == 1 || RowsAreIndependent(x)) return Product(linear, x);
+  // Nothing is promised on a GPU yet.
+  if (x.size(0) == 1 || !x.is_cpu() || RowsAreIndependent(x.scalar_type())) return Product(linear, x);
   std::vector<at::Tensor> samples;
   for (int64_t i = 0; i < x.size(0); ++i) samples.push_back(Product(linear, x.narrow(0, i, 1)));
   return at::cat(samples);

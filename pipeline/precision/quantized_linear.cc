@@ -24,6 +24,7 @@
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
 #include "pipeline/precision/row_codes.h"
+#include "pipeline/precision/row_independence.h"
 
 namespace fresco {
 namespace {
@@ -315,10 +316,10 @@ at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {
   return result;
 }
 
-// Each sample is a product of its own: what adds up a row's products depends on the number of rows on some processors.
+// Each sample is a product of its own where what adds up a row's products depends on the number of rows.
 at::Tensor QuantizedLinear::ExpandedOnCpu(const at::Tensor& x, int64_t samples) const {
   const at::ScalarType type = x.scalar_type();
-  const int64_t count = x.size(0), in = x.size(1), rows_at_once = count / samples;
+  const int64_t count = x.size(0), in = x.size(1), rows_at_once = RowsAreIndependent(type) ? count : count / samples;
   const int64_t piece_rows = std::max(kMinPieceRows, kCpuPieceBytes / (in * static_cast<int64_t>(x.element_size())));
   const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
   at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
