@@ -20,12 +20,9 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
     std::fprintf(stderr, "more than %zu devices: the configuration should have refused them\n", kMaxWorkers);
     std::abort();
   }
-  const int index = static_cast<int>(workers_.size());
   Worker& worker = workers_.emplace_back();
   worker.device = device;
   worker.watch = std::move(watch);
-  worker.engine_return = std::make_shared<EngineReturn>(
-      [this, index](std::unique_ptr<Engine> engine) { Retire(index, std::move(engine)); });
   DeviceLimits limits;
   limits.max_batch = options_.max_batch;
   limits.max_resident = options_.max_resident;
@@ -33,36 +30,26 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   return core_->AddDevice(limits);
 }
 
-absl::Status Dispatcher::CheckDevice(int worker) const {
-  MutexLock lock(&mutex_);
-  return LossOf(workers_.at(worker));
-}
-
-absl::Status Dispatcher::AddLoad(int worker, LoadTask task) {
-  MutexLock lock(&mutex_);
-  Worker& own = workers_.at(worker);
-  if (absl::Status lost = LossOf(own); !lost.ok()) {
-    if (task.engine.ok()) own.watch->Keep(*std::move(task.engine));
-    return lost;
+void Dispatcher::AddLoad(int worker, LoadTask task) {
+  Followups followups;
+  {
+    MutexLock lock(&mutex_);
+    Worker& own = workers_.at(worker);
+    if (own.lost.empty()) {
+      own.loads.push_back(std::move(task));
+    } else {
+      followups.unloadable.push_back(std::move(task));
+    }
+    changed_.NotifyAll();
   }
-  if (stopping_) return absl::CancelledError("the scheduler is shutting down");
-  own.loads.push_back(std::move(task));
-  changed_.NotifyAll();
-  return absl::OkStatus();
+  Follow(std::move(followups));
 }
 
-EngineSlot Dispatcher::AddEngine(int worker, const std::string& model, std::unique_ptr<Engine> engine) {
+void Dispatcher::AddEngine(int worker, const std::string& model, const Engine* engine) {
   MutexLock lock(&mutex_);
-  Worker& own = workers_.at(worker);
-  const auto free = std::find_if(own.engines.begin(), own.engines.end(),
-                                 [](const LoadedEngine& loaded) { return loaded.engine == nullptr; });
-  const auto slot = free - own.engines.begin();
-  if (free == own.engines.end()) own.engines.emplace_back();
-  EngineSlot added{static_cast<int>(slot), own.engine_return->Share(std::move(engine))};
-  own.engines[slot] = {model, added.engine};
+  workers_.at(worker).engines.push_back({model, engine});
   core_->SetLoaded(worker, core_->Model(model), true);
   LeavePositionsToTimer();  // who shares a device with whom has changed
-  return added;
 }
 
 void Dispatcher::SetBatchSize(int worker, int images) {
@@ -90,12 +77,9 @@ Work Dispatcher::NextWork(int worker) {
       work.loads.assign(std::make_move_iterator(loads.begin()), std::make_move_iterator(loads.end()));
       loads.clear();
       work.stop = stopping_;
-      AdvanceRemovals(worker, &work);
-      HandOut(worker, work);
       // What a load brings is decided about when it is there.
       if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
-      const bool idle = work.batch.empty() && work.dropped.empty() && work.loads.empty() && work.preempted.empty() &&
-                        work.returned.empty() && work.vacated.empty() && !work.stop;
+      const bool idle = work.batch.empty() && work.dropped.empty() && work.loads.empty() && !work.stop;
       if (!idle || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
@@ -105,19 +89,8 @@ Work Dispatcher::NextWork(int worker) {
   return work;
 }
 
-// What the worker is to tell is told by the dispatcher where the device is lost before.
-void Dispatcher::HandOut(int worker, const Work& work) {
-  Worker& own = workers_.at(worker);
-  own.handed_loads.clear();
-  own.handed_removals.clear();
-  for (const LoadTask& task : work.loads) own.handed_loads.push_back(task.loaded);
-  for (const ReturnedEngine& returned : work.returned) own.handed_removals.push_back(returned.removed);
-  own.handed_removals.insert(own.handed_removals.end(), work.unended.begin(), work.unended.end());
-}
-
 void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) {
   for (JobId id : core_->DropHopeless(worker, now)) {
-    WakeLeaving();
     Image image = std::move(images_.extract(id).mapped());
     image.request->AskToEnd(absl::DeadlineExceededError("the request cannot be done by its deadline any more"));
     if (!image.waits) {
@@ -146,7 +119,6 @@ void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
       followups->released.push_back(std::move(image.request));
     }
     entry = queue_.erase(entry);
-    WakeLeaving();
   }
 }
 
@@ -165,7 +137,7 @@ void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* follo
   if (workers_.at(worker).encoding >= 2 * options_.max_batch) return;
   Decision decision = core_->Decide(worker, now);
   for (JobId id : decision.start) work->starts.push_back(Start(worker, id, now, followups));
-  work->preempted.insert(work->preempted.end(), decision.preempt.begin(), decision.preempt.end());
+  work->preempted = std::move(decision.preempt);
   work->batch = std::move(decision.batch);
   if (work->batch.empty()) return;
   const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
@@ -229,7 +201,6 @@ void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
 void Dispatcher::Remove(JobId image) {
   MutexLock lock(&mutex_);
   if (images_.erase(image) > 0) core_->Remove(image);
-  WakeLeaving();
 }
 
 void Dispatcher::LeavePositionsToTimer() {
@@ -267,7 +238,7 @@ std::vector<Dispatcher::Entry*> Dispatcher::InOrder(absl::Time now) {
 
 int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {
   for (size_t i = 0; i < worker.engines.size(); ++i) {
-    if (worker.engines[i].engine != nullptr && worker.engines[i].model == model) return static_cast<int>(i);
+    if (worker.engines[i].model == model) return static_cast<int>(i);
   }
   return -1;
 }
@@ -275,8 +246,7 @@ int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {
 uint64_t Dispatcher::DevicesOf(const std::string& model) const {
   uint64_t devices = 0;
   for (size_t i = 0; i < workers_.size(); ++i) {
-    const int slot = EngineFor(workers_[i], model);
-    if (slot >= 0 && !workers_[i].engines[slot].leaving) devices |= uint64_t{1} << i;
+    if (EngineFor(workers_[i], model) >= 0) devices |= uint64_t{1} << i;
   }
   return devices;
 }

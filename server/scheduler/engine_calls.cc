@@ -19,10 +19,6 @@ absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader
   return engine;
 }
 
-absl::Status CallWarmUp(Engine* engine) {
-  return Guarded(kEngine, [&] { return engine->WarmUp(); });
-}
-
 absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec) {
   auto job = Guarded(kEngine, [&] { return engine->Prepare(spec); });
   if (job.ok() && *job == nullptr) return absl::InternalError("the engine returned no job");

@@ -16,7 +16,6 @@
 namespace fresco {
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader);
-absl::Status CallWarmUp(Engine* engine);
 absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec);
 // One status per job, in order.
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);

@@ -17,7 +17,6 @@
 #include "server/scheduler/active_image.h"
 #include "server/scheduler/device_watch.h"
 #include "server/scheduler/dispatcher.h"
-#include "server/scheduler/engine_loaders.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/request_state.h"
@@ -29,7 +28,7 @@ class DeviceWorker {
   // All outlive Run, but for what it says. `index`: the dispatcher's number of it.
   DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
                SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-               std::shared_ptr<DeviceWatch> watch, const EngineLoaders* loaders);
+               std::shared_ptr<DeviceWatch> watch);
 
   // The thread's body; returns after Dispatcher::Stop, or when the device is lost: then, should it come back from a
   // call that hung, nothing of what the constructor was given is used any more but the watch. The engines live on until
@@ -39,15 +38,12 @@ class DeviceWorker {
  private:
   struct LoadedEngine {
     std::string model;
-    std::shared_ptr<Engine> engine;  // null: the slot is free
-    int64_t weight_bytes = 0;
+    std::unique_ptr<Engine> engine;
   };
   using Batch = std::vector<ActiveImage*>;
 
-  void Load(LoadTask* task);
-  absl::StatusOr<EngineView> LoadEngineFor(LoadTask* task);
-  void Destroy(ReturnedEngine returned);
-  void Vacate(VacatedSlot vacated);
+  void Load(const LoadTask& task);
+  absl::StatusOr<const Engine*> LoadEngineFor(const LoadTask& task);
   void Start(StartOrder order);
   std::unique_ptr<ActiveImage> Prepare(const StartOrder& order);
   std::unique_ptr<ActiveImage> Resume(StartOrder order);
@@ -90,11 +86,10 @@ class DeviceWorker {
   Dispatcher* const dispatcher_;
   PictureWriter* const writer_;
   const std::shared_ptr<DeviceWatch> watch_;
-  const EngineLoaders* const loaders_;
 
   // The thread's own.
-  bool lost_ = false;                                     // the device; its images' requests are the dispatcher's
-  std::vector<LoadedEngine> engines_;                     // by slot
+  bool lost_ = false;  // the device; its images' requests are the dispatcher's
+  std::vector<LoadedEngine> engines_;
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
   int64_t weight_bytes_ = 0;                              // of all engines
 };

@@ -99,8 +99,6 @@ class SchedulingCore {
   // Applied when it returns: what is preempted is moving, what starts is resident (Job::steps_left tells whether it has
   // run before). An empty batch: the device is idle until something comes or is parked.
   Decision Decide(DeviceId device, absl::Time now);
-  // Between two decisions: an image that is on a device is moving to host memory.
-  void Preempt(JobId job) { index_.Preempt(job); }
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
   // gone from the core or, where they are kept, from the device alone, until Remove or Displace.
