@@ -18,7 +18,7 @@ struct CallTimes {
   using Clock = std::chrono::steady_clock;
 
   double step_seconds = 0;   // within Step
-  double other_seconds = 0;  // within Prepare, Preview, Finish, Park, Resume
+  double other_seconds = 0;  // within Prepare(All), Preview, Finish, Park, Resume
   int steps = 0;
   int images = 0;  // over all steps
   Clock::time_point first, last;
@@ -43,8 +43,13 @@ class TimedEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
+  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override { return engine_->TextsToEncode(specs); }
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override {
     return Other([&] { return engine_->Prepare(spec); });
+  }
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
+                                                                    TextCache cache) override {
+    return Other([&] { return engine_->PrepareAll(specs, cache); });
   }
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override {
     const auto begin = Begin();

@@ -6,8 +6,8 @@
 
 namespace fresco {
 
-size_t PromptCache::Hash::operator()(const PromptKey& key) const {
-  return absl::HashOf(key.clip_l, key.clip_g, key.t5, key.max_sequence_length, key.clip_skip);
+size_t PromptKeyHash::operator()(const PromptKey& key) const {
+  return absl::HashOf(key.clip_l, key.clip_g, key.t5, key.max_sequence_length, key.clip_skip, key.alone);
 }
 
 std::shared_ptr<const PromptEmbedding> PromptCache::Find(const PromptKey& key) {
@@ -20,6 +20,16 @@ std::shared_ptr<const PromptEmbedding> PromptCache::Find(const PromptKey& key) {
   ++counts_.hits;
   entries_.splice(entries_.begin(), entries_, found->second);
   return found->second->embedding;
+}
+
+bool PromptCache::Contains(const PromptKey& key) const {
+  MutexLock lock(&mutex_);
+  return index_.contains(key);
+}
+
+void PromptCache::CountHit() {
+  MutexLock lock(&mutex_);
+  ++counts_.hits;
 }
 
 void PromptCache::Insert(const PromptKey& key, std::shared_ptr<const PromptEmbedding> embedding) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -21,8 +22,13 @@ struct PromptKey {
   std::string t5;
   int max_sequence_length = 256;  // T5 tokens
   int clip_skip = 0;
+  bool alone = false;  // is encoded in no forward with others: its bits are its own on every device
 
   bool operator==(const PromptKey&) const = default;
+};
+
+struct PromptKeyHash {
+  size_t operator()(const PromptKey& key) const;
 };
 
 // Tokens of a text, its special tokens counted: how many there are, and how many of them the encoder takes.
@@ -53,6 +59,11 @@ class PromptCache {
   // Null where it is not there; counts a hit or a miss.
   std::shared_ptr<const PromptEmbedding> Find(const PromptKey& key);
 
+  // Whether it is there; counts nothing.
+  bool Contains(const PromptKey& key) const;
+  // For a text that is being encoded for another image already.
+  void CountHit();
+
   // Lets the least recently used go until it fits; what is larger than the whole cache is not kept.
   void Insert(const PromptKey& key, std::shared_ptr<const PromptEmbedding> embedding);
 
@@ -69,9 +80,6 @@ class PromptCache {
     std::shared_ptr<const PromptEmbedding> embedding;
     int64_t bytes = 0;
   };
-  struct Hash {
-    size_t operator()(const PromptKey& key) const;
-  };
   using Entries = std::list<Entry>;  // the most recently used first
 
   void Erase(Entries::iterator entry) FRESCO_REQUIRES(mutex_);
@@ -80,7 +88,7 @@ class PromptCache {
 
   mutable Mutex mutex_;
   Entries entries_ FRESCO_GUARDED_BY(mutex_);
-  std::unordered_map<PromptKey, Entries::iterator, Hash> index_ FRESCO_GUARDED_BY(mutex_);
+  std::unordered_map<PromptKey, Entries::iterator, PromptKeyHash> index_ FRESCO_GUARDED_BY(mutex_);
   Counts counts_ FRESCO_GUARDED_BY(mutex_);
 };
 

@@ -6,6 +6,8 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -43,28 +45,28 @@ class Watched {
   const std::string_view name_;
 };
 
-absl::StatusOr<ClipTextModel::Output> EncodeClip(const Tokenizer& tokenizer, const ClipTextModel& model,
-                                                 const std::string& text, int length, int clip_skip, TokenCount* count,
-                                                 const Watched& watched) {
-  FRESCO_ASSIGN_OR_RETURN(const Ids tokens, Tokenize(tokenizer, text, length));
-  *count = tokens.count;
-  ClipTextModel::Output output = model.Encode(tokens.ids.to(model.placement().device), clip_skip);
-  watched.Show("ids", tokens.ids);
+// A row of each: [B, length] int64.
+at::Tensor Rows(const std::vector<at::Tensor>& ids, const Placement& placement) {
+  return at::cat(ids).to(placement.device);
+}
+
+ClipTextModel::Output EncodeClip(const ClipTextModel& model, const std::vector<at::Tensor>& ids, int clip_skip,
+                                 const Watched& watched) {
+  const at::Tensor rows = Rows(ids, model.placement());
+  ClipTextModel::Output output = model.Encode(rows, clip_skip);
+  watched.Show("ids", rows);
   watched.Show("hidden", output.hidden);
   watched.Show("pooled", output.pooled);
   return output;
 }
 
-// Names the encoder whose output is none: else it is the transformer that would be blamed.
-absl::Status CheckFinite(const std::vector<std::pair<std::string_view, at::Tensor>>& outputs) {
-  std::vector<at::Tensor> values;
-  for (const auto& [encoder, value] : outputs) values.push_back(value);
-  const std::vector<bool> finite = FiniteFlags(values);
-  for (size_t i = 0; i < finite.size(); ++i) {
-    if (!finite[i])
-      return absl::DataLossError(StrCat(outputs[i].first, ": its output for this prompt is NaN or infinite"));
-  }
-  return absl::OkStatus();
+// Each text's: whose they are.
+constexpr std::array<std::string_view, 5> kOutputsOf = {"text_encoder", "text_encoder", "text_encoder_2",
+                                                        "text_encoder_2", "text_encoder_3"};
+
+// Names the encoder: else it is the transformer that would be blamed.
+absl::Status NotFinite(std::string_view encoder) {
+  return absl::DataLossError(StrCat(encoder, ": its output for this prompt is NaN or infinite"));
 }
 
 absl::Status CheckVocabulary(std::string_view part, const Tokenizer& tokenizer, int64_t rows) {
@@ -114,40 +116,145 @@ int TextConditioner::max_clip_skip() const {
   return static_cast<int>(std::min(encoders_.clip_l.config().num_layers, encoders_.clip_g.config().num_layers)) - 1;
 }
 
-absl::StatusOr<at::Tensor> TextConditioner::EncodeT5(const PromptKey& key, TokenCount* count,
-                                                     const Observer& observer) const {
+struct TextConditioner::Text {
+  const PromptKey* key = nullptr;
+  absl::Status status;
+  Ids clip_l_ids, clip_g_ids, t5_ids;
+  ClipTextModel::Output clip_l, clip_g;  // [1, …]
+  at::Tensor t5;
+};
+
+namespace {
+
+// Those of equal `length`, at most kMaxTexts together; one that is to be alone is.
+template <typename Text, typename Length, typename Encode>
+void ForEachForward(const std::vector<Text*>& texts, const Length& length, const Encode& encode) {
+  std::map<int, std::vector<Text*>> groups;
+  for (Text* const& text : texts) {
+    if (text->key->alone) {
+      encode(absl::MakeConstSpan(&text, 1));
+    } else {
+      groups[length(*text->key)].push_back(text);
+    }
+  }
+  for (const auto& [own, group] : groups) {
+    for (size_t first = 0; first < group.size(); first += TextConditioner::kMaxTexts) {
+      encode(absl::MakeConstSpan(group).subspan(first, TextConditioner::kMaxTexts));
+    }
+  }
+}
+
+ClipTextModel::Output RowOf(const ClipTextModel::Output& output, size_t row) {
+  const auto index = static_cast<int64_t>(row);
+  return {output.hidden.narrow(0, index, 1), output.pooled.narrow(0, index, 1)};
+}
+
+}  // namespace
+
+std::vector<TextConditioner::Text> TextConditioner::TokenizeAll(absl::Span<const PromptKey> keys) const {
+  std::vector<Text> texts;
+  for (const PromptKey& key : keys) {
+    Text& text = texts.emplace_back();
+    text.key = &key;
+    const auto tokenize = [&](const Tokenizer& tokenizer, const std::string& words, int length, Ids* ids) {
+      if (!text.status.ok()) return;
+      absl::StatusOr<Ids> made = Tokenize(tokenizer, words, length);
+      if (made.ok()) *ids = *std::move(made);
+      text.status.Update(made.status());
+    };
+    tokenize(*encoders_.clip_l_tokenizer, key.clip_l, clip_tokens_, &text.clip_l_ids);
+    tokenize(*encoders_.clip_g_tokenizer, key.clip_g, clip_tokens_, &text.clip_g_ids);
+    if (encoders_.t5) tokenize(*encoders_.t5_tokenizer, key.t5, key.max_sequence_length, &text.t5_ids);
+  }
+  return texts;
+}
+
+void TextConditioner::EncodeClips(absl::Span<Text* const> texts, const Observer& observer) const {
+  std::vector<at::Tensor> clip_l_ids, clip_g_ids;
+  for (const Text* text : texts) {
+    clip_l_ids.push_back(text->clip_l_ids.ids);
+    clip_g_ids.push_back(text->clip_g_ids.ids);
+  }
+  const int clip_skip = texts.front()->key->clip_skip;
+  const auto clip_l = EncodeClip(encoders_.clip_l, clip_l_ids, clip_skip, Watched(observer, "clip_l"));
+  const auto clip_g = EncodeClip(encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
+  for (size_t i = 0; i < texts.size(); ++i) {
+    texts[i]->clip_l = RowOf(clip_l, i);
+    texts[i]->clip_g = RowOf(clip_g, i);
+  }
+}
+
+void TextConditioner::EncodeT5(absl::Span<Text* const> texts, const Observer& observer) const {
   if (!encoders_.t5) {
     const Placement& placement = encoders_.clip_l.placement();
-    return at::zeros({1, key.max_sequence_length, text_dim_},
-                     at::TensorOptions().dtype(placement.dtype).device(placement.device));
+    for (Text* text : texts) {
+      text->t5 = at::zeros({1, text->key->max_sequence_length, text_dim_},
+                           at::TensorOptions().dtype(placement.dtype).device(placement.device));
+    }
+    return;
   }
-  FRESCO_ASSIGN_OR_RETURN(const Ids tokens, Tokenize(*encoders_.t5_tokenizer, key.t5, key.max_sequence_length));
-  *count = tokens.count;
-  at::Tensor hidden = encoders_.t5->Encode(tokens.ids.to(encoders_.t5->placement().device));
+  std::vector<at::Tensor> ids;
+  for (const Text* text : texts) ids.push_back(text->t5_ids.ids);
+  const at::Tensor rows = Rows(ids, encoders_.t5->placement());
+  const at::Tensor hidden = encoders_.t5->Encode(rows);
   const Watched watched(observer, "t5");
-  watched.Show("ids", tokens.ids);
+  watched.Show("ids", rows);
   watched.Show("hidden", hidden);
-  return hidden;
+  for (size_t i = 0; i < texts.size(); ++i) texts[i]->t5 = hidden.narrow(0, static_cast<int64_t>(i), 1);
+}
+
+PromptEmbedding TextConditioner::Join(const Text& text) const {
+  PromptEmbedding embedding;
+  embedding.clip_l = text.clip_l_ids.count;
+  embedding.clip_g = text.clip_g_ids.count;
+  embedding.t5 = text.t5_ids.count;
+  const at::Tensor clip = at::cat({text.clip_l.hidden, text.clip_g.hidden}, -1);
+  embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), text.t5}, 1);
+  embedding.pooled = at::cat({text.clip_l.pooled, text.clip_g.pooled}, -1);
+  return embedding;
+}
+
+void TextConditioner::CheckFinite(absl::Span<Text* const> texts) {
+  std::vector<at::Tensor> outputs;
+  for (const Text* text : texts) {
+    outputs.insert(outputs.end(),
+                   {text->clip_l.hidden, text->clip_l.pooled, text->clip_g.hidden, text->clip_g.pooled, text->t5});
+  }
+  if (outputs.empty()) return;
+  const std::vector<bool> finite = FiniteFlags(outputs);
+  for (size_t i = 0; i < finite.size(); ++i) {
+    const std::string_view encoder = kOutputsOf[i % kOutputsOf.size()];
+    if (!finite[i]) texts[i / kOutputsOf.size()]->status.Update(NotFinite(encoder));
+  }
+}
+
+std::vector<absl::StatusOr<PromptEmbedding>> TextConditioner::EncodeAll(absl::Span<const PromptKey> keys,
+                                                                        const Observer& observer) const {
+  std::vector<Text> texts = TokenizeAll(keys);
+  std::vector<Text*> valid;
+  for (Text& text : texts) {
+    if (text.status.ok()) valid.push_back(&text);
+  }
+  ForEachForward(
+      valid, [](const PromptKey& key) { return key.clip_skip; },
+      [&](absl::Span<Text* const> forward) { EncodeClips(forward, observer); });
+  ForEachForward(
+      valid, [](const PromptKey& key) { return key.max_sequence_length; },
+      [&](absl::Span<Text* const> forward) { EncodeT5(forward, observer); });
+  CheckFinite(valid);
+  std::vector<absl::StatusOr<PromptEmbedding>> embeddings;
+  for (const Text& text : texts) {
+    if (text.status.ok()) {
+      embeddings.emplace_back(Join(text));
+    } else {
+      embeddings.emplace_back(text.status);
+    }
+  }
+  return embeddings;
 }
 
 absl::StatusOr<PromptEmbedding> TextConditioner::Encode(const PromptKey& key, const Observer& observer) const {
-  PromptEmbedding embedding;
-  FRESCO_ASSIGN_OR_RETURN(const auto clip_l,
-                          EncodeClip(*encoders_.clip_l_tokenizer, encoders_.clip_l, key.clip_l, clip_tokens_,
-                                     key.clip_skip, &embedding.clip_l, Watched(observer, "clip_l")));
-  FRESCO_ASSIGN_OR_RETURN(const auto clip_g,
-                          EncodeClip(*encoders_.clip_g_tokenizer, encoders_.clip_g, key.clip_g, clip_tokens_,
-                                     key.clip_skip, &embedding.clip_g, Watched(observer, "clip_g")));
-  FRESCO_ASSIGN_OR_RETURN(const at::Tensor t5, EncodeT5(key, &embedding.t5, observer));
-  FRESCO_RETURN_IF_ERROR(CheckFinite({{"text_encoder", clip_l.hidden},
-                                      {"text_encoder", clip_l.pooled},
-                                      {"text_encoder_2", clip_g.hidden},
-                                      {"text_encoder_2", clip_g.pooled},
-                                      {"text_encoder_3", t5}}));
-  const at::Tensor clip = at::cat({clip_l.hidden, clip_g.hidden}, -1);
-  embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), t5}, 1);
-  embedding.pooled = at::cat({clip_l.pooled, clip_g.pooled}, -1);
-  return embedding;
+  return std::move(EncodeAll({&key, 1}, observer).front());
 }
 
 }  // namespace fresco

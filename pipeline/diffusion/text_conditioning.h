@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "pipeline/diffusion/prompt_cache.h"
 #include "pipeline/models/clip.h"
 #include "pipeline/models/observer.h"
@@ -40,6 +42,13 @@ class TextConditioner {
   // Observed stages: "clip_l.hidden", "clip_l.pooled", "clip_g.…", "t5.hidden", and ".ids" of each.
   absl::StatusOr<PromptEmbedding> Encode(const PromptKey& key, const Observer& observer = {}) const;
 
+  // The same of many, in order, in as few forwards of each encoder as the texts' lengths and their clip_skip allow, of
+  // at most kMaxTexts. A text that fails fails alone; on a CPU, or where its key says that it is alone, an embedding
+  // has the same bits whatever others there are. What is observed is [texts of the forward, …].
+  std::vector<absl::StatusOr<PromptEmbedding>> EncodeAll(absl::Span<const PromptKey> keys,
+                                                         const Observer& observer = {}) const;
+  static constexpr int kMaxTexts = 8;
+
   // Tokens of either CLIP text, special tokens counted; longer ones are cut.
   int clip_tokens() const { return clip_tokens_; }
   // The largest clip_skip that leaves a layer.
@@ -50,7 +59,13 @@ class TextConditioner {
  private:
   TextConditioner(TextEncoders encoders, int64_t text_dim);
 
-  absl::StatusOr<at::Tensor> EncodeT5(const PromptKey& key, TokenCount* count, const Observer& observer) const;
+  struct Text;  // while it is encoded
+  std::vector<Text> TokenizeAll(absl::Span<const PromptKey> keys) const;
+  void EncodeClips(absl::Span<Text* const> texts, const Observer& observer) const;
+  void EncodeT5(absl::Span<Text* const> texts, const Observer& observer) const;
+  // Those whose output is not have failed.
+  static void CheckFinite(absl::Span<Text* const> texts);
+  PromptEmbedding Join(const Text& text) const;
 
   TextEncoders encoders_;
   int64_t text_dim_ = 0;

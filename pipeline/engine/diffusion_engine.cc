@@ -112,15 +112,16 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes m
       weight_bytes_(Sum(info_.components)),
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
-      cache_(prompt_cache_bytes),
+      prompts_(&parts_.text, prompt_cache_bytes),
       denoiser_(parts_.transformer, std::move(corrector)) {}
 
 EngineStats DiffusionEngine::stats() const {
-  const PromptCache::Counts cache = cache_.counts();
+  const PromptCache::Counts cache = prompts_.counts();
   const MemoryUse memory = MemoryUseOf(parts_.transformer.placement().device);
   EngineStats stats;
   stats.prompt_cache_hits = cache.hits;
   stats.prompt_cache_misses = cache.misses;
+  stats.prompt_cache_bytes = cache.bytes;
   stats.nonfinite_outputs = nonfinite_.load();
   const SaturationCount::Activations quantized = parts_.saturation->Total();
   stats.quantized_activations = quantized.elements;
@@ -162,7 +163,9 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   const int64_t patch = pixels * config.patch_size;
   const int64_t text = kClipTokens + spec.max_sequence_length;
   ImageLoad load;
-  load.tokens = static_cast<int>((spec.height / patch) * (spec.width / patch) + text);
+  load.picture_tokens = static_cast<int>((spec.height / patch) * (spec.width / patch));
+  load.text_tokens = static_cast<int>(text);
+  load.tokens = load.picture_tokens + load.text_tokens;
   load.rows = spec.guidance_scale > 1 ? 2 : 1;
   load.alone = MustBeAlone(info_, spec);
   // The latents and the last velocity; for each row a text.
@@ -171,12 +174,8 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   return load;
 }
 
-absl::StatusOr<DiffusionEngine::Embedding> DiffusionEngine::Embed(const PromptKey& key) {
-  if (auto known = cache_.Find(key)) return known;
-  FRESCO_ASSIGN_OR_RETURN(PromptEmbedding embedding, parts_.text.Encode(key));
-  auto made = std::make_shared<const PromptEmbedding>(std::move(embedding));
-  cache_.Insert(key, made);
-  return made;
+int DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  return prompts_.CountUncached(KeysOf(info_, specs));
 }
 
 at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
@@ -203,13 +202,22 @@ std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding posi
   return job;
 }
 
-absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::PrepareJob(const ImageSpec& spec) {
-  FRESCO_ASSIGN_OR_RETURN(Embedding positive, Embed(PositiveKey(spec)));
-  Embedding negative;
-  if (spec.guidance_scale > 1) {
-    FRESCO_ASSIGN_OR_RETURN(negative, Embed(NegativeKey(spec)));
+std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareJobs(
+    absl::Span<const ImageSpec* const> specs, TextCache cache) {
+  const std::vector<PromptKey> keys = KeysOf(info_, specs);
+  const auto embeddings = cache == TextCache::kUse ? prompts_.Embed(keys) : prompts_.EmbedUncached(keys);
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
+  auto next = embeddings.begin();
+  for (const ImageSpec* spec : specs) {
+    const absl::StatusOr<Embedding>& positive = *next++;
+    const absl::StatusOr<Embedding> negative = HasNegative(*spec) ? *next++ : Embedding();
+    if (!positive.ok() || !negative.ok()) {
+      jobs.emplace_back(positive.ok() ? negative.status() : positive.status());
+    } else {
+      jobs.emplace_back(NewJob(*spec, *positive, *negative));
+    }
   }
-  return NewJob(spec, std::move(positive), std::move(negative));
+  return jobs;
 }
 
 absl::Status DiffusionEngine::DrawNothing() {
@@ -217,10 +225,9 @@ absl::Status DiffusionEngine::DrawNothing() {
   spec.width = spec.height = std::min(info_.max_size, kWarmUpPatches * info_.size_multiple);
   spec.steps = 1;
   spec.max_sequence_length = info_.default_max_sequence_length;
-  // Past the cache, whose counts are of requests.
-  FRESCO_ASSIGN_OR_RETURN(PromptEmbedding embedding, parts_.text.Encode(PositiveKey(spec)));
-  const auto text = std::make_shared<const PromptEmbedding>(std::move(embedding));
-  const std::unique_ptr<ImageJob> job = NewJob(spec, text, text);
+  const ImageSpec* const only = &spec;
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job,
+                          std::move(PrepareJobs({&only, 1}, TextCache::kPass).front()));
   FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
   return Finish(*job).status();
 }
@@ -230,10 +237,34 @@ absl::Status DiffusionEngine::WarmUp() {
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
-  FRESCO_RETURN_IF_ERROR(Validate(spec));
-  auto job = Compute(parts_.transformer.placement().device, "preparing", [&] { return PrepareJob(spec); });
-  if (absl::IsDataLoss(job.status())) ++nonfinite_;
-  return job;
+  const ImageSpec* const only = &spec;
+  return std::move(PrepareAll({&only, 1}, TextCache::kUse).front());
+}
+
+std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareAll(
+    absl::Span<const ImageSpec* const> specs, TextCache cache) {
+  std::vector<absl::Status> statuses;
+  std::vector<const ImageSpec*> valid;
+  for (const ImageSpec* spec : specs) {
+    statuses.push_back(Validate(*spec));
+    if (statuses.back().ok()) valid.push_back(spec);
+  }
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> made;
+  const absl::Status whole = Compute(parts_.transformer.placement().device, "preparing", [&] {
+    made = PrepareJobs(valid, cache);
+    return absl::OkStatus();
+  });
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
+  auto next = made.begin();
+  for (const absl::Status& status : statuses) {
+    if (status.ok() && whole.ok()) {
+      jobs.push_back(std::move(*next++));
+      if (absl::IsDataLoss(jobs.back().status())) ++nonfinite_;
+    } else {
+      jobs.emplace_back(status.ok() ? whole : status);
+    }
+  }
+  return jobs;
 }
 
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pipeline/diffusion/prompt_cache.h"
+#include "pipeline/diffusion/prompt_encoder.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
@@ -34,7 +34,10 @@ class DiffusionEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
+  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
+                                                                    TextCache cache) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
@@ -43,13 +46,13 @@ class DiffusionEngine final : public Engine {
   absl::Status Resume(ImageJob& job) override;
 
  private:
-  using Embedding = std::shared_ptr<const PromptEmbedding>;
+  using Embedding = PromptEncoder::Embedding;
 
-  absl::StatusOr<std::unique_ptr<ImageJob>> PrepareJob(const ImageSpec& spec);
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareJobs(absl::Span<const ImageSpec* const> specs,
+                                                                     TextCache cache);
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
-  absl::StatusOr<Embedding> Embed(const PromptKey& key);
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
@@ -61,7 +64,7 @@ class DiffusionEngine final : public Engine {
   const bool has_corrector_;
   const bool correct_noise_;
 
-  PromptCache cache_;  // thread-safe
+  PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;
   std::atomic<int64_t> peak_bytes_ =
       0;  // what TakePeakBytes has taken at most; the device's own counter goes on from there

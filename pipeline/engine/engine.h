@@ -79,12 +79,21 @@ struct ImageLoad {
   int tokens = 1;           // of each row of the forward: image and text
   int rows = 1;             // of the forward: 2 with guidance, 1 without
   int64_t state_bytes = 0;  // that its job holds on the device: latents and the texts' embeddings
+  int text_tokens = 1;      // of each of its texts
+  int picture_tokens = 1;   // of `tokens`, those of the picture
   bool alone = false;       // its steps are of it alone: it must be deterministic, and the model is not batch_invariant
+};
+
+// Whether texts are taken from the cache of embeddings and kept there.
+enum class TextCache {
+  kUse,
+  kPass,  // for measurements: it is neither looked at nor changed, and its counts are of requests
 };
 
 struct EngineStats {
   int64_t prompt_cache_hits = 0;
   int64_t prompt_cache_misses = 0;
+  int64_t prompt_cache_bytes = 0;     // held now
   int64_t nonfinite_outputs = 0;      // images that failed because a velocity or a pixel was NaN or infinite
   int64_t quantized_activations = 0;  // elements that were brought to FP8 or int8
   int64_t saturated_activations = 0;  // of these, the ones that were clamped to what the type can hold
@@ -135,8 +144,19 @@ class Engine {
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
 
+  // How many texts would have to be encoded to Prepare all of these together: equal ones once, those in the cache not
+  // at all. Thread-safe.
+  virtual int TextsToEncode(absl::Span<const ImageSpec* const> specs) const = 0;
+
   // Tokenises, encodes the texts or takes them from the cache, draws the noise.
   virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;
+
+  // The same of many: the texts that have to be encoded go through the encoders together. One result per spec, in
+  // order; a spec or a text that is at fault fails alone, an error of the device or for memory is everybody's. A job
+  // does not depend on those that were prepared with it, bit for bit, on a CPU or where LoadOf says that it is alone:
+  // then its texts are encoded by themselves, and kept apart from others that are equal.
+  virtual std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
+                                                                            TextCache cache) = 0;
 
   // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done, and
   // one that is to be alone is alone. One status per job, in order: a job whose result is not finite fails alone and

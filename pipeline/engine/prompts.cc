@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/spec_check.h"
 
 namespace fresco {
 namespace {
@@ -37,6 +38,19 @@ PromptKey NegativeKey(const ImageSpec& spec) {
   const std::string& first = spec.negative_prompt;
   return {first, spec.negative_prompt_2.value_or(first), spec.negative_prompt_3.value_or(first),
           spec.max_sequence_length, 0};
+}
+
+std::vector<PromptKey> KeysOf(const ModelInfo& info, absl::Span<const ImageSpec* const> specs) {
+  std::vector<PromptKey> keys;
+  for (const ImageSpec* spec : specs) {
+    const bool alone = MustBeAlone(info, *spec);
+    keys.push_back(PositiveKey(*spec));
+    keys.back().alone = alone;
+    if (!HasNegative(*spec)) continue;
+    keys.push_back(NegativeKey(*spec));
+    keys.back().alone = alone;
+  }
+  return keys;
 }
 
 std::vector<Warning> TruncationWarnings(const ImageSpec& spec, const PromptEmbedding& positive,

@@ -261,6 +261,7 @@ void ReadScheduling(YamlMap& section, const ConfigSource& source, ConfigErrors* 
   ReadTenants(&section, errors, &config->scheduling.tenant_weights);
   ReadWithin(&section, "watchdog", errors, [&](YamlMap& settings) { ReadWatchdog(settings, &config->watchdog); });
   config->cost_model = ReadCostModelPath(&section, source);
+  section.Read("measure_at_load", absl::ZeroDuration(), absl::Hours(1), &config->measure_at_load);
 }
 
 void ReadScheduler(YamlMap& section, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {

@@ -67,6 +67,7 @@ struct ServerConfig {
   CoreOptions scheduling;                                // policy, classes, shares (docs/SCHEDULING.md)
   WatchdogOptions watchdog;                              // when a device is taken for hung
   std::string cost_model;                                // absolute; what was learned of steps; empty: not kept
+  absl::Duration measure_at_load = absl::Seconds(5);     // at most, of steps of a model that was loaded; zero: not
   int encode_threads = 1;                                // for PNG, JPEG and WebP
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
   int64_t channel_bytes = 32 << 20;                      // events kept for one client before its previews are dropped

@@ -71,6 +71,7 @@ SchedulerOptions ForScheduler(const ApplicationOptions& options, CostModel costs
   result.max_queue = config.max_queue;
   result.max_batch = config.max_batch;
   result.max_resident = config.max_resident;
+  result.measure_at_load = config.measure_at_load;
   result.resident_bytes = config.resident_bytes;
   result.core = config.scheduling;
   result.costs = std::move(costs);

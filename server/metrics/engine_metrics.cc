@@ -27,7 +27,7 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 }
 
 struct AllSeries {
-  Series memory, weights, hits, misses, nonfinite, saturated, guarded, models;
+  Series memory, weights, hits, misses, cached, nonfinite, saturated, guarded, models;
 };
 
 void AddReplica(const Engine& engine, AllSeries* all) {
@@ -45,6 +45,7 @@ void AddReplica(const Engine& engine, AllSeries* all) {
   }
   all->hits[{info.name}] += static_cast<double>(stats.prompt_cache_hits);
   all->misses[{info.name}] += static_cast<double>(stats.prompt_cache_misses);
+  all->cached[{info.name}] += static_cast<double>(stats.prompt_cache_bytes);
   all->nonfinite[{info.name}] += static_cast<double>(stats.nonfinite_outputs);
   all->saturated[{info.name}] += static_cast<double>(stats.saturated_activations);
   all->guarded[{info.name}] += static_cast<double>(stats.guarded_activations);
@@ -81,6 +82,8 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
              {"model"}, all.hits),
       Family("fresco_prompt_cache_misses_total", "Prompts that had to be encoded.", MetricType::Counter, {"model"},
              all.misses),
+      Family("fresco_prompt_cache_bytes", "Encoded prompts that are kept now.", MetricType::Gauge, {"model"},
+             all.cached),
       Family("fresco_nonfinite_outputs_total", "Images that failed because a result was NaN or infinite.",
              MetricType::Counter, {"model"}, all.nonfinite),
       Family("fresco_saturated_activations_total", "Activations that were clamped to what FP8 or int8 can hold.",

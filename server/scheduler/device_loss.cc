@@ -80,7 +80,8 @@ void Dispatcher::TakeOver(int lost, const std::string& reason, absl::Time now, F
   DeviceLoss& loss = followups->losses.emplace_back(DeviceLoss{worker.device, {}, reason});
   for (const LoadedEngine& loaded : worker.engines) loss.models.push_back(loaded.model);
   worker.engines.clear();
-  std::move(worker.loads.begin(), worker.loads.end(), std::back_inserter(followups->unloadable));
+  if (worker.loading != nullptr) followups->unloadable.push_back(std::exchange(worker.loading, nullptr));
+  for (LoadTask& task : worker.loads) followups->unloadable.push_back(std::move(task.loaded));
   worker.loads.clear();
   std::vector<JobId> images;
   for (const auto& [id, image] : images_) {

@@ -133,7 +133,8 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
   jobs.deadline = request.deadline;
   for (size_t i = 0; i < images.size(); ++i) {
     const auto& [batch_key, load] = images[i];
-    jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes, load.alone});
+    jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes,
+                           load.text_tokens, load.picture_tokens, load.alone});
   }
   return jobs;
 }
@@ -242,9 +243,9 @@ void Dispatcher::End(const RequestPtr& request) {
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
   for (const DeviceLoss& loss : followups.losses) Tell(loss);
-  for (const LoadTask& task : followups.unloadable) {
+  for (const Scheduler::LoadedCallback& loaded : followups.unloadable) {
     const absl::Status lost = absl::UnavailableError("the device is lost");
-    GuardedVoid("the callback", [&] { task.loaded(lost); }).IgnoreError();
+    GuardedVoid("the callback", [&] { loaded(lost); }).IgnoreError();
   }
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();

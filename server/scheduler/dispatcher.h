@@ -4,9 +4,9 @@
 // outside, in the order in which their causes happened inside (ordered_calls.h).
 //
 // Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
-// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's or the notices'. A
-// reactor's and the dispatcher's are never held together: callbacks happen without either, and so do
-// Submit and Cancel.
+// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices' or that of
+// an engine's cache. A reactor's and the dispatcher's are never held together: callbacks happen without either, and so
+// do Submit and Cancel.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/active_image.h"
@@ -52,6 +53,7 @@ struct Work {
   bool stop = false;  // end everything and return; `loads` are not to be done any more
   std::vector<LoadTask> loads;
   std::vector<JobId> dropped;  // of the device's images: to be let go of
+  std::vector<JobId> decodes;  // of the device's images, whose steps are made: to be decoded and handed on
   std::vector<JobId> preempted;
   std::vector<StartOrder> starts;
   std::vector<JobId> batch;  // of the step; empty: there is none
@@ -82,9 +84,15 @@ class Dispatcher {
   void AddEngine(int worker, const std::string& model, const Engine* engine);
   Work NextWork(int worker);
   void SetBatchSize(int worker, int images);
-  // The step of the last Work's batch was made. Returns how long each of `images`, which have made it, still takes.
+  // The step of the last Work's batch was made. Those that are done stay on the device until a Work has them decoded.
+  // Returns how long each of `images`, which have made it, still takes.
   std::vector<absl::Duration> StepDone(int worker, const std::vector<Forward>& forwards,
                                        const std::vector<JobId>& images);
+  // What was measured at a load.
+  void AddMeasured(const std::vector<MeasuredStep>& measured);
+  // So many texts were encoded, or a picture decoded, for `model`.
+  void TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration);
+  void DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration);
   // A preempted image is in host memory and waits for any device with its model.
   void Park(std::unique_ptr<ActiveImage> image);
   // An image on a device is drawn, has failed or is not wanted any more. Its request is let go of by the caller.
@@ -119,13 +127,14 @@ class Dispatcher {
     std::string device;
     std::vector<LoadedEngine> engines;
     std::deque<LoadTask> loads;
+    Scheduler::LoadedCallback loading;  // of the load under way, for TakeOver; null: none is
     int batch_size = 0;
     int encoding = 0;
     std::shared_ptr<DeviceWatch> watch;
     bool left = false;
     std::string lost;  // why; empty: it is not
   };
-  // An image that has not been drawn.
+  // An image that has not been drawn, or not been decoded.
   struct Image {
     RequestPtr request;
     int index = 0;                        // in its request
@@ -152,8 +161,8 @@ class Dispatcher {
     std::vector<std::unique_ptr<ActiveImage>> dropped;  // before their requests are released: memory first
     std::vector<RequestPtr> released;
     std::vector<RequestPtr> told;
-    std::vector<DeviceLoss> losses;    // before their requests are released
-    std::vector<LoadTask> unloadable;  // of devices that are lost
+    std::vector<DeviceLoss> losses;                     // before their requests are released
+    std::vector<Scheduler::LoadedCallback> unloadable;  // of devices that are lost
   };
   using RequestKey = std::pair<std::string, std::string>;  // tenant, id
 
@@ -178,9 +187,11 @@ class Dispatcher {
 
   // Workers' side (dispatcher_work.cc).
   void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void TakeLoads(int worker, Work* work) FRESCO_REQUIRES(mutex_);
   void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
   void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  int TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);

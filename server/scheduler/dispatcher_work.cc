@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "server/scheduler/dispatcher.h"
+#include "server/scheduler/engine_calls.h"
 
 namespace fresco {
 namespace {
@@ -38,7 +39,7 @@ void Dispatcher::AddLoad(int worker, LoadTask task) {
     if (own.lost.empty()) {
       own.loads.push_back(std::move(task));
     } else {
-      followups.unloadable.push_back(std::move(task));
+      followups.unloadable.push_back(std::move(task.loaded));
     }
     changed_.NotifyAll();
   }
@@ -66,20 +67,21 @@ void Dispatcher::AddEncoding(int worker, int change) {
 Work Dispatcher::NextWork(int worker) {
   Work work;
   Followups followups;
+  Scheduler::LoadedCallback through;  // goes outside the lock
   {
     MutexLock lock(&mutex_);
+    through = std::exchange(workers_.at(worker).loading, nullptr);
     while (true) {
       const absl::Time now = clock_->Now();
       DropHopeless(worker, now, &work, &followups);
       DropEnding(now, &followups);
       DropResidents(worker, now, &work);
-      std::deque<LoadTask>& loads = workers_.at(worker).loads;
-      work.loads.assign(std::make_move_iterator(loads.begin()), std::make_move_iterator(loads.end()));
-      loads.clear();
       work.stop = stopping_;
+      TakeLoads(worker, &work);
       // What a load brings is decided about when it is there.
       if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
-      const bool idle = work.batch.empty() && work.dropped.empty() && work.loads.empty() && !work.stop;
+      const bool idle =
+          work.batch.empty() && work.decodes.empty() && work.dropped.empty() && work.loads.empty() && !work.stop;
       if (!idle || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
@@ -87,6 +89,16 @@ Work Dispatcher::NextWork(int worker) {
   }
   Follow(std::move(followups));
   return work;
+}
+
+// One at a time: should the device be lost meanwhile, the others' callers hear of it from the dispatcher too.
+void Dispatcher::TakeLoads(int worker, Work* work) {
+  Worker& own = workers_.at(worker);
+  while (!own.loads.empty() && (work->stop || work->loads.empty())) {
+    work->loads.push_back(std::move(own.loads.front()));
+    own.loads.pop_front();
+  }
+  if (!work->stop && !work->loads.empty()) own.loading = work->loads.front().loaded;
 }
 
 void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) {
@@ -123,8 +135,9 @@ void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
 }
 
 void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
-  const std::vector<JobId> residents = core_->index().device(worker).resident;
-  for (JobId id : residents) {
+  std::vector<JobId> held = core_->index().device(worker).resident;
+  for (const FinishedImage& image : core_->finished(worker)) held.push_back(image.id);
+  for (JobId id : held) {
     if (!images_.at(id).request->ShouldEnd(now, options_.slow_reader_limit)) continue;
     core_->Remove(id);
     images_.erase(id);
@@ -135,13 +148,29 @@ void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
 void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* followups) {
   // The encoder is behind: finished pictures would pile up.
   if (workers_.at(worker).encoding >= 2 * options_.max_batch) return;
-  Decision decision = core_->Decide(worker, now);
+  Decision decision = core_->Decide(worker, now, [&](absl::Span<const JobId> images) FRESCO_NO_THREAD_SAFETY_ANALYSIS {
+    return TextsToEncode(worker, images);
+  });
+  work->decodes = std::move(decision.decode);
   for (JobId id : decision.start) work->starts.push_back(Start(worker, id, now, followups));
   work->preempted = std::move(decision.preempt);
   work->batch = std::move(decision.batch);
   if (work->batch.empty()) return;
   const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
   work->snapshots = (others & ~(uint64_t{1} << worker)) != 0;
+}
+
+// Of one model.
+int Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const {
+  std::vector<const ImageSpec*> specs;
+  const Worker& own = workers_[worker];
+  int engine = -1;
+  for (JobId id : images) {
+    const Image& image = images_.at(id);
+    engine = EngineFor(own, image.request->request().model);
+    specs.push_back(&image.request->request().images[image.index]);
+  }
+  return engine < 0 ? 0 : CallTextsToEncode(*own.engines[engine].engine, specs);
 }
 
 StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* followups) {
@@ -183,6 +212,21 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
     remaining.push_back(images_.contains(id) ? core_->Remaining(id, rows) : absl::ZeroDuration());
   }
   return remaining;
+}
+
+void Dispatcher::AddMeasured(const std::vector<MeasuredStep>& measured) {
+  MutexLock lock(&mutex_);
+  for (const MeasuredStep& step : measured) costs_.Add(step).IgnoreError();  // those that cannot be tell nothing
+}
+
+void Dispatcher::TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  core_->RecordTexts(core_->Model(model), text_tokens, texts, duration);
+}
+
+void Dispatcher::DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  core_->RecordDecode(core_->Model(model), picture_tokens, duration);
 }
 
 void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {

@@ -11,6 +11,12 @@ namespace {
 
 constexpr std::string_view kEngine = "the engine";
 
+PreparedJobs AllFailed(size_t count, const absl::Status& status) {
+  PreparedJobs jobs;
+  for (size_t i = 0; i < count; ++i) jobs.emplace_back(status);
+  return jobs;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader) {
@@ -19,10 +25,19 @@ absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader
   return engine;
 }
 
-absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec) {
-  auto job = Guarded(kEngine, [&] { return engine->Prepare(spec); });
-  if (job.ok() && *job == nullptr) return absl::InternalError("the engine returned no job");
-  return job;
+PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache) {
+  PreparedJobs jobs;
+  const absl::Status thrown = GuardedVoid(kEngine, [&] { jobs = engine->PrepareAll(specs, cache); });
+  if (!thrown.ok()) return AllFailed(specs.size(), thrown);
+  if (jobs.size() != specs.size()) {
+    const absl::Status wrong = absl::InternalError(
+        absl::StrCat("the engine answered with ", jobs.size(), " jobs for ", specs.size(), " images"));
+    return AllFailed(specs.size(), wrong);
+  }
+  for (auto& job : jobs) {
+    if (job.ok() && *job == nullptr) job = absl::InternalError("the engine returned no job");
+  }
+  return jobs;
 }
 
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch) {
@@ -77,6 +92,10 @@ absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& 
 
 absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec) {
   return GuardedValue(kEngine, [&] { return engine.LoadOf(spec); });
+}
+
+int CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs) {
+  return GuardedValue(kEngine, [&] { return engine.TextsToEncode(specs); }).value_or(0);
 }
 
 int64_t CallTakePeakBytes(Engine* engine) {

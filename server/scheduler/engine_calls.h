@@ -16,7 +16,9 @@
 namespace fresco {
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader);
-absl::StatusOr<std::unique_ptr<ImageJob>> CallPrepare(Engine* engine, const ImageSpec& spec);
+// One result per spec, in order.
+using PreparedJobs = std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>>;
+PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache);
 // One status per job, in order.
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side);
@@ -27,8 +29,24 @@ absl::StatusOr<std::unique_ptr<ImageJob>> CallSnapshot(Engine* engine, ImageJob*
 absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec);
 absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec);
 // Only counted: zeros instead of an exception.
+int CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs);
 int64_t CallTakePeakBytes(Engine* engine);
 EngineStats CallStats(const Engine& engine);
 DeviceMemory CallMemoryOfDevice(Engine* engine);
+
+// ABORTED: the device's context is lost (engine.h). OK: no status says so.
+inline absl::Status LossOf(const absl::Status& status) {
+  return absl::IsAborted(status) ? status : absl::OkStatus();
+}
+template <typename T>
+absl::Status LossOf(const absl::StatusOr<T>& result) {
+  return LossOf(result.status());
+}
+template <typename Result>
+absl::Status LossOf(const std::vector<Result>& results) {
+  absl::Status loss;
+  for (const Result& result : results) loss.Update(LossOf(result));
+  return loss;
+}
 
 }  // namespace fresco

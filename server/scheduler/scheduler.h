@@ -50,13 +50,14 @@ struct DeviceLoss {
 };
 
 struct SchedulerOptions {
-  int max_queue = 256;                                    // requests waiting
-  int max_batch = 8;                                      // images per step
-  int max_resident = 32;                                  // images on a device, in the step or paused
-  int64_t resident_bytes = int64_t{1} << 30;              // of these images' latents and texts, on a device
-  CoreOptions core;                                       // policy, classes, shares; of a known policy
-  CostModel costs;                                        // what is known of steps from before; it goes on learning
-  WatchdogOptions watchdog;                               // when a device is taken for hung
+  int max_queue = 256;                        // requests waiting
+  int max_batch = 8;                          // images per step
+  int max_resident = 32;                      // images on a device, in the step or paused
+  int64_t resident_bytes = int64_t{1} << 30;  // of these images' latents and texts, on a device
+  CoreOptions core;                           // policy, classes, shares; of a known policy
+  CostModel costs;                            // what is known of steps from before; it goes on learning
+  absl::Duration measure_at_load;             // at most, of a model's load, for what is not known; zero: not
+  WatchdogOptions watchdog;                   // when a device is taken for hung
   std::function<void(const DeviceLoss&)> on_device_lost;  // from any thread, before the requests concerned hear of it
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request

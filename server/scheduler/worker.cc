@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
-#include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/guarded.h"
+#include "server/scheduler/load_measurement.h"
 #include "server/scheduler/memory_report.h"
 
 namespace fresco {
@@ -20,21 +20,6 @@ constexpr int kMaxHeldPreviews = 32;
 bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
   return std::all_of(statuses.begin(), statuses.end(),
                      [](const absl::Status& s) { return absl::IsResourceExhausted(s); });
-}
-
-// ABORTED: the device's context is lost (engine.h). OK: no status says so.
-absl::Status LossOf(const absl::Status& status) {
-  return absl::IsAborted(status) ? status : absl::OkStatus();
-}
-template <typename T>
-absl::Status LossOf(const absl::StatusOr<T>& result) {
-  return LossOf(result.status());
-}
-absl::Status LossOf(const std::vector<absl::Status>& statuses) {
-  for (const absl::Status& status : statuses) {
-    if (absl::IsAborted(status)) return status;
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -74,35 +59,19 @@ void DeviceWorker::Serve() {
 
 void DeviceWorker::Do(Work work) {
   for (const LoadTask& task : work.loads) Load(task);
+  for (JobId id : work.decodes) {
+    if (!lost_) Decode(id);
+  }
   for (JobId id : work.preempted) {
     if (!lost_) Park(id);
   }
-  for (StartOrder& order : work.starts) {
-    if (!lost_) Start(std::move(order));
-  }
+  if (!lost_) Start(std::move(work.starts));
   if (!lost_) Advance(work.batch, work.snapshots);
-}
-
-template <typename Call>
-auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call)
-    -> decltype(call()) {
-  const absl::Time begin = clock_->Now();
-  watch_->Begin(kind, size, predicted, begin);
-  auto result = call();
-  if (!watch_->End()) {
-    lost_ = true;
-    return result;
-  }
-  watch_->Learn(kind, size, clock_->Now() - begin);
-  if (const absl::Status loss = LossOf(result); !loss.ok()) {
-    lost_ = true;
-    dispatcher_->LoseDevice(index_, std::string(loss.message()));
-  }
-  return result;
 }
 
 void DeviceWorker::Load(const LoadTask& task) {
   const absl::StatusOr<const Engine*> engine = LoadEngineFor(task);
+  if (lost_) return;  // the dispatcher has said so
   GuardedVoid("the callback", [&] { task.loaded(engine); }).IgnoreError();
 }
 
@@ -113,11 +82,28 @@ absl::StatusOr<const Engine*> DeviceWorker::LoadEngineFor(const LoadTask& task) 
     }
   }
   FRESCO_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, CallLoader(task.loader));
-  const Engine* loaded = engine.get();
+  Engine* const loaded = engine.get();
   weight_bytes_ += CallStats(*loaded).weight_bytes;
   engines_.push_back({task.model, std::move(engine)});
+  if (options_.measure_at_load > absl::ZeroDuration()) Measure(task.model, loaded);
+  if (lost_) return absl::UnavailableError("the device is lost");
   dispatcher_->AddEngine(index_, task.model, loaded);
   return loaded;
+}
+
+void DeviceWorker::Measure(const std::string& model, Engine* engine) {
+  const auto watched = [&](DeviceCall kind, int64_t size, absl::FunctionRef<absl::Status()> call) {
+    const absl::Status status = Watched(kind, size, {}, call);
+    return lost_ ? absl::AbortedError("the device is lost") : status;
+  };
+  const LoadMeasurement measurement = {options_.measure_at_load, KeptBytes(), watched};
+  const auto measured = GuardedValue("the engine", [&] {
+    return MeasureModel(model, engine, dispatcher_->Costs(), measurement, clock_, &measuring_);
+  });
+  if (lost_) return;
+  measuring_.clear();
+  CallTakePeakBytes(engine);  // which is no request's
+  if (measured.ok()) dispatcher_->AddMeasured(*measured);
 }
 
 void DeviceWorker::LetGo(JobId id) {
@@ -127,51 +113,6 @@ void DeviceWorker::LetGo(JobId id) {
   image.job.reset();
   if (image.request != nullptr) ReleaseRequestOf(&image);
   active_.erase(found);
-}
-
-void DeviceWorker::Start(StartOrder order) {
-  const JobId id = order.id;
-  const bool is_new = order.resumed == nullptr;
-  active_[id] = is_new ? Prepare(order) : Resume(std::move(order));
-  if (!lost_ && active_[id]->job == nullptr) LetGo(id);
-}
-
-// Without a job where that fails.
-std::unique_ptr<ActiveImage> DeviceWorker::Prepare(const StartOrder& order) {
-  auto image = std::make_unique<ActiveImage>();
-  image->id = order.id;
-  image->request = order.request;
-  image->index = order.image_index;
-  image->engine = order.engine;
-  if (order.request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) return image;
-  const ImageSpec& spec = order.request->request().images[order.image_index];
-  const auto load = CallLoadOf(*EngineOf(*image), spec);
-  if (!load.ok()) {
-    Fail(image.get(), load.status());
-    return image;
-  }
-  image->load = *load;
-  const absl::Time begin = clock_->Now();
-  auto job = Watched(DeviceCall::kPrepare, image->load.tokens, {}, [&] { return CallPrepare(EngineOf(*image), spec); });
-  if (lost_) return image;
-  const absl::Duration duration = clock_->Now() - begin;
-  if (!job.ok()) {
-    Fail(image.get(), Explain(*image, job.status(), 0, 0));
-    return image;
-  }
-  image->job = *std::move(job);
-  order.request->AddPrepare(duration, image->job->warnings());
-  observer_->OnStage(ModelOf(*image), "prepare", duration);
-  return image;
-}
-
-std::unique_ptr<ActiveImage> DeviceWorker::Resume(StartOrder order) {
-  std::unique_ptr<ActiveImage> image = std::move(order.resumed);
-  image->engine = order.engine;
-  const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
-                                      [&] { return CallResume(EngineOf(*image), image->job.get()); });
-  if (!lost_ && !status.ok()) Fail(image.get(), Explain(*image, status, 0, 0));
-  return image;
 }
 
 void DeviceWorker::Park(JobId id) {
@@ -218,14 +159,13 @@ void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
   if (snapshots) KeepSnapshots(batch);
-  // Everybody's progress before anybody's picture: decoding takes a while.
   for (size_t i = 0; i < batch.size(); ++i) {
     if (!lost_ && batch[i]->job != nullptr && !batch[i]->request->ending()) ReportProgress(batch[i], remaining[i]);
   }
-  for (ActiveImage* image : batch) {
-    if (!lost_ && image->job != nullptr && image->job->done() && !image->request->ending()) Finish(image);
+  if (lost_) return;
+  for (const ActiveImage* image : batch) {
+    if (image->job == nullptr) LetGo(image->id);
   }
-  if (!lost_) RemoveDone(batch);
 }
 
 void DeviceWorker::KeepSnapshots(const Batch& batch) {
@@ -244,12 +184,6 @@ void DeviceWorker::KeepSnapshots(const Batch& batch) {
     kept->batch_sizes = image->batch_sizes;
     kept->denoise = image->denoise;
     dispatcher_->Keep(std::move(kept));
-  }
-}
-
-void DeviceWorker::RemoveDone(const Batch& batch) {
-  for (const ActiveImage* image : batch) {
-    if (image->job == nullptr || image->job->done()) LetGo(image->id);
   }
 }
 
@@ -333,28 +267,6 @@ bool DeviceWorker::SendPreview(ActiveImage* image, const ProgressEvent& event) {
   return true;
 }
 
-void DeviceWorker::Finish(ActiveImage* image) {
-  const std::string& model = ModelOf(*image);
-  observer_->OnStage(model, "denoise", image->denoise);
-  const absl::Time begin = clock_->Now();
-  auto picture = Watched(DeviceCall::kFinish, image->load.tokens, {},
-                         [&] { return CallFinish(EngineOf(*image), image->job.get()); });
-  if (lost_) return;
-  const absl::Duration duration = clock_->Now() - begin;
-  if (!picture.ok()) {
-    Fail(image, Explain(*image, picture.status(), 0, 0));
-    return;
-  }
-  dispatcher_->Remove(image->id);
-  ImageProvenance provenance = ProvenanceOf(*image);
-  image->job.reset();
-  observer_->OnStage(model, "decode", duration);
-  image->request->AddDecode(duration);
-  RecordPeakMemory(EngineOf(*image));
-  // The writer takes over the hold on the request.
-  writer_->WriteImage({std::move(image->request), image->index, index_, std::move(provenance), *std::move(picture)});
-}
-
 int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
   const int64_t peak = CallTakePeakBytes(engine);
   for (auto& [id, image] : active_) {
@@ -364,9 +276,13 @@ int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
 }
 
 int64_t DeviceWorker::ActivationsOf(int64_t peak_bytes) const {
+  return std::max<int64_t>(0, peak_bytes - KeptBytes());
+}
+
+int64_t DeviceWorker::KeptBytes() const {
   int64_t kept = weight_bytes_;
   for (const auto& [id, image] : active_) kept += image->load.state_bytes;
-  return std::max<int64_t>(0, peak_bytes - kept);
+  return kept;
 }
 
 absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
@@ -405,21 +321,6 @@ void DeviceWorker::Fail(ActiveImage* image, const absl::Status& status) {
 void DeviceWorker::ReleaseRequestOf(ActiveImage* image) {
   dispatcher_->Remove(image->id);
   dispatcher_->Release(std::exchange(image->request, nullptr));
-}
-
-ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {
-  const ModelInfo& info = EngineOf(image)->info();
-  ImageProvenance provenance;
-  provenance.model = ModelOf(image);
-  provenance.weights_digest = info.weights_digest;
-  provenance.precision = info.precision;
-  provenance.device = device_;
-  provenance.software = options_.software;
-  provenance.sampler = kSampler;
-  provenance.spec = image.job->spec();
-  provenance.batch_size_min = image.batch_sizes.min;
-  provenance.batch_size_max = image.batch_sizes.max;
-  return provenance;
 }
 
 }  // namespace fresco

@@ -1,6 +1,6 @@
 // The one thread that computes on a device. At every step boundary it does what the dispatcher says: lets go of what
-// should end, moves what is preempted to host memory, starts or resumes what is to start, and advances one batch by one
-// step; whatever does not need the device happens elsewhere.
+// should end, decodes what is done, moves what is preempted to host memory, starts or resumes what is to start, and
+// advances one batch by one step; whatever does not need the device happens elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include "server/scheduler/active_image.h"
 #include "server/scheduler/device_watch.h"
 #include "server/scheduler/dispatcher.h"
+#include "server/scheduler/engine_calls.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/request_state.h"
@@ -44,9 +45,15 @@ class DeviceWorker {
 
   void Load(const LoadTask& task);
   absl::StatusOr<const Engine*> LoadEngineFor(const LoadTask& task);
-  void Start(StartOrder order);
-  std::unique_ptr<ActiveImage> Prepare(const StartOrder& order);
-  std::unique_ptr<ActiveImage> Resume(StartOrder order);
+  void Measure(const std::string& model, Engine* engine);
+  // What comes before an image's steps and after them (worker_stages.cc).
+  void Start(std::vector<StartOrder> orders);
+  ActiveImage* Enter(const StartOrder& order);
+  void Prepare(const std::vector<ActiveImage*>& images);
+  PreparedJobs PrepareTogether(const std::vector<ActiveImage*>& images);
+  PreparedJobs CallPrepareOf(absl::Span<ActiveImage* const> images);
+  void Resume(StartOrder order);
+  void Decode(JobId id);
   void Park(JobId id);
   Batch BatchOf(const std::vector<JobId>& ids);
   void Advance(const std::vector<JobId>& ids, bool snapshots);
@@ -61,18 +68,18 @@ class DeviceWorker {
   void ReportProgress(ActiveImage* image, absl::Duration remaining);
   bool WantsPreview(const ActiveImage& image) const;
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
-  void Finish(ActiveImage* image);
   // What the device has held since the last call counts for every request that is on it.
   int64_t RecordPeakMemory(Engine* engine);
   // Of that, what is neither weights nor what the images keep from step to step.
   int64_t ActivationsOf(int64_t peak_bytes) const;
+  // Weights, and what the images keep from step to step.
+  int64_t KeptBytes() const;
   // With who holds the device's memory, where it has run out.
   absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen) const;
   // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
   void ReleaseRequestOf(ActiveImage* image);
   void LetGo(JobId id);
-  void RemoveDone(const Batch& batch);
 
   ImageProvenance ProvenanceOf(const ActiveImage& image) const;
   Engine* EngineOf(const ActiveImage& image) const { return engines_[image.engine].engine.get(); }
@@ -91,7 +98,26 @@ class DeviceWorker {
   bool lost_ = false;  // the device; its images' requests are the dispatcher's
   std::vector<LoadedEngine> engines_;
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
+  std::vector<std::unique_ptr<ImageJob>> measuring_;      // likewise, of a model that is being loaded
   int64_t weight_bytes_ = 0;                              // of all engines
 };
+
+template <typename Call>
+auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call)
+    -> decltype(call()) {
+  const absl::Time begin = clock_->Now();
+  watch_->Begin(kind, size, predicted, begin);
+  auto result = call();
+  if (!watch_->End()) {
+    lost_ = true;
+    return result;
+  }
+  watch_->Learn(kind, size, clock_->Now() - begin);
+  if (const absl::Status loss = LossOf(result); !loss.ok()) {
+    lost_ = true;
+    dispatcher_->LoseDevice(index_, std::string(loss.message()));
+  }
+  return result;
+}
 
 }  // namespace fresco

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace fresco {
 namespace {
@@ -68,6 +69,12 @@ void FakeScript::SetDurations(absl::Duration prepare, absl::Duration step, absl:
   finish_ = finish;
 }
 
+void FakeScript::SetDurationsOfEach(absl::Duration text, absl::Duration row) {
+  MutexLock lock(&mutex_);
+  text_ = text;
+  row_ = row;
+}
+
 void FakeScript::Saturate(const EngineStats::SaturatedLayer& layer) {
   MutexLock lock(&mutex_);
   saturated_.push_back(layer);
@@ -100,8 +107,32 @@ void FakeScript::Record(absl::Span<ImageJob* const> batch) {
   FakeStep step;
   for (const ImageJob* job : batch) step.images.push_back({job->spec().prompt, job->spec().seed, job->step()});
   step.live_jobs = live_jobs_;
+  std::string call = "step";
+  for (const FakeStep::Entry& image : step.images) absl::StrAppend(&call, " ", image.prompt, image.step);
+  RecordCall(std::move(call));
   MutexLock lock(&mutex_);
   steps_.push_back(std::move(step));
+}
+
+void FakeScript::Record(FakePreparation preparation) {
+  RecordCall(absl::StrCat("prepare ", absl::StrJoin(preparation.images, " ")));
+  MutexLock lock(&mutex_);
+  preparations_.push_back(std::move(preparation));
+}
+
+void FakeScript::RecordCall(std::string call) {
+  MutexLock lock(&mutex_);
+  calls_.push_back(std::move(call));
+}
+
+std::vector<FakePreparation> FakeScript::preparations() const {
+  MutexLock lock(&mutex_);
+  return preparations_;
+}
+
+std::vector<std::string> FakeScript::calls() const {
+  MutexLock lock(&mutex_);
+  return calls_;
 }
 
 std::vector<uint8_t> FakeColour(const ImageSpec& spec) {
@@ -118,6 +149,8 @@ EngineStats FakeEngine::stats() const {
   stats.allocated_bytes = 1000 + kStateBytes * script_->live_jobs();
   stats.peak_bytes = 5000;
   script_->AddSaturation(&stats);
+  MutexLock lock(&mutex_);
+  for (const std::string& text : cache_) stats.prompt_cache_bytes += static_cast<int64_t>(text.size());
   return stats;
 }
 
@@ -145,13 +178,51 @@ std::string FakeEngine::BatchKey(const ImageSpec& spec) const {
 
 ImageLoad FakeEngine::LoadOf(const ImageSpec& spec) const {
   script_->Check(spec.prompt, FakeScript::Stage::kLoadOf, 0).IgnoreError();
-  return {spec.width * spec.height / 256, spec.guidance_scale > 1 ? 2 : 1, kStateBytes,
-          spec.deterministic && !info_.batch_invariant};
+  const int tokens = spec.width * spec.height / 256;
+  const bool alone = spec.deterministic && !info_.batch_invariant;
+  return {tokens, spec.guidance_scale > 1 ? 2 : 1, kStateBytes, spec.max_sequence_length, tokens, alone};
+}
+
+std::vector<std::string> FakeEngine::Missing(absl::Span<const ImageSpec* const> specs) const {
+  std::vector<std::string> missing;
+  const auto need = [&](const std::string& text) {
+    MutexLock lock(&mutex_);
+    if (!cache_.contains(text) && std::count(missing.begin(), missing.end(), text) == 0) missing.push_back(text);
+  };
+  for (const ImageSpec* spec : specs) {
+    need(spec->prompt);
+    if (spec->guidance_scale > 1) need(spec->negative_prompt);
+  }
+  return missing;
+}
+
+int FakeEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  return static_cast<int>(Missing(specs).size());
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& spec) {
+  const ImageSpec* const only = &spec;
+  return std::move(PrepareAll({&only, 1}, TextCache::kUse).front());
+}
+
+std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> FakeEngine::PrepareAll(absl::Span<const ImageSpec* const> specs,
+                                                                              TextCache cache) {
+  FakePreparation preparation;
+  for (const ImageSpec* spec : specs) preparation.images.push_back(spec->prompt);
+  preparation.texts = Missing(specs);
+  script_->Record(preparation);
   script_->prepare_gate()->Pass();
-  Spend(&FakeScript::prepare_);
+  Spend(&FakeScript::prepare_, &FakeScript::text_, static_cast<int>(preparation.texts.size()));
+  if (cache == TextCache::kUse) {
+    MutexLock lock(&mutex_);
+    cache_.insert(preparation.texts.begin(), preparation.texts.end());
+  }
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
+  for (const ImageSpec* spec : specs) jobs.push_back(NewJob(*spec));
+  return jobs;
+}
+
+absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::NewJob(const ImageSpec& spec) const {
   const absl::Status status = script_->Check(spec.prompt, FakeScript::Stage::kPrepare, 0);
   if (!status.ok()) return status;
   return std::make_unique<FakeJob>(spec, script_);
@@ -161,7 +232,9 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   script_->Record(batch);
   largest_batch_ = std::max<int64_t>(largest_batch_, static_cast<int64_t>(batch.size()));
   script_->step_gate()->Pass();
-  Spend(&FakeScript::step_);
+  int rows = 0;
+  for (const ImageJob* job : batch) rows += LoadOf(job->spec()).rows;
+  Spend(&FakeScript::step_, &FakeScript::row_, rows);
   {
     MutexLock lock(&script_->mutex_);
     if (static_cast<int>(batch.size()) > script_->memory_limit_) {
@@ -190,6 +263,8 @@ absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
 }
 
 absl::StatusOr<Image> FakeEngine::Finish(ImageJob& job) {
+  script_->RecordCall(absl::StrCat("finish ", job.spec().prompt));
+  script_->finish_gate()->Pass();
   Spend(&FakeScript::finish_);
   CheckOnDevice(job);
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kFinish, 0);
@@ -223,11 +298,12 @@ absl::Status FakeEngine::Resume(ImageJob& job) {
   return status;
 }
 
-void FakeEngine::Spend(absl::Duration FakeScript::*duration) const {
+void FakeEngine::Spend(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each, int count) const {
   absl::Duration spent;
   {
     MutexLock lock(&script_->mutex_);
     spent = (*script_).*duration;
+    if (of_each != nullptr) spent += count * ((*script_).*of_each);
   }
   if (clock_ != nullptr && spent > absl::ZeroDuration()) clock_->Advance(spent);
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,12 @@ struct FakeStep {
   int live_jobs = 0;  // of the engine, in this step or not
 };
 
+// One call of Prepare or PrepareAll.
+struct FakePreparation {
+  std::vector<std::string> images;  // their prompts, in order
+  std::vector<std::string> texts;   // that had to be encoded: prompts and, with guidance, negative prompts
+};
+
 // What happens to the images whose prompt names it; the script belongs to the test, is shared with the engine, and may
 // be changed at any time. Thread-safe.
 class FakeScript {
@@ -46,16 +53,22 @@ class FakeScript {
   // A Step of more images than that is RESOURCE_EXHAUSTED for all of them.
   void SetMemoryLimit(int images);
 
-  // How long things take on the clock.
+  // How long things take on the clock. `prepare`: of each call.
   void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
+  // More: of a preparation for each text that is not in the cache, of a step for each row.
+  void SetDurationsOfEach(absl::Duration text, absl::Duration row);
 
   // Stats say so from now on.
   void Saturate(const EngineStats::SaturatedLayer& layer);
 
   Gate* prepare_gate() { return &prepare_gate_; }
   Gate* step_gate() { return &step_gate_; }  // before anything of a step happens
+  Gate* finish_gate() { return &finish_gate_; }
 
   std::vector<FakeStep> steps() const;
+  std::vector<FakePreparation> preparations() const;
+  // "prepare a b", "step a0 b0", "finish a": what the engines did, in order.
+  std::vector<std::string> calls() const;
   int live_jobs() const { return live_jobs_; }  // without snapshots that were not resumed
   int previews() const { return previews_; }
   int parks() const { return parks_; }
@@ -71,10 +84,13 @@ class FakeScript {
   // Throws where it is to.
   absl::Status Check(const std::string& prompt, Stage stage, int step) const;
   void Record(absl::Span<ImageJob* const> batch);
+  void Record(FakePreparation preparation);
+  void RecordCall(std::string call);
   void AddSaturation(EngineStats* stats) const;
 
   Gate prepare_gate_;
   Gate step_gate_;
+  Gate finish_gate_;
   std::atomic<int> live_jobs_ = 0;
   std::atomic<int> previews_ = 0;
   std::atomic<int> parks_ = 0;
@@ -82,11 +98,15 @@ class FakeScript {
   mutable Mutex mutex_;
   std::map<std::tuple<std::string, Stage, int>, Failure> failures_ FRESCO_GUARDED_BY(mutex_);
   std::vector<FakeStep> steps_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<FakePreparation> preparations_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
   int memory_limit_ FRESCO_GUARDED_BY(mutex_) = 1 << 30;
   std::vector<EngineStats::SaturatedLayer> saturated_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration prepare_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration step_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration finish_ FRESCO_GUARDED_BY(mutex_);
+  absl::Duration text_ FRESCO_GUARDED_BY(mutex_);
+  absl::Duration row_ FRESCO_GUARDED_BY(mutex_);
 };
 
 // The colour of a finished picture of this spec: what the engine draws follows from it alone.
@@ -106,7 +126,10 @@ class FakeEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
+  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
+  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
+                                                                    TextCache cache) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
@@ -115,12 +138,17 @@ class FakeEngine final : public Engine {
   absl::Status Resume(ImageJob& job) override;
 
  private:
-  void Spend(absl::Duration FakeScript::*duration) const;
+  void Spend(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each = nullptr, int count = 0) const;
+  // Those that are not in the cache, each once.
+  std::vector<std::string> Missing(absl::Span<const ImageSpec* const> specs) const;
+  absl::StatusOr<std::unique_ptr<ImageJob>> NewJob(const ImageSpec& spec) const;
 
   const ModelInfo info_;
   const std::shared_ptr<FakeScript> script_;
   FakeClock* const clock_;
   int64_t largest_batch_ = 0;  // since TakePeakBytes
+  mutable Mutex mutex_;
+  std::set<std::string> cache_ FRESCO_GUARDED_BY(mutex_);  // texts, of a byte a letter; it forgets none
 };
 
 // Small and quick: "fake" on "cpu", 16 pixels, 4 steps.

@@ -172,6 +172,7 @@ class SchedulerHarness {
     for (auto& [device, script] : scripts) {
       script->prepare_gate()->Open();
       script->step_gate()->Open();
+      script->finish_gate()->Open();
     }
     image_gate.Open();
     preview_gate.Open();

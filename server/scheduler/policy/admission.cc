@@ -25,7 +25,7 @@ double Rate(const QueueIndex& index, ModelId model) {
 }
 
 double ImageSeconds(const CostModel& costs, const AdmissionRequest::Image& image) {
-  return image.steps * costs.StepSeconds(image.curve, image.rows);
+  return image.steps * costs.StepSeconds(image.curve, image.rows) + image.stage_seconds;
 }
 
 absl::Duration AtLeastMinRetry(double seconds) {

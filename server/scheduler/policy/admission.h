@@ -40,6 +40,7 @@ struct AdmissionRequest {
     int rows = 1;
     int steps = 1;
     int64_t state_bytes = 0;
+    double stage_seconds = 0;  // of a text and of decoding
   };
   std::vector<Image> images;
 };

@@ -3,7 +3,12 @@
 namespace fresco {
 
 BatchBuilder::BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device)
-    : index_(index), costs_(costs), id_(device), device_(index.device(device)), limits_(device_.limits) {}
+    : index_(index),
+      costs_(costs),
+      id_(device),
+      device_(index.device(device)),
+      limits_(device_.limits),
+      state_bytes_(device_.finished_bytes) {}
 
 bool BatchBuilder::Fits(const Job& job) const {
   if (jobs_.empty()) return true;

@@ -16,8 +16,8 @@ class BatchBuilder {
   BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device);
 
   // Within the device's limits: images, activations of the step, and, for one that is not resident yet, the state of
-  // all that are in the batch; it is resident or the device has its model; and none that must be alone. The first always
-  // fits: admission has refused what cannot.
+  // all that are in the batch; it is resident or the device has its model; and none that must be alone. The first
+  // always fits: admission has refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
 
@@ -41,7 +41,7 @@ class BatchBuilder {
   std::vector<const Job*> jobs_;
   CurveId curve_ = 0;
   int rows_ = 0;
-  int64_t state_bytes_ = 0;
+  int64_t state_bytes_ = 0;  // the batch's, and of images that wait to be decoded
 };
 
 // The best of the models' first ones that `device` can draw; -1: none.

@@ -124,8 +124,8 @@ void FillBatch(BatchBuilder* batch, Candidates* candidates, double price, absl::
 void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents,
                  const BatchBuilder& batch, Decision* decision) {
   const DeviceLimits& limits = index.device(device).limits;
-  int count = batch.size();
-  int64_t bytes = 0;
+  int count = batch.size() + index.device(device).finished;
+  int64_t bytes = index.device(device).finished_bytes;
   std::map<ModelId, int> leaving;  // for a free device each
   for (const Job* job : batch.jobs()) bytes += job->spec.state_bytes;
   for (const Ranked& resident : residents) {

@@ -38,6 +38,8 @@ struct JobSpec {
   absl::Time received;
   absl::Time due = absl::InfiniteFuture();       // later is late: the class's target, or the call's deadline
   absl::Time deadline = absl::InfiniteFuture();  // later is useless: it is dropped
+  CurveId text_curve = -1;                       // of the time that its texts take (stage_times.h); -1: none
+  CurveId decode_curve = -1;                     // and its picture
   absl::Duration predicted_wait;                 // for its start, when it came, before what was learned of such
 };
 
@@ -54,7 +56,8 @@ struct Job {
   DeviceId device = -1;  // that it is resident on or moves from
   bool paused = false;   // resident and not in its device's batch
   int steps_left = 0;
-  double seconds_left = 0;  // of steps by itself, as predicted when it was last asked
+  double seconds_left = 0;   // of steps by itself, as predicted when it was last asked
+  double stage_seconds = 0;  // likewise, of a text, until it has been prepared, and of decoding
   // Of those that wait; what time has brought about (QueueIndex::AdvanceTo).
   bool late = false;       // by itself and started then it would be late
   bool due_again = false;  // late, and for so long that it counts as due

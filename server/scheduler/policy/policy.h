@@ -25,6 +25,7 @@ namespace fresco {
 struct Decision {
   std::vector<JobId> preempt;  // residents that leave for host memory
   std::vector<JobId> start;    // that wait: to be prepared or, where they have been preempted, brought back
+  std::vector<JobId> decode;   // finished images whose turn it is; before all else (not the policy's: stage_plan.h)
   std::vector<JobId> batch;    // that make this step: residents and all that start, of one group; empty: nothing to do
 };
 

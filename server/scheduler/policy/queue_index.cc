@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "server/scheduler/policy/stage_times.h"
+
 namespace fresco {
 namespace {
 
@@ -47,6 +49,11 @@ int TakeNumber(std::vector<int>* free, Table* table, Make make) {
   free->pop_back();
   (*table)[number] = make();
   return number;
+}
+
+// Of a device that has it alone.
+double AllSeconds(const Job& job) {
+  return job.seconds_left + job.stage_seconds;
 }
 
 }  // namespace
@@ -156,7 +163,7 @@ JobId QueueIndex::Add(const JobSpec& spec, absl::Time now) {
   if (TenantOf(*job).jobs++ == 0) shares_.Join(spec.tenant);
   InsertWaiting(job.get(), now);
   ClassState& of_class = classes_[Index(spec.priority)];
-  of_class.arriving = ArrivingWork(spec.priority, now) + job->seconds_left / kArrivalMemory;
+  of_class.arriving = ArrivingWork(spec.priority, now) + AllSeconds(*job) / kArrivalMemory;
   of_class.arriving_at = now;
   const JobId id = job->id;
   jobs_.emplace(id, std::move(job));
@@ -221,8 +228,13 @@ void QueueIndex::Advanced(JobId id) {
   Job* job = jobs_.at(id).get();
   CountResident(*job, -1);
   --job->steps_left;
-  job->seconds_left = SecondsLeft(*job);
+  Predict(job);
   CountResident(*job, 1);
+}
+
+void QueueIndex::SetFinished(DeviceId device, int images, int64_t state_bytes) {
+  devices_[device].finished = images;
+  devices_[device].finished_bytes = state_bytes;
 }
 
 void QueueIndex::Charge(TenantId tenant, double device_seconds) {
@@ -273,7 +285,7 @@ std::vector<JobId> QueueIndex::Hopeless(DeviceId device, absl::Time now) const {
 // Waiting.
 
 void QueueIndex::InsertWaiting(Job* job, absl::Time now) {
-  job->seconds_left = SecondsLeft(*job);
+  Predict(job);
   job->late = LateTime(*job) < now;
   job->due_again = job->late && DueAgainTime(*job) <= now;
   job->aged = AgedTime(*job) <= now;
@@ -315,14 +327,14 @@ void QueueIndex::EraseWaiting(Job* job) {
 void QueueIndex::CountWaiting(const Job& job, int sign) {
   models_[groups_[job.spec.group]->group.model].waiting += sign;
   const int of_class = Index(job.spec.priority);
-  Count(&waiting_total_, sign, job.seconds_left);
-  Count(&classes_[of_class].waiting, sign, job.seconds_left);
+  Count(&waiting_total_, sign, AllSeconds(job));
+  Count(&classes_[of_class].waiting, sign, AllSeconds(job));
   std::map<int64_t, double>& due = classes_[of_class].due_seconds;
   const auto second = due.try_emplace(DueSecond(job.spec.due), 0).first;
-  second->second += sign * job.seconds_left;
+  second->second += sign * AllSeconds(job);
   if (second->second <= 1e-9) due.erase(second);
   TenantState& tenant = TenantOf(job);
-  Count(&tenant.waiting[of_class], sign, job.seconds_left);
+  Count(&tenant.waiting[of_class], sign, AllSeconds(job));
   UpdateBacklog(job.spec.tenant);
 }
 
@@ -335,7 +347,7 @@ void QueueIndex::UpdateBacklog(TenantId id) {
 }
 
 void QueueIndex::CountResident(const Job& job, int sign) {
-  Count(&classes_[Index(job.spec.priority)].resident, sign, job.seconds_left);
+  Count(&classes_[Index(job.spec.priority)].resident, sign, AllSeconds(job));
 }
 
 void QueueIndex::InsertInLane(Job* job) {
@@ -430,16 +442,19 @@ void QueueIndex::ForgetIdleTenants() {
 
 // What is read.
 
-double QueueIndex::SecondsLeft(const Job& job) const {
-  return job.steps_left * costs_->StepSeconds(groups_[job.spec.group]->group.curve, job.spec.rows);
+void QueueIndex::Predict(Job* job) const {
+  const JobSpec& spec = job->spec;
+  job->seconds_left = job->steps_left * costs_->StepSeconds(groups_[spec.group]->group.curve, spec.rows);
+  const bool is_new = job->steps_left == spec.steps;
+  job->stage_seconds = StageSeconds(*costs_, is_new ? spec.text_curve : -1, spec.decode_curve);
 }
 
 absl::Time QueueIndex::DropTime(const Job& job) const {
-  return options_.drop_hopeless ? job.spec.deadline - absl::Seconds(job.seconds_left) : job.spec.deadline;
+  return options_.drop_hopeless ? job.spec.deadline - absl::Seconds(AllSeconds(job)) : job.spec.deadline;
 }
 
 absl::Time QueueIndex::LateTime(const Job& job) const {
-  return job.spec.due - absl::Seconds(job.seconds_left);
+  return job.spec.due - absl::Seconds(AllSeconds(job));
 }
 
 absl::Time QueueIndex::AgedTime(const Job& job) const {

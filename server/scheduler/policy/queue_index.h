@@ -63,6 +63,8 @@ class QueueIndex {
     std::vector<bool> models;     // by ModelId: loaded
     std::vector<JobId> resident;  // in the order in which they came
     int64_t state_bytes = 0;      // theirs
+    int finished = 0;             // images that are on it until they are decoded; told by SetFinished
+    int64_t finished_bytes = 0;   // their state
     bool idle = true;             // makes no step; told by SetBatch
     int64_t batch_bytes = 0;      // activations of a step of several images, as far as they are known to fit
     bool lost = false;            // for good
@@ -95,6 +97,7 @@ class QueueIndex {
   void Charge(TenantId tenant, double device_seconds);
   // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
   void SetBatch(DeviceId device, const std::vector<JobId>& batch);
+  void SetFinished(DeviceId device, int images, int64_t state_bytes);
   // A step of several images did not fit into the device, which was predicted to need so much: those that follow stay
   // below, as long as memory is short. It may not be for ever, as others may use the device too: each step raises the
   // bound a little, so that the larger one is tried again.
@@ -217,7 +220,7 @@ class QueueIndex {
   Place PlaceOf(const Job& job, bool late, bool due_again) const;
   Rank RankOfLane(const Lane& lane, const Place& place) const;
   Rank RankOfAged(const Job& job) const;
-  double SecondsLeft(const Job& job) const;
+  void Predict(Job* job) const;
   absl::Time DropTime(const Job& job) const;
   absl::Time LateTime(const Job& job) const;
   absl::Time DueAgainTime(const Job& job) const;

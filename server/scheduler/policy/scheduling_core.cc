@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pipeline/base/status.h"
+#include "server/scheduler/policy/stage_times.h"
 
 namespace fresco {
 namespace {
@@ -52,6 +53,7 @@ SchedulingCore::SchedulingCore(const CoreOptions& options, std::unique_ptr<const
 
 DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
   steps_.emplace_back();
+  finished_.emplace_back();
   return index_.AddDevice(limits);
 }
 
@@ -72,11 +74,21 @@ AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::T
   double alone = 0;
   for (const RequestedImage& image : request.images) {
     const CurveId curve = costs_->Curve(index_.model_name(request.model), image.tokens);
-    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes});
-    alone += image.steps * costs_->StepSeconds(curve, image.rows);
+    const StageCurves stages = StagesOf(request.model, image);
+    const double stage_seconds = StageSeconds(*costs_, stages.text, stages.decode);
+    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes, stage_seconds});
+    alone += image.steps * costs_->StepSeconds(curve, image.rows) + stage_seconds;
   }
   translated.due = DueOf(request.priority, request.deadline, alone, now);
   return translated;
+}
+
+SchedulingCore::StageCurves SchedulingCore::StagesOf(ModelId model, const RequestedImage& image) {
+  const std::string& name = index_.model_name(model);
+  StageCurves curves;
+  if (image.text_tokens > 0) curves.text = TextCurve(costs_, name, image.text_tokens);
+  if (image.picture_tokens > 0) curves.decode = DecodeCurve(costs_, name, image.picture_tokens);
+  return curves;
 }
 
 Admission SchedulingCore::Admit(const RequestedJobs& request, absl::Time now) {
@@ -101,6 +113,9 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     spec.received = now;
     spec.due = translated.due;
     spec.deadline = request.deadline;
+    const StageCurves stages = StagesOf(request.model, image);
+    spec.text_curve = stages.text;
+    spec.decode_curve = stages.decode;
     spec.predicted_wait = i == 0 ? RawWait(request.model, spec, now) : absl::ZeroDuration();
     jobs.push_back(index_.Add(spec, now));
   }
@@ -114,9 +129,46 @@ std::vector<JobId> SchedulingCore::DropHopeless(DeviceId device, absl::Time now)
   return hopeless;
 }
 
+void SchedulingCore::Remove(JobId job) {
+  RemoveFinished(job);
+  index_.Remove(job);
+}
+
+void SchedulingCore::Displace(JobId job, int steps_left, absl::Time now) {
+  RemoveFinished(job);
+  index_.Displace(job, steps_left, now);
+}
+
+void SchedulingCore::RemoveFinished(JobId job) {
+  const DeviceId device = index_.job(job).device;
+  if (device < 0) return;
+  std::erase_if(finished_[device], [&](const FinishedImage& image) { return image.id == job; });
+  CountFinished(device);
+}
+
+void SchedulingCore::CountFinished(DeviceId device) {
+  int64_t bytes = 0;
+  for (const FinishedImage& image : finished_[device]) bytes += image.spec.state_bytes;
+  index_.SetFinished(device, static_cast<int>(finished_[device].size()), bytes);
+}
+
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
   index_.AdvanceTo(now);
   Decision decision = policy_->Decide(index_, *costs_, device, now);
+  Apply(device, decision, now);
+  return decision;
+}
+
+Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts) {
+  index_.AdvanceTo(now);
+  Decision decision = policy_->Decide(index_, *costs_, device, now);
+  BoundStages(index_, *costs_, finished_[device], texts, options_.policy == kDeadlineFair, &decision);
+  for (JobId job : decision.decode) RemoveFinished(job);
+  Apply(device, decision, now);
+  return decision;
+}
+
+void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time now) {
   for (JobId job : decision.preempt) index_.Preempt(job);
   for (JobId job : decision.start) {
     LearnWait(job, now);
@@ -131,11 +183,18 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
   }
   step.batch = decision.batch;
   steps_[device] = std::move(step);
-  return decision;
 }
 
-std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration) {
-  return StepDone(device, {{steps_[device].rows, duration}});
+void SchedulingCore::RecordTexts(ModelId model, int text_tokens, int texts, absl::Duration duration) {
+  costs_->RecordStep(TextCurve(costs_, index_.model_name(model), text_tokens), texts, duration);
+}
+
+void SchedulingCore::RecordDecode(ModelId model, int picture_tokens, absl::Duration duration) {
+  costs_->RecordStep(DecodeCurve(costs_, index_.model_name(model), picture_tokens), 1, duration);
+}
+
+std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration, DoneJobs done) {
+  return StepDone(device, {{steps_[device].rows, duration}}, done);
 }
 
 void SchedulingCore::Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards) {
@@ -173,11 +232,13 @@ std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<F
   }
   for (JobId id : done) {
     if (keep == DoneJobs::kKeep) {
+      finished_[device].push_back({id, index_.job(id).spec});
       index_.Preempt(id);
     } else {
       index_.Remove(id);
     }
   }
+  CountFinished(device);
   return done;
 }
 

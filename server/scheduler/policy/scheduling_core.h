@@ -26,6 +26,7 @@
 #include "server/scheduler/policy/job.h"
 #include "server/scheduler/policy/policy.h"
 #include "server/scheduler/policy/queue_index.h"
+#include "server/scheduler/policy/stage_plan.h"
 
 namespace fresco {
 
@@ -52,7 +53,10 @@ struct RequestedImage {
   int rows = 1;
   int steps = 1;
   int64_t state_bytes = 0;
-  bool alone = false;  // shares no step; so do all of its batch_key
+  // What else it needs of the device; 0: nothing that takes time.
+  int text_tokens = 0;     // of each of its texts
+  int picture_tokens = 0;  // of what is decoded
+  bool alone = false;      // shares no step; so do all of its batch_key
 };
 
 struct RequestedJobs {
@@ -85,30 +89,39 @@ class SchedulingCore {
   // The device is lost, for good. What was on it has been removed or displaced: that waits again, for any device, with
   // so many of its steps to go.
   void RemoveDevice(DeviceId device);
-  void Displace(JobId job, int steps_left, absl::Time now) { index_.Displace(job, steps_left, now); }
+  void Displace(JobId job, int steps_left, absl::Time now);
 
   // Whether Add should follow, and what to expect. Changes nothing that is seen.
   Admission Admit(const RequestedJobs& request, absl::Time now);
   // The request's images, in order.
   std::vector<JobId> Add(const RequestedJobs& request, absl::Time now);
   // Cancelled or failed, in any state.
-  void Remove(JobId job) { index_.Remove(job); }
+  void Remove(JobId job);
 
   // Those that wait, or are on this device, whose deadlines cannot be met any more: gone from the core.
   std::vector<JobId> DropHopeless(DeviceId device, absl::Time now);
   // Applied when it returns: what is preempted is moving, what starts is resident (Job::steps_left tells whether it has
   // run before). An empty batch: the device is idle until something comes or is parked.
   Decision Decide(DeviceId device, absl::Time now);
+  // The same, with what is prepared and decoded held to about a step (BoundStages).
+  Decision Decide(DeviceId device, absl::Time now, TextCount texts);
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
-  // gone from the core or, where they are kept, from the device alone, until Remove or Displace.
+  // gone from the core or, where they are kept, `finished` on the device until Decide says that they are decoded, and
+  // known until Remove or Displace.
   enum class DoneJobs { kRemove, kKeep };
-  std::vector<JobId> StepDone(DeviceId device, absl::Duration duration);
+  std::vector<JobId> StepDone(DeviceId device, absl::Duration duration, DoneJobs done = DoneJobs::kRemove);
   std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs done = DoneJobs::kRemove);
+
+  // Images on the device that wait to be decoded.
+  const std::vector<FinishedImage>& finished(DeviceId device) const { return finished_[device]; }
+  // What was measured of the stages beside the steps.
+  void RecordTexts(ModelId model, int text_tokens, int texts, absl::Duration duration);
+  void RecordDecode(ModelId model, int picture_tokens, absl::Duration duration);
 
   // Until it starts, as predicted now; zero for what does not wait.
   absl::Duration PredictedWait(JobId job, absl::Time now) const;
-  // Of its steps, if each is one of so many rows.
+  // Of its steps, if each is one of so many rows; zero for what is done.
   absl::Duration Remaining(JobId job, int rows) const;
   // Of one such step. Zeros: nothing is known.
   struct StepForecast {
@@ -122,11 +135,20 @@ class SchedulingCore {
 
  private:
   SchedulingCore(const CoreOptions& options, std::unique_ptr<const BatchingPolicy> policy, CostModel* costs);
+  // -1: none.
+  struct StageCurves {
+    CurveId text = -1;
+    CurveId decode = -1;
+  };
+  StageCurves StagesOf(ModelId model, const RequestedImage& image);
   AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
   void Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
   absl::Duration RawWait(ModelId model, const JobSpec& spec, absl::Time now) const;
+  void Apply(DeviceId device, const Decision& decision, absl::Time now);
+  void RemoveFinished(JobId job);
+  void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.
   void LearnWait(JobId job, absl::Time now);
 
@@ -143,7 +165,8 @@ class SchedulingCore {
   CostModel* const costs_;
   QueueIndex index_;
   WaitCorrection waits_;
-  std::vector<RunningStep> steps_;  // by device
+  std::vector<RunningStep> steps_;                    // by device
+  std::vector<std::vector<FinishedImage>> finished_;  // by device
 };
 
 }  // namespace fresco

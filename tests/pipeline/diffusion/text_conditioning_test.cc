@@ -12,8 +12,10 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "pipeline/base/strings.h"
+#include "pipeline/diffusion/prompt_encoder.h"
 #include "tests/support/reference.h"
 #include "tests/support/reference_tensor.h"
 
@@ -134,6 +136,100 @@ TEST(TextConditioner, CountsTokensOfEachEncoder) {
   EXPECT_FALSE(embedding.clip_g.truncated());
   EXPECT_EQ(embedding.t5.used, 16);
   EXPECT_TRUE(embedding.t5.truncated());
+}
+
+// Texts of two lengths and clip_skips, so that forwards are shared and none has room for all.
+TEST(TextConditioner, AnEmbeddingDoesNotDependOnWhatIsEncodedWithIt) {
+  const c10::InferenceMode inference;
+  const auto conditioner =
+      TextConditioner::Create(Encoders(ReferenceCaseNamed("medium")), kTextDim, kPooledDim).value();
+  std::vector<PromptKey> keys;
+  for (int i = 0; i < 20; ++i) {
+    std::string text;
+    for (int word = 0; word <= i; ++word) text += word % 2 == 0 ? "a castle " : "on the hill ";
+    keys.push_back({text, text + "!", "", i % 3 == 0 ? 77 : 16, i % 4 == 0 ? 1 : 0});
+    keys.back().t5 = text;
+  }
+  int clip_forwards = 0, t5_forwards = 0;
+  const auto together = conditioner.EncodeAll(keys, [&](std::string_view stage, const at::Tensor&) {
+    clip_forwards += stage == "clip_g.hidden" ? 1 : 0;
+    t5_forwards += stage == "t5.hidden" ? 1 : 0;
+  });
+  EXPECT_EQ(clip_forwards, 3);  // 5 texts, and 15
+  EXPECT_EQ(t5_forwards, 3);    // 7 texts, and 13
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const PromptEmbedding alone = conditioner.Encode(keys[i]).value();
+    ASSERT_TRUE(together[i].ok()) << together[i].status();
+    EXPECT_TRUE(at::equal(together[i]->text, alone.text)) << i;
+    EXPECT_TRUE(at::equal(together[i]->pooled, alone.pooled)) << i;
+    EXPECT_EQ(together[i]->t5.total, alone.t5.total) << i;
+    EXPECT_EQ(together[i]->clip_g.total, alone.clip_g.total) << i;
+  }
+}
+
+TEST(TextConditioner, ATextThatMustBeAloneSharesNeitherForwardNorEntry) {
+  const c10::InferenceMode inference;
+  const auto conditioner =
+      TextConditioner::Create(Encoders(ReferenceCaseNamed("medium")), kTextDim, kPooledDim).value();
+  PromptKey a = {"a", "a", "a", 16, 0}, b = {"b", "b", "b", 16, 0}, alone = a;
+  alone.alone = true;
+  std::vector<int64_t> texts;  // of each forward
+  conditioner.EncodeAll({a, alone, b}, [&](std::string_view stage, const at::Tensor& value) {
+    if (stage == "t5.hidden" || stage == "clip_l.hidden") texts.push_back(value.size(0));
+  });
+  EXPECT_THAT(texts, testing::UnorderedElementsAre(1, 2, 1, 2));
+  PromptEncoder prompts(&conditioner, 1 << 20);
+  EXPECT_TRUE(prompts.Embed({a, b}).front().ok());
+  EXPECT_EQ(prompts.CountUncached({a, alone}), 1);
+}
+
+TEST(TextConditioner, ATextThatIsNoneFailsAlone) {
+  const c10::InferenceMode inference;
+  const auto conditioner =
+      TextConditioner::Create(Encoders(ReferenceCaseNamed("medium")), kTextDim, kPooledDim).value();
+  const std::vector<PromptKey> keys = {{"a", "a", "a", 16, 0}, {"b", "b", "\xff", 16, 0}};
+  const auto together = conditioner.EncodeAll(keys);
+  EXPECT_EQ(together[1].status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(together[0].ok());
+  EXPECT_TRUE(at::equal(together[0]->text, conditioner.Encode(keys[0])->text));
+  EXPECT_EQ(conditioner.EncodeAll({&keys[1], 1}).front().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PromptEncoder, EncodesEachTextOnceAndKeepsIt) {
+  const c10::InferenceMode inference;
+  const auto conditioner =
+      TextConditioner::Create(Encoders(ReferenceCaseNamed("medium")), kTextDim, kPooledDim).value();
+  PromptEncoder prompts(&conditioner, 1 << 20);
+  const PromptKey a = {"a", "a", "a", 16, 0}, b = {"b", "b", "b", 16, 0}, bad = {"\xff", "", "", 16, 0};
+  EXPECT_EQ(prompts.CountUncached({a, b, a}), 2);
+  const auto first = prompts.Embed({a, b, a, bad});
+  EXPECT_EQ(*first[0], *first[2]);  // the same, not an equal one
+  EXPECT_TRUE(at::equal((*first[1])->text, conditioner.Encode(b)->text));
+  EXPECT_FALSE(first[3].ok());
+  EXPECT_EQ(prompts.counts().misses, 3);
+  EXPECT_EQ(prompts.counts().hits, 1);
+  EXPECT_EQ(prompts.counts().bytes, (*first[0])->bytes() + (*first[1])->bytes() + 2 * 6);
+  EXPECT_EQ(prompts.CountUncached({a, b, bad}), 1);
+  EXPECT_EQ(*prompts.Embed({b})[0], *first[1]);
+  EXPECT_EQ(prompts.counts().hits, 2);
+  // Past the cache.
+  const PromptKey c = {"c", "c", "c", 16, 0};
+  EXPECT_TRUE(prompts.EmbedUncached({c, a})[0].ok());
+  EXPECT_EQ(prompts.CountUncached({c}), 1);
+  EXPECT_EQ(prompts.counts().misses, 3);
+  EXPECT_EQ(prompts.counts().hits, 2);
+}
+
+TEST(PromptEncoder, WithoutACacheEqualTextsAreStillEncodedOnce) {
+  const c10::InferenceMode inference;
+  const auto conditioner =
+      TextConditioner::Create(Encoders(ReferenceCaseNamed("medium")), kTextDim, kPooledDim).value();
+  PromptEncoder prompts(&conditioner, 0);
+  const PromptKey a = {"a", "a", "a", 16, 0};
+  const auto together = prompts.Embed({a, a});
+  EXPECT_EQ(*together[0], *together[1]);
+  EXPECT_EQ(prompts.counts().misses, 1);
+  EXPECT_EQ(prompts.CountUncached({a}), 1);
 }
 
 TEST(TextConditioner, EncodersMustFitTheTransformer) {

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "pipeline/diffusion/sampling.h"
+#include "pipeline/engine/prompts.h"
+#include "pipeline/engine/prompts.h"
 
 namespace fresco {
 namespace {
@@ -122,6 +124,21 @@ TEST_P(DenoiserTest, AVelocityThatIsNoNumberFailsItsOwnImageAlone) {
   EXPECT_TRUE(at::equal(bad->state().latents, before));
   EXPECT_TRUE(Denoiser(transformer_).Step({alone.get()}).front().ok());
   EXPECT_TRUE(at::equal(last->state().latents, alone->state().latents));
+}
+
+TEST(KeysOf, TextsOfAnImageThatMustBeAloneAre) {
+  ModelInfo gpu, cpu;
+  cpu.batch_invariant = true;
+  ImageSpec plain, deterministic;
+  deterministic.deterministic = true;
+  deterministic.guidance_scale = plain.guidance_scale = 2;
+  const auto alone = [&](const ModelInfo& info) {
+    std::vector<bool> flags;
+    for (const PromptKey& key : KeysOf(info, {&plain, &deterministic})) flags.push_back(key.alone);
+    return flags;
+  };
+  EXPECT_THAT(alone(gpu), testing::ElementsAre(false, false, true, true));
+  EXPECT_THAT(alone(cpu), testing::ElementsAre(false, false, false, false));
 }
 
 }  // namespace

@@ -262,6 +262,38 @@ TEST_F(EngineTest, PromptsAreEncodedOnceAndCounted) {
   EXPECT_EQ(engine->stats().prompt_cache_misses, 3);
 }
 
+TEST_F(EngineTest, PreparedTogetherAPictureIsTheSame) {
+  const auto engine = Load(kMedium).value();
+  std::vector<ImageSpec> specs(5, Spec());
+  specs[1].prompt = "another one, of more words than the first";
+  specs[1].seed = 3;
+  specs[2].guidance_scale = 1;
+  specs[2].prompt_3 = "a third";
+  specs[3].width = 17;  // no picture has such a side
+  specs[4].max_sequence_length = 32;
+  std::vector<const ImageSpec*> pointers;
+  for (const ImageSpec& spec : specs) pointers.push_back(&spec);
+  EXPECT_EQ(engine->TextsToEncode({pointers[0], pointers[1], pointers[2]}), 4);  // the negative one is shared
+  auto jobs = engine->PrepareAll(pointers, TextCache::kUse);
+  EXPECT_EQ(engine->TextsToEncode(pointers), 0);
+  EXPECT_EQ(jobs[3].status().code(), absl::StatusCode::kInvalidArgument);
+  for (size_t i : {0, 1, 2, 4}) {
+    ImageJob* const job = jobs[i]->get();
+    while (!job->done()) ASSERT_TRUE(engine->Step({job}).front().ok());
+    EXPECT_EQ(engine->Finish(*job).value().rgb, Draw(specs[i]).rgb) << i;  // by another engine, alone
+  }
+}
+
+TEST_F(EngineTest, MeasurementsLeaveTheCacheAlone) {
+  const auto engine = Load(kMedium).value();
+  const ImageSpec spec = Spec();
+  const ImageSpec* const only = &spec;
+  ASSERT_TRUE(engine->PrepareAll({only}, TextCache::kPass).front().ok());
+  EXPECT_EQ(engine->stats().prompt_cache_misses, 0);
+  EXPECT_EQ(engine->stats().prompt_cache_bytes, 0);
+  EXPECT_EQ(engine->TextsToEncode({only}), 2);
+}
+
 TEST_F(EngineTest, MemoryIsCountedAndGivenBack) {
   const int64_t before = engine_->stats().allocated_bytes;
   EXPECT_GE(before, engine_->stats().weight_bytes);

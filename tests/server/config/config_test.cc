@@ -49,6 +49,7 @@ TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
   EXPECT_EQ(config->scheduling.classes[2].stretch, 10);
   EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(40));
   EXPECT_EQ(config->cost_model, "");
+  EXPECT_EQ(config->measure_at_load, absl::Seconds(5));
   EXPECT_EQ(config->limits.max_prompt_bytes, 8192);
   EXPECT_FALSE(config->log.prompts);
   EXPECT_TRUE(config->models.empty());
@@ -66,7 +67,7 @@ models:
      static_scales: true, overflow_guard: false, noise_correction: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536,
   watchdog: {floor: 2s, first: 3m, factor: 4.5},
-  policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json,
+  policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
   tenants: {studio: {weight: 2.5}, "night shift": {}}}
 compute: {threads: 5, prompt_cache_bytes: 2GiB}
@@ -116,6 +117,7 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_FALSE(config->exit_when_device_lost);
   EXPECT_EQ(config->resident_bytes, 8 << 20);
   EXPECT_EQ(config->cost_model, (folder_ / "costs.json").string());
+  EXPECT_EQ(config->measure_at_load, absl::ZeroDuration());
   EXPECT_EQ(config->scheduling.policy, "dynamic");
   EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(6));
   EXPECT_EQ(config->scheduling.classes[0].target, absl::Milliseconds(250));

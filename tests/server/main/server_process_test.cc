@@ -207,8 +207,9 @@ TEST_F(ServerProcessTest, HowAnOperatorHasOpenMpWaitStaysSo) {
 
 // No device answers within so short a time: as if it hung.
 TEST_F(ServerProcessTest, ADeviceThatHangsEndsTheServerSoThatItIsStartedAnew) {
-  std::ofstream(File("hasty.yaml")) << "scheduler: {watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
-                                    << "models: [{path: " << model_ << "}]\n";
+  std::ofstream(File("hasty.yaml"))
+      << "scheduler: {measure_at_load: 0s, watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
+      << "models: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("hasty.yaml")});
   const auto stub = Connect(server.get());
   const grpc::Status status = Generate(stub.get(), Request(8));
@@ -220,9 +221,10 @@ TEST_F(ServerProcessTest, ADeviceThatHangsEndsTheServerSoThatItIsStartedAnew) {
 }
 
 TEST_F(ServerProcessTest, ALostDeviceNeedNotEndTheServer) {
-  std::ofstream(File("stays.yaml")) << "server: {exit_when_device_lost: false}\n"
-                                    << "scheduler: {watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
-                                    << "models: [{path: " << model_ << "}]\n";
+  std::ofstream(File("stays.yaml"))
+      << "server: {exit_when_device_lost: false}\n"
+      << "scheduler: {measure_at_load: 0s, watchdog: {floor: 1ms, first: 1ms, factor: 1}}\n"
+      << "models: [{path: " << model_ << "}]\n";
   const auto server = Start({"--config", File("stays.yaml")});
   const auto stub = Connect(server.get());
   EXPECT_EQ(Generate(stub.get(), Request(8)).error_code(), grpc::StatusCode::UNAVAILABLE);
@@ -286,11 +288,16 @@ TEST_F(ServerProcessTest, APreemptedPictureIsTheSameAsAlone) {
 }
 
 TEST_F(ServerProcessTest, WhatIsLearnedOfStepsIsKept) {
-  std::ofstream(File("kept.yaml")) << "scheduler: {cost_model: costs.json}\nmodels: [{path: " << model_ << "}]\n";
+  std::ofstream(File("kept.yaml")) << "scheduler: {cost_model: costs.json, measure_at_load: 0s}\nmodels: [{path: "
+                                   << model_ << "}]\n";
   const auto counts = [&] {
     const nlohmann::json file = nlohmann::json::parse(ReadFile(File("costs.json")), nullptr, false);
     int64_t steps = 0;
-    for (const nlohmann::json& cell : file.value("steps", nlohmann::json::array())) steps += cell.value("count", 0);
+    for (const nlohmann::json& cell : file.value("steps", nlohmann::json::array())) {
+      // Texts and decodes have curves of their own.
+      const bool of_step = cell.value("model", "").find('/') == std::string::npos;
+      if (of_step) steps += cell.value("count", 0);
+    }
     return steps;
   };
   for (const int64_t steps : {2, 4}) {

@@ -101,7 +101,10 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
   const auto saturated = std::make_shared<FakeScript>();
   saturated->Saturate({"ff", /*saturated=*/7, /*guarded=*/5, /*elements=*/100});
-  const FakeEngine second(FakeModelInfo("two", "cpu"), saturated, nullptr);
+  FakeEngine second(FakeModelInfo("two", "cpu"), saturated, nullptr);
+  ImageSpec seven;
+  seven.prompt = "letters";
+  ASSERT_TRUE(second.Prepare(seven).ok());
   Metrics metrics({"one", "two"}, "1");
   metrics.AddEngine(&first, absl::Milliseconds(1500));
   metrics.AddEngine(&second, absl::Milliseconds(500));
@@ -115,6 +118,8 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   EXPECT_THAT(text, HasSubstr("fresco_model_load_seconds{device=\"cpu\",model=\"one\"} 1.5\n"));
   EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_hits_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_misses_total{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_bytes{model=\"one\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_prompt_cache_bytes{model=\"two\"} 7\n"));
   EXPECT_THAT(text, HasSubstr("fresco_nonfinite_outputs_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"one\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"two\"} 7\n"));

@@ -14,9 +14,11 @@
 namespace fresco {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pair;
 using ::testing::SizeIs;
 
@@ -342,13 +344,16 @@ TEST(SchedulerTest, NoMorePicturesAreDrawnThanTheEncoderCanTake) {
   SchedulerHarness harness(options);
   FakeScript* script = harness.AddModel();
   harness.image_gate.Close();
+  script->step_gate()->Close();
   std::vector<std::unique_ptr<EventReader>> readers;
   for (int i = 0; i < 5; ++i) readers.push_back(harness.Submit(harness.Request("r" + std::to_string(i), 1)));
-  readers[1]->Await<ProgressEvent>();
+  script->step_gate()->Open();
+  readers[2]->Await<ProgressEvent>();
   harness.image_gate.AwaitBlocked();
-  ASSERT_TRUE(harness.scheduler->Cancel("", "r4", absl::OkStatus()).ok());  // waits: r2, too, has to
+  ASSERT_TRUE(harness.scheduler->Cancel("", "r4", absl::OkStatus()).ok());  // waits: r3, too, has to
   EXPECT_EQ(readers[4]->Result().code(), absl::StatusCode::kCancelled);
-  EXPECT_THAT(script->steps(), SizeIs(2));
+  EXPECT_THAT(script->steps(), SizeIs(3));
+  EXPECT_THAT(script->calls(), Not(Contains("finish r2")));
   harness.image_gate.Open();
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(readers[i]->Result().ok());
 }
@@ -402,7 +407,7 @@ TEST(SchedulerTest, TheObserverHearsOfEverything) {
   ASSERT_THAT(harness.observer.done(), SizeIs(1));
   EXPECT_EQ(harness.observer.done()[0].id, "a");
   EXPECT_EQ(harness.observer.done()[0].code, absl::StatusCode::kOk);
-  EXPECT_EQ(harness.observer.done()[0].duration, (4 + 3 + 6) * kSecond);
+  EXPECT_EQ(harness.observer.done()[0].duration, (2 + 3 + 6) * kSecond);  // prepared together, decoded one by one
 }
 
 TEST(SchedulerTest, TheSnapshotShowsWhatWaitsAndWhatRuns) {

@@ -28,7 +28,8 @@ class Alone : public ::testing::TestWithParam<const char*> {
     request.tenant = "t";
     request.priority = priority;
     request.sequence = sequence_++;
-    request.images = {{alone ? "key alone" : "key", 1000, 1, 3, 10, alone}};
+    request.images = {{alone ? "key alone" : "key", 1000, 1, 3, 10}};
+    request.images.front().alone = alone;
     for (JobId id : core_->Add(request, now_)) alone_[id] = alone;
   }
 

@@ -1,0 +1,226 @@
+// What is prepared and decoded between two steps.
+#include "server/scheduler/policy/stage_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/scheduler/policy/scheduling_core.h"
+#include "server/scheduler/policy/stage_times.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+const absl::Time kStart = absl::FromUnixSeconds(1'000'000);
+
+StageItem Item(JobId id, bool decode, double latest) {
+  return {id, decode, kStart + absl::Seconds(latest), /*sequence=*/id, 0};
+}
+
+// A decode takes 3 s, texts 1 s and 2 s for each.
+double Seconds(const StagePlan& plan) {
+  const double texts = plan.prepare.empty() ? 0 : 1 + 2 * static_cast<double>(plan.prepare.size());
+  return 3 * static_cast<double>(plan.decode.size()) + texts;
+}
+
+TEST(PlanStagesTest, TakesTheMostUrgentAsLongAsTheyFit) {
+  const std::vector<StageItem> items = {Item(1, true, 30), Item(2, false, 20), Item(3, false, 10), Item(4, true, 40)};
+  EXPECT_THAT(PlanStages(items, 5, Seconds).prepare, ElementsAre(3, 2));  // 1 + 2 * 2
+  EXPECT_THAT(PlanStages(items, 5, Seconds).decode, IsEmpty());
+  EXPECT_THAT(PlanStages(items, 4.9, Seconds).prepare, ElementsAre(3));
+  EXPECT_THAT(PlanStages(items, 8, Seconds).decode, ElementsAre(1));
+  EXPECT_THAT(PlanStages(items, 100, Seconds).decode, ElementsAre(1, 4));
+}
+
+TEST(PlanStagesTest, OneIsDoneHoweverLongItTakes) {
+  EXPECT_THAT(PlanStages({Item(1, true, 30), Item(2, true, 20)}, 0, Seconds).decode, ElementsAre(2));
+  EXPECT_THAT(PlanStages({Item(1, false, 30)}, 0, Seconds).prepare, ElementsAre(1));
+}
+
+TEST(PlanStagesTest, NothingPassesOneThatDoesNotFit) {
+  const auto seconds = [](const StagePlan& plan) { return plan.prepare.size() + 10.0 * plan.decode.size(); };
+  const StagePlan plan = PlanStages({Item(1, false, 1), Item(2, true, 2), Item(3, false, 3)}, 5, seconds);
+  EXPECT_THAT(plan.prepare, ElementsAre(1));
+  EXPECT_THAT(plan.decode, IsEmpty());
+}
+
+TEST(PlanStagesTest, AmongEqualsWhoCameFirst) {
+  EXPECT_THAT(PlanStages({Item(7, true, 1), Item(5, true, 1), Item(6, true, 1)}, 6, Seconds).decode, ElementsAre(5, 6));
+}
+
+// A device that draws images of one size, each of one text: a step takes 10 s, a text 4 s, a decode 6 s.
+class StagedCore : public ::testing::Test {
+ protected:
+  static constexpr int kTokens = 100, kTextTokens = 20, kPictureTokens = 80;
+
+  void Make(const std::string& policy = "deadline-fair", int64_t state_bytes = 1 << 30) {
+    for (int rows = 1; rows <= 16; ++rows) {
+      costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10));
+      costs_.RecordStep(TextCurve(&costs_, "m", kTextTokens), rows, rows * absl::Seconds(4));
+    }
+    costs_.RecordStep(DecodeCurve(&costs_, "m", kPictureTokens), 1, absl::Seconds(6));
+    CoreOptions options;
+    options.policy = policy;
+    core_ = *SchedulingCore::Create(options, &costs_);
+    DeviceLimits limits;
+    limits.state_bytes = state_bytes;
+    core_->SetLoaded(core_->AddDevice(limits), core_->Model("m"), true);
+  }
+
+  JobId Add(int steps, PriorityClass priority = PriorityClass::kStandard) {
+    RequestedJobs request;
+    request.tenant = "t";
+    request.priority = priority;
+    request.model = core_->Model("m");
+    request.sequence = sequence_++;
+    request.images = {{"key", kTokens, 1, steps, /*state_bytes=*/10, kTextTokens, kPictureTokens}};
+    return core_->Add(request, now_).front();
+  }
+
+  Decision Decide() {
+    return core_->Decide(0, now_, [&](absl::Span<const JobId> images) { return static_cast<int>(images.size()); });
+  }
+
+  void Step() {
+    now_ += absl::Seconds(10);
+    core_->StepDone(0, absl::Seconds(10), SchedulingCore::DoneJobs::kKeep);
+  }
+
+  CostModel costs_;
+  std::unique_ptr<SchedulingCore> core_;
+  absl::Time now_ = kStart;
+  int64_t sequence_ = 0;
+};
+
+TEST_F(StagedCore, WhereNothingRunsAllArePrepared) {
+  Make();
+  const JobId a = Add(9), b = Add(9), c = Add(9), d = Add(9);
+  EXPECT_THAT(Decide().start, ElementsAre(a, b, c, d));
+}
+
+TEST_F(StagedCore, ARunningBatchWaitsForTwoTextsNotForFour) {
+  Make();
+  const JobId running = Add(9);
+  Decide();
+  Step();
+  const JobId a = Add(9), b = Add(9), c = Add(9), d = Add(9);
+  const Decision first = Decide();
+  EXPECT_THAT(first.start, ElementsAre(a, b));
+  EXPECT_THAT(first.batch, ElementsAre(running, a, b));
+  EXPECT_EQ(core_->index().waiting(), 2);
+  Step();
+  const Decision second = Decide();
+  EXPECT_THAT(second.start, ElementsAre(c, d));
+  EXPECT_THAT(second.batch, ElementsAre(running, a, b, c, d));
+}
+
+TEST_F(StagedCore, TextsThatAreInTheCacheHoldUpNobody) {
+  Make();
+  Add(9);
+  Decide();
+  Step();
+  const JobId a = Add(9), b = Add(9), c = Add(9);
+  EXPECT_THAT(core_->Decide(0, now_, [](absl::Span<const JobId>) { return 0; }).start, ElementsAre(a, b, c));
+}
+
+TEST_F(StagedCore, DecodesAndTextsShareAStep) {
+  Make();
+  const JobId running = Add(9), one = Add(1), two = Add(1);
+  Decide();
+  Step();
+  const JobId fresh = Add(2);
+  // 6 s each: those that are nearest to their targets first.
+  const Decision first = Decide();
+  EXPECT_THAT(first.decode, ElementsAre(one));
+  EXPECT_THAT(first.start, ElementsAre());
+  EXPECT_THAT(first.batch, ElementsAre(running));
+  Step();
+  const Decision second = Decide();
+  EXPECT_THAT(second.decode, ElementsAre(two));
+  EXPECT_THAT(second.start, ElementsAre(fresh));
+  EXPECT_THAT(core_->finished(0), IsEmpty());
+}
+
+TEST_F(StagedCore, TheMostUrgentIsDecodedFirst) {
+  Make();
+  const JobId batch = Add(1, PriorityClass::kBatch), standard = Add(1),
+              interactive = Add(1, PriorityClass::kInteractive);
+  Add(9);
+  Decide();
+  Step();
+  EXPECT_THAT(Decide().decode, ElementsAre(interactive));
+  Step();
+  EXPECT_THAT(Decide().decode, ElementsAre(standard));
+  Step();
+  EXPECT_THAT(Decide().decode, ElementsAre(batch));
+}
+
+TEST_F(StagedCore, ByOrderOfArrivalUnderFifo) {
+  Make("fifo");
+  const JobId batch = Add(1, PriorityClass::kBatch), interactive = Add(1, PriorityClass::kInteractive);
+  Add(9);
+  Decide();
+  Step();
+  EXPECT_THAT(Decide().decode, ElementsAre(batch));
+  Step();
+  EXPECT_THAT(Decide().decode, ElementsAre(interactive));
+}
+
+TEST_F(StagedCore, WithoutAStepToHoldUpTheyAreDecodedOneByOne) {
+  Make();
+  const JobId one = Add(1), two = Add(1);
+  Decide();
+  Step();
+  const Decision first = Decide();
+  EXPECT_THAT(first.decode, ElementsAre(one));
+  EXPECT_THAT(first.batch, IsEmpty());
+  EXPECT_THAT(Decide().decode, ElementsAre(two));
+  EXPECT_THAT(Decide().decode, IsEmpty());
+}
+
+TEST_F(StagedCore, FinishedImagesCountInTheDevicesMemory) {
+  Make("deadline-fair", /*state_bytes=*/20);  // of two images
+  const JobId running = Add(9), one = Add(1);
+  Decide();
+  Step();
+  const JobId other = Add(9);
+  EXPECT_EQ(core_->index().device(0).finished_bytes, 10);
+  // There is time for its text, but no room before the first has left.
+  const Decision first = Decide();
+  EXPECT_THAT(first.decode, ElementsAre(one));
+  EXPECT_THAT(first.batch, ElementsAre(running));
+  EXPECT_EQ(core_->index().device(0).finished_bytes, 0);
+  Step();
+  EXPECT_THAT(Decide().start, ElementsAre(other));
+}
+
+TEST_F(StagedCore, AFinishedImageCanBeCancelled) {
+  Make();
+  const JobId one = Add(1), two = Add(1);
+  Decide();
+  Step();
+  core_->Remove(one);
+  EXPECT_EQ(core_->index().device(0).finished, 1);
+  EXPECT_THAT(Decide().decode, ElementsAre(two));
+  EXPECT_THAT(Decide().decode, IsEmpty());
+}
+
+TEST_F(StagedCore, WhatIsMeasuredIsLearned) {
+  Make();
+  for (int i = 0; i < 100; ++i) {
+    core_->RecordDecode(core_->Model("m"), kPictureTokens, absl::Seconds(2));
+    core_->RecordTexts(core_->Model("m"), kTextTokens, 1, absl::Seconds(3));
+  }
+  EXPECT_NEAR(DecodeSeconds(costs_, DecodeCurve(&costs_, "m", kPictureTokens)), 2, 0.01);
+  EXPECT_NEAR(TextSeconds(costs_, TextCurve(&costs_, "m", kTextTokens), 1), 3, 0.01);
+  EXPECT_EQ(TextSeconds(costs_, TextCurve(&costs_, "m", kTextTokens), 0), 0);
+}
+
+}  // namespace
+}  // namespace fresco
