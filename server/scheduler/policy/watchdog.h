@@ -23,8 +23,8 @@ class Watchdog {
  public:
   explicit Watchdog(const WatchdogOptions& options) : options_(options) {}
 
-  // `size`: calls of one kind take longer the larger it is. `predicted`: zero where it is not known; the longest that one
-  // of the kind has taken counts where that is more. Calls do not overlap.
+  // `size`: calls of one kind take longer the larger it is. `predicted`: zero where it is not known; the longest that
+  // one of the kind has taken counts where that is more. Calls do not overlap.
   void Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   void End() { hung_at_ = absl::InfiniteFuture(); }
   // A call that came back has taken so long.

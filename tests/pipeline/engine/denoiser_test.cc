@@ -16,7 +16,6 @@
 
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/prompts.h"
-#include "pipeline/engine/prompts.h"
 
 namespace fresco {
 namespace {
