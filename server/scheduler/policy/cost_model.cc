@@ -146,6 +146,7 @@ double CostModel::StepSeconds(CurveId id, int rows) const {
 }
 
 int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
+  if (rows < 1) return 0;
   const CurveState& curve = curves_[id];
   if (rows <= static_cast<int>(curve.cells.size()) && curve.cells[rows - 1].activation_bytes > 0) {
     return curve.cells[rows - 1].activation_bytes;

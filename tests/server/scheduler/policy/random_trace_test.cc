@@ -181,7 +181,7 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
   }
 
   void CheckAge(Known& known) {
-    const ClassOptions& of_class = CoreOptions().classes[static_cast<int>(known.priority)];
+    const ClassOptions of_class = CoreOptions().classes[static_cast<int>(known.priority)];
     if (!known.started && !GetParam().faults && GetParam().policy == "deadline-fair") {
       ASSERT_LE(now_ - known.received, of_class.max_wait) << "waited beyond its age bound";
     }
