@@ -2,39 +2,19 @@
 // FRESCO_BENCH_PRECISION and FRESCO_BENCH_DEVICE choose what is measured (models/demo, auto, cpu).
 #include <benchmark/benchmark.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bench/bench_model.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
 
 namespace fresco {
 namespace {
 
-std::string FromEnvironment(const char* name, const char* otherwise) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : otherwise;
-}
-
 LoadOptions Options() {
-  LoadOptions options;
-  options.name = "bench";
-  options.path = FromEnvironment("FRESCO_BENCH_MODEL", "models/demo");
-  options.precision = FromEnvironment("FRESCO_BENCH_PRECISION", "auto");
-  options.device = FromEnvironment("FRESCO_BENCH_DEVICE", "cpu");
-  return options;
-}
-
-template <typename T>
-T OrDie(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    std::fprintf(stderr, "%s\n", value.status().ToString().c_str());
-    std::exit(1);
-  }
-  return *std::move(value);
+  return BenchModel("auto");
 }
 
 ImageSpec Spec(const Engine& engine, uint64_t seed) {

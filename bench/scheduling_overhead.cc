@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/bench_model.h"
 #include "bench/timed_engine.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
@@ -32,29 +33,8 @@ constexpr int kSteps = 20;
 constexpr double kLeastGain = 1.5;      // images a second, at once against one at a time, where a batch gives as much
 constexpr double kMostOverhead = 0.01;  // of steps' time
 
-[[noreturn]] void Die(const absl::Status& status) {
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
-
-template <typename T>
-T OrDie(absl::StatusOr<T> value) {
-  if (!value.ok()) Die(value.status());
-  return *std::move(value);
-}
-
-std::string FromEnvironment(const char* name, const char* otherwise) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : otherwise;
-}
-
 LoadOptions Options() {
-  LoadOptions options;
-  options.name = "bench";
-  options.path = FromEnvironment("FRESCO_BENCH_MODEL", "models/demo");
-  options.precision = FromEnvironment("FRESCO_BENCH_PRECISION", "fp32");
-  options.device = FromEnvironment("FRESCO_BENCH_DEVICE", "cpu");
-  return options;
+  return BenchModel("fp32");
 }
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
@@ -72,8 +52,7 @@ ImageSpec Spec(const ModelInfo& info, int side, bool guided, uint64_t seed) {
   return spec;
 }
 
-// ---- the batch curve
-// --------------------------------------------------------------------------------------------------
+// ---- the batch curve -----------------------------------------------------------------------------------------------
 
 // Seconds of one step of `count` images.
 double TimeStep(Engine* engine, const ImageSpec& spec, size_t count) {
@@ -118,8 +97,7 @@ double PrintCurve(int side, bool guided, const std::vector<double>& seconds) {
   return best;
 }
 
-// ---- requests through the scheduler
-// -----------------------------------------------------------------------------------
+// ---- requests through the scheduler ---------------------------------------------------------------------------------
 
 // Reads a request's events to its end.
 void AwaitEnd(EventChannel* channel) {

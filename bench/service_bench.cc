@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/bench_model.h"
 #include "fresco/v1/image_generation.grpc.pb.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
@@ -30,14 +31,8 @@ constexpr char kPrompt[] = "a red apple on a light blue background";
 }
 
 LoadOptions Options() {
-  const auto from_environment = [](const char* name, const char* otherwise) {
-    const char* value = std::getenv(name);
-    return std::string(value != nullptr ? value : otherwise);
-  };
-  LoadOptions options;
-  options.name = "bench";
-  options.path = from_environment("FRESCO_BENCH_MODEL", "models/demo");
-  options.precision = from_environment("FRESCO_BENCH_PRECISION", "auto");
+  LoadOptions options = BenchModel("auto");
+  options.device = "cpu";  // as the service's model is announced
   return options;
 }
 

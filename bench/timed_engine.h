@@ -71,8 +71,8 @@ class TimedEngine final : public Engine {
     return Other([&] { return engine_->Park(job); });
   }
   absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override {
-    return engine_->Snapshot(job);
-  }  // likewise
+    return engine_->Snapshot(job);  // part of scheduling, too
+  }
   absl::Status Resume(ImageJob& job) override {
     return Other([&] { return engine_->Resume(job); });
   }

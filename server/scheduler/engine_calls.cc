@@ -44,10 +44,7 @@ std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> b
   std::vector<int> before;
   for (const ImageJob* job : batch) before.push_back(job->step());
   std::vector<absl::Status> statuses;
-  const absl::Status thrown = Guarded(kEngine, [&] {
-    statuses = engine->Step(batch);
-    return absl::OkStatus();
-  });
+  const absl::Status thrown = GuardedVoid(kEngine, [&] { statuses = engine->Step(batch); });
   if (!thrown.ok()) return std::vector<absl::Status>(batch.size(), thrown);
   if (statuses.size() != batch.size()) {
     const absl::Status wrong = absl::InternalError(
