@@ -55,7 +55,7 @@ class Service {
     std::promise<void> loaded;
     scheduler_.AddModel(
         "bench", "cpu", [] { return LoadEngine(Options()); },
-        [&](const absl::StatusOr<const Engine*>& engine) {
+        [&](const absl::StatusOr<EngineView>& engine) {
           models_.SetLoaded("bench", "cpu", engine);
           if (!engine.ok()) Die(engine.status().ToString());
           loaded.set_value();

@@ -81,7 +81,7 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
 }
 
 absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {
-  const Engine* engine = nullptr;
+  EngineView engine;
   {
     MutexLock lock(&mutex_);
     FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
@@ -107,9 +107,10 @@ absl::Status Dispatcher::CheckOpen(const std::string& model) const {
   }
   if (DevicesOf(model) == 0) {
     for (const Worker& worker : workers_) {
-      if (!worker.lost.empty()) return NoDeviceLeft(model, worker.device, worker.lost);
+      if (std::find(worker.had.begin(), worker.had.end(), model) != worker.had.end())
+        return NoDeviceLeft(model, worker.device, worker.lost);
     }
-    return WithRetryAfter(absl::UnavailableError(absl::StrCat("the model '", model, "' is not loaded yet")), kMinRetry);
+    return WithRetryAfter(absl::UnavailableError(absl::StrCat("the model '", model, "' is not loaded")), kMinRetry);
   }
   return absl::OkStatus();
 }
@@ -169,6 +170,7 @@ void Dispatcher::CountRefusal(const std::string& model, Admission::Refusal reaso
 
 void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now) {
   requests_.emplace(KeyOf(request->request()), request);
+  last_used_[request->request().model] = now;
   ++unfinished_;
   CountWaiting(request->request(), 1);
   Entry& entry = queue_[request->sequence()];
@@ -224,6 +226,7 @@ void Dispatcher::End(const RequestPtr& request) {
     // The id is free before the caller hears of the end and may use it again.
     MutexLock lock(&mutex_);
     requests_.erase(KeyOf(request->request()));
+    last_used_[request->request().model] = clock_->Now();
     if (request->started()) CountRunning(-1);
   }
   const absl::Time now = clock_->Now();
@@ -243,9 +246,11 @@ void Dispatcher::End(const RequestPtr& request) {
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
   for (const DeviceLoss& loss : followups.losses) Tell(loss);
-  for (const Scheduler::LoadedCallback& loaded : followups.unloadable) {
-    const absl::Status lost = absl::UnavailableError("the device is lost");
-    GuardedVoid("the callback", [&] { loaded(lost); }).IgnoreError();
+  for (const auto& [loaded, status] : followups.unloadable) {
+    GuardedVoid("the callback", [&] { loaded(status); }).IgnoreError();
+  }
+  for (const auto& [removed, status] : followups.unremoved) {
+    GuardedVoid("the callback", [&] { removed(status); }).IgnoreError();
   }
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();
@@ -322,8 +327,11 @@ SchedulerSnapshot Dispatcher::Snapshot() const {
     device.device = worker.device;
     device.batch_size = worker.batch_size;
     device.lost = worker.lost;
-    for (const LoadedEngine& loaded : worker.engines) device.models.push_back(loaded.model);
+    for (const LoadedEngine& loaded : worker.engines) {
+      if (loaded.engine != nullptr) device.models.push_back(loaded.model);
+    }
   }
+  for (const auto& [model, time] : last_used_) snapshot.uses.push_back({model, time, HasRequests(model)});
   return snapshot;
 }
 

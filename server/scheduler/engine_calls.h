@@ -16,6 +16,7 @@
 namespace fresco {
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader);
+absl::Status CallWarmUp(Engine* engine);
 // One result per spec, in order.
 using PreparedJobs = std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>>;
 PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache);

@@ -15,9 +15,9 @@ struct WatchdogOptions {
   double factor = 20;                        // of what is predicted
 };
 
-// kMove: between the device and host memory.
-enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove };
-inline constexpr int kDeviceCalls = 5;
+// kMove: between the device and host memory. kWarmUp, kUnload: of a whole engine.
+enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove, kWarmUp, kUnload };
+inline constexpr int kDeviceCalls = 7;
 
 class Watchdog {
  public:

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "pipeline/base/clock.h"
 #include "server/log/logger.h"
+#include "server/rpc/model_manager.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
 #include "server/scheduler/scheduler.h"
@@ -96,14 +97,18 @@ class RawCall {
   std::unique_ptr<grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> call_;
 };
 
-class ServiceTest : public ::testing::Test {
+class ServiceTest : public ::testing::Test, private ModelManagerObserver {
  protected:
   struct Options {
     std::vector<std::string> models = {"fake"};
     SchedulerOptions scheduler;
     RpcOptions rpc;
     LogConfig log;
-    Scheduler::EngineLoader loader;  // for the first model; empty: a FakeEngine
+    Scheduler::EngineLoader loader;          // for the first model; empty: a FakeEngine
+    std::vector<ManagedModel> managed;       // instead of `models`, which are on the CPU and loaded at the start
+    std::map<std::string, int64_t> budgets;  // by device
+    // For all models; empty: as above.
+    std::function<absl::StatusOr<std::unique_ptr<Engine>>(const std::string&, const std::string&)> load;
   };
 
   ~ServiceTest() override;
@@ -132,6 +137,10 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<RpcServer> server_;
 
  private:
+  void OnChanged() override;
+  absl::StatusOr<std::unique_ptr<Engine>> Load(const Options& options, const std::string& model,
+                                               const std::string& device);
+
   SystemClock clock_;
   mutable Mutex mutex_;
   CondVar changed_;
@@ -140,6 +149,7 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<Logger> logger_;
   std::unique_ptr<ModelRegistry> registry_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<ModelManager> manager_;
 };
 
 }  // namespace fresco
