@@ -316,6 +316,12 @@ class Application : private ModelManagerObserver {
     if (registry_.AllFailed()) ending_.NothingToServe();
   }
 
+  void OnLoadRefused(const std::string& model, const std::string& device, const absl::Status& status) override {
+    if (absl::IsCancelled(status)) return;
+    logger_.Log(LogLevel::kWarning, "model_refused",
+                {{"model", model}, {"device", device}, {"message", std::string(status.message())}});
+  }
+
   void OnUnloading(const std::string& model, const std::string& device, const EngineView& engine,
                    bool evicted) override {
     metrics_.RemoveEngine(*engine, evicted);

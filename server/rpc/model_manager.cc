@@ -216,7 +216,7 @@ void ModelManager::Refuse(const QueuedLoad& load, const absl::Status& status) {
   replica->state = Gone(*replica, State::kUnloaded);
   calls_.Add([this, replica, status] {
     dependencies_.registry->SetUnloaded(replica->model->name, replica->device);
-    dependencies_.observer->OnLoadFailed(replica->model->name, replica->device, status);
+    dependencies_.observer->OnLoadRefused(replica->model->name, replica->device, status);
   });
   // A request may try again: it need not stay so.
   SetOnDemand(*replica->model, replica->model->load != LoadPolicy::kManual);
@@ -229,7 +229,9 @@ absl::Status ModelManager::TooLarge(const Replica& replica, const std::vector<Re
       StrCat("the model '", replica.model->name, "' needs ", BytesText(BytesOf(replica)), " on ", replica.device, " (",
              replica.bytes.has_value() ? "measured" : "by its files", "), and of the memory budget ",
              DescribeBudget(residents, budget)));
-  if (BytesOf(replica) > budget) return status;
+  int64_t stays = 0;
+  for (const ResidentModel& resident : residents) stays += resident.pinned && !resident.leaving ? resident.bytes : 0;
+  if (stays + BytesOf(replica) > budget) return status;
   return WithRetryAfter(std::move(status), kBusyRetry);
 }
 
@@ -312,7 +314,11 @@ void ModelManager::EndLoad(const std::string& device, const absl::Status& status
   if (order.status.ok()) order.status = status;
   const std::string& model = load.replica->model->name;
   const bool others = Any(model, {State::kQueued, State::kLoading, State::kReady});
-  if (status.ok() || !others) TellWaiting(model, status);
+  // To who draws, a model that cannot be loaded is no fault of the request, whatever the loader calls it.
+  const bool failed = load.replica->state == State::kFailed && !absl::IsCancelled(status);
+  const absl::Status told =
+      failed ? CouldNotBeLoaded(model, std::string_view(status.message().data(), status.message().size())) : status;
+  if (status.ok() || !others) TellWaiting(model, told);
   Changed();
   if (--order.left == 0) {
     calls_.Add([order = load.order] {

@@ -51,6 +51,9 @@ class ModelManagerObserver {
                         absl::Duration /*took*/) {}
   virtual void OnLoadFailed(const std::string& /*model*/, const std::string& /*device*/,
                             const absl::Status& /*status*/) {}
+  // There is no room for it, its device is lost or the server is going.
+  virtual void OnLoadRefused(const std::string& /*model*/, const std::string& /*device*/,
+                             const absl::Status& /*status*/) {}
   // `evicted`: to make room for another. The engine is about to go.
   virtual void OnUnloading(const std::string& /*model*/, const std::string& /*device*/, const EngineView& /*engine*/,
                            bool /*evicted*/) {}

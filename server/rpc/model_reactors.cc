@@ -37,16 +37,23 @@ class ModelReactor final : public grpc::ServerUnaryReactor {
     ModelReactor* reactor_ FRESCO_GUARDED_BY(mutex_);  // null: it has finished
   };
 
-  const std::shared_ptr<Call>& call() const { return call_; }
+  std::shared_ptr<Call> call() {
+    MutexLock lock(&mutex_);  // whoever takes it later sees the reactor as it is now
+    return call_;
+  }
 
   void OnCancel() override {
-    const std::shared_ptr<Call> call = call_;  // outlives the reactor
-    call->Finish(absl::CancelledError("the caller has gone"), [] {});
+    const std::shared_ptr<Call> own = call();  // outlives the reactor
+    own->Finish(absl::CancelledError("the caller has gone"), [] {});
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    { MutexLock lock(&mutex_); }
+    delete this;
+  }
 
  private:
-  const std::shared_ptr<Call> call_ = std::make_shared<Call>(this);
+  Mutex mutex_;
+  const std::shared_ptr<Call> call_ FRESCO_GUARDED_BY(mutex_) = std::make_shared<Call>(this);
 };
 
 template <typename Names>

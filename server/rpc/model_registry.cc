@@ -27,6 +27,10 @@ std::vector<std::string> DistinctModels(const std::vector<ModelRegistry::Replica
 
 }  // namespace
 
+absl::Status CouldNotBeLoaded(std::string_view model, std::string_view why) {
+  return absl::FailedPreconditionError(StrCat("model '", model, "' could not be loaded: ", why));
+}
+
 ModelRegistry::ModelRegistry(const std::vector<Replica>& replicas) : models_(DistinctModels(replicas)) {
   for (const Replica& replica : replicas) {
     const ModelState state = replica.at_start ? ModelState::kLoading : ModelState::kUnloaded;
@@ -154,7 +158,7 @@ absl::StatusOr<EngineView> ModelRegistry::Find(const std::string& model) const {
         return WithRetryAfter(
             absl::UnavailableError(StrCat("model '", name, "' has no device any more: ", status.error)), kLostRetry);
       }
-      return absl::FailedPreconditionError(StrCat("model '", name, "' could not be loaded: ", status.error));
+      return CouldNotBeLoaded(name, status.error);
     case ModelState::kUnloading:
     case ModelState::kUnloaded:
       break;

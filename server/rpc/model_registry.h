@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct ModelStatus {
   std::vector<std::string> devices;  // of the replicas that are ready
   std::vector<EngineView> engines;   // likewise, in the same order
 };
+
+// What requests for a model are told that failed to load: FAILED_PRECONDITION.
+absl::Status CouldNotBeLoaded(std::string_view model, std::string_view why);
 
 // Thread-safe.
 class ModelRegistry {

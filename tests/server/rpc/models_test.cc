@@ -166,7 +166,10 @@ TEST_F(ModelsTest, AFailedLoadSaysWhyAndMayBeTriedAgain) {
   };
   Start(options);
   AwaitLoaded();
-  EXPECT_THAT(Draw("b"), HasSubstr("tensor x is cut short"));
+  // The request is right, whatever the loader's code.
+  const Drawn first = Generate(For("b"));
+  EXPECT_EQ(first.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(first.status.error_message(), "model 'b' could not be loaded: tensor x is cut short");
   EXPECT_EQ(States(), "a READY, b FAILED");
   EXPECT_THAT(Draw("b"), HasSubstr("could not be loaded"));
   const grpc::Status status = Load("b");
@@ -317,6 +320,15 @@ TEST_F(ModelsTest, WhatIsLargerThanTheBudgetIsRefusedForGood) {
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(refused.error_details(), "");          // no RetryInfo
   EXPECT_EQ(States(), "a READY, large UNLOADED");  // nobody went for it
+}
+
+TEST_F(ModelsTest, WhoIsRefusedForAPinnedModelIsNotToldToComeBack) {
+  Start(Room(1, With({Pinned(Model("a")), Model("b", LoadPolicy::kOnDemand)})));
+  const grpc::Status refused = Load("b");
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("a 1000 B (pinned)"));
+  EXPECT_EQ(refused.error_details(), "");  // no RetryInfo
+  EXPECT_EQ(Generate(For("b")).status.error_details(), "");
 }
 
 TEST_F(ModelsTest, AModelThatIsLargerThanItsFilesGoesAgain) {

@@ -119,7 +119,7 @@ void ServiceTest::Start(Options options) {
   scheduler_ = std::make_unique<Scheduler>(options.scheduler, &clock_, nullptr);
   manager_ = std::make_unique<ModelManager>(
       ModelManagerOptions{options.managed, options.budgets, options.scheduler.max_queue},
-      ModelManagerDependencies{scheduler_.get(), registry_.get(), &clock_, this,
+      ModelManagerDependencies{scheduler_.get(), registry_.get(), &clock_, &observer_,
                                [this, options](const std::string& model, const std::string& device) {
                                  return Load(options, model, device);
                                }});

@@ -97,7 +97,7 @@ class RawCall {
   std::unique_ptr<grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>> call_;
 };
 
-class ServiceTest : public ::testing::Test, private ModelManagerObserver {
+class ServiceTest : public ::testing::Test {
  protected:
   struct Options {
     std::vector<std::string> models = {"fake"};
@@ -137,11 +137,22 @@ class ServiceTest : public ::testing::Test, private ModelManagerObserver {
   std::unique_ptr<RpcServer> server_;
 
  private:
-  void OnChanged() override;
+  // Not the test itself: its destructors change what a call of it would be, while the scheduler's threads still call.
+  class Observer final : public ModelManagerObserver {
+   public:
+    explicit Observer(ServiceTest* test) : test_(*test) {}
+    void OnChanged() override { test_.OnChanged(); }
+
+   private:
+    ServiceTest& test_;
+  };
+
+  void OnChanged();
   absl::StatusOr<std::unique_ptr<Engine>> Load(const Options& options, const std::string& model,
                                                const std::string& device);
 
   SystemClock clock_;
+  Observer observer_{this};
   mutable Mutex mutex_;
   CondVar changed_;
   std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
