@@ -313,7 +313,8 @@ class Application : private ModelManagerObserver {
       logger_.Log(LogLevel::kError, "model_failed",
                   {{"model", model}, {"device", device}, {"message", std::string(status.message())}});
     }
-    if (registry_.AllFailed()) ending_.NothingToServe();
+    // What a lost device means for the server is the configuration's to say.
+    if (!device_lost_ && registry_.AllFailed()) ending_.NothingToServe();
   }
 
   void OnLoadRefused(const std::string& model, const std::string& device, const absl::Status& status) override {

@@ -246,11 +246,11 @@ void Dispatcher::End(const RequestPtr& request) {
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
   for (const DeviceLoss& loss : followups.losses) Tell(loss);
-  for (const auto& [loaded, status] : followups.unloadable) {
-    GuardedVoid("the callback", [&] { loaded(status); }).IgnoreError();
+  for (const auto& told : followups.unloadable) {
+    GuardedVoid("the callback", [&] { told.first(told.second); }).IgnoreError();
   }
-  for (const auto& [removed, status] : followups.unremoved) {
-    GuardedVoid("the callback", [&] { removed(status); }).IgnoreError();
+  for (const auto& told : followups.unremoved) {
+    GuardedVoid("the callback", [&] { told.first(told.second); }).IgnoreError();
   }
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();
