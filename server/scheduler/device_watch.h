@@ -23,7 +23,7 @@ class DeviceWatch {
   // has of the scheduler's is not its own any more, and may be gone.
   void Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   bool End();
-  // What a call that has ended took.
+  // What a call that did what it was asked for took.
   void Learn(DeviceCall kind, int64_t size, absl::Duration duration);
   // The thread does nothing any more.
   void Leave();

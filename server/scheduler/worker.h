@@ -118,7 +118,8 @@ auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predict
     lost_ = true;
     return result;
   }
-  watch_->Learn(kind, size, clock_->Now() - begin);
+  // What fails may do so long before it would have been done.
+  if (AnyOf(result)) watch_->Learn(kind, size, clock_->Now() - begin);
   if (const absl::Status loss = LossOf(result); !loss.ok()) {
     lost_ = true;
     dispatcher_->LoseDevice(index_, std::string(loss.message()));

@@ -27,7 +27,7 @@ class Watchdog {
   // one of the kind has taken counts where that is more. Calls do not overlap.
   void Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   void End() { hung_at_ = absl::InfiniteFuture(); }
-  // A call that came back has taken so long.
+  // A call that came back, with what was asked for, has taken so long.
   void Learn(DeviceCall kind, int64_t size, absl::Duration duration);
 
   // When the call under way is hung; InfiniteFuture: there is none.

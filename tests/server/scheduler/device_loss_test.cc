@@ -80,6 +80,19 @@ TEST(DeviceLossTest, TheFirstCallMayTakeLong) {
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake moved from a", 1), Pair("lost a", 1)));
 }
 
+TEST(DeviceLossTest, ACallThatFailedSaysNothingOfHowLongOneTakes) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("bad", Stage::kStep, absl::ResourceExhaustedError("no memory"));
+  EXPECT_FALSE(harness.Submit(harness.Request("bad"))->Result().ok());
+  auto image = SubmitTo(&harness, script, harness.Request("x", 2));  // no step has come to its end before
+  LetItHang(&harness);
+  harness.clock.AwaitWaiter(harness.clock.Now() + kFloor);
+  EXPECT_THAT(harness.observer.counts(), IsEmpty());
+  script->step_gate()->Open();
+  EXPECT_TRUE(image->Result().ok());
+}
+
 class LostInStageTest : public ::testing::TestWithParam<Stage> {};
 
 TEST_P(LostInStageTest, TheImageIsDrawnElsewhere) {
