@@ -246,6 +246,16 @@ TEST_F(StagesTest, OneThatCannotBePreparedFailsAloneThoughItThrows) {
   EXPECT_TRUE(good->Result().ok());
 }
 
+TEST_F(StagesTest, ATextWhoseEmbeddingIsNoNumberIsNotEncodedAgain) {
+  Run(Measured());
+  script_->Fail("bad", FakeScript::Stage::kPrepare, absl::DataLossError("NaN"));
+  const auto bad = harness_->Submit(harness_->Request("bad", 1, 2));
+  Finish();
+  EXPECT_EQ(bad->Result().code(), absl::StatusCode::kDataLoss);
+  ASSERT_THAT(script_->preparations(), SizeIs(2));
+  EXPECT_THAT(script_->preparations()[1].images, ElementsAre("bad", "bad"));
+}
+
 // A picture's encoder is held up; the device goes on.
 TEST_F(StagesTest, PicturesAreEncodedWhileOthersAreDrawn) {
   Run(Measured());
