@@ -90,6 +90,7 @@ absl::StatusOr<EngineView> DeviceWorker::LoadEngineFor(LoadTask* task) {
       return absl::AlreadyExistsError(absl::StrCat("the model '", task->model, "' is on ", device_, " already"));
     }
   }
+  if (const absl::Status loss = LossOf(task->engine); !loss.ok()) Lose(loss);
   FRESCO_RETURN_IF_ERROR(task->engine.status());
   std::unique_ptr<Engine> engine = *std::move(task->engine);
   const int64_t weight_bytes = CallStats(*engine).weight_bytes;
@@ -127,6 +128,11 @@ void DeviceWorker::Destroy(ReturnedEngine returned) {
 void DeviceWorker::Vacate(VacatedSlot vacated) {
   weight_bytes_ -= engines_[vacated.slot].weight_bytes;
   engines_[vacated.slot] = {};
+}
+
+void DeviceWorker::Lose(const absl::Status& loss) {
+  lost_ = true;
+  dispatcher_->LoseDevice(index_, std::string(loss.message()));
 }
 
 void DeviceWorker::Measure(const std::string& model, Engine* engine) {

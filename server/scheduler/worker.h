@@ -51,6 +51,7 @@ class DeviceWorker {
   void Measure(const std::string& model, Engine* engine);
   void Destroy(ReturnedEngine returned);
   void Vacate(VacatedSlot vacated);
+  void Lose(const absl::Status& loss);
   // What comes before an image's steps and after them (worker_stages.cc).
   void Start(std::vector<StartOrder> orders);
   ActiveImage* Enter(const StartOrder& order);
@@ -120,10 +121,7 @@ auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predict
   }
   // What fails may do so long before it would have been done.
   if (AnyOf(result)) watch_->Learn(kind, size, clock_->Now() - begin);
-  if (const absl::Status loss = LossOf(result); !loss.ok()) {
-    lost_ = true;
-    dispatcher_->LoseDevice(index_, std::string(loss.message()));
-  }
+  if (const absl::Status loss = LossOf(result); !loss.ok()) Lose(loss);
   return result;
 }
 

@@ -122,6 +122,16 @@ INSTANTIATE_TEST_SUITE_P(Stages, LostInStageTest,
                          ::testing::Values(Stage::kPrepare, Stage::kStep, Stage::kSnapshot, Stage::kPreview,
                                            Stage::kFinish));
 
+TEST(DeviceLossTest, AContextThatALoadHasLostIsTheDevices) {
+  SchedulerHarness harness;
+  harness.AddModel("fake", "a");
+  FakeScript* b = harness.AddModel("fake", "b");
+  EXPECT_EQ(harness.Load("more", "a", [] { return ContextLost(); }).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(harness.scheduler->Snapshot().devices[0].lost, "the device's context is lost");
+  EXPECT_TRUE(harness.Submit(harness.Request("x"))->Result().ok());
+  EXPECT_THAT(StepTexts(*b), SizeIs(4));
+}
+
 TEST(DeviceLossTest, AWholeBatchAndWhatIsPausedMovesWithItsDevice) {
   SchedulerOptions options;
   options.max_batch = 2;
