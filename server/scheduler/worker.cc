@@ -192,14 +192,32 @@ DeviceWorker::Batch DeviceWorker::BatchOf(const std::vector<JobId>& ids) {
   return batch;
 }
 
+// Those that must be alone on this device are; the dispatcher goes by one of the model's devices, and others may be of
+// another type.
+std::vector<DeviceWorker::Batch> DeviceWorker::PartsOf(const Batch& batch) {
+  std::vector<Batch> parts;
+  Batch together;
+  for (ActiveImage* image : batch) {
+    if (image->load.alone) {
+      parts.push_back({image});
+    } else {
+      together.push_back(image);
+    }
+  }
+  if (!together.empty()) parts.push_back(std::move(together));
+  return parts;
+}
+
 void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
   const Batch batch = BatchOf(ids);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   std::vector<Forward> forwards;
-  StepBatch(batch, &forwards);
-  if (lost_) return;
+  for (const Batch& part : PartsOf(batch)) {
+    StepBatch(part, &forwards);
+    if (lost_) return;
+  }
   std::vector<JobId> stepped;
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);

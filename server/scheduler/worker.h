@@ -62,6 +62,7 @@ class DeviceWorker {
   void Decode(JobId id);
   void Park(JobId id);
   Batch BatchOf(const std::vector<JobId>& ids);
+  static std::vector<Batch> PartsOf(const Batch& batch);
   void Advance(const std::vector<JobId>& ids, bool snapshots);
   // A call of an engine, under the watch. Whoever calls looks at lost_ before anything else.
   template <typename Call>

@@ -117,6 +117,8 @@ void DeviceWorker::Resume(StartOrder order) {
   const JobId id = order.id;
   ActiveImage* const image = (active_[id] = std::move(order.resumed)).get();
   image->engine = order.engine;
+  // Of this device, which may be of another type than the last.
+  image->load = CallLoadOf(*EngineOf(*image), image->request->request().images[image->index]).value_or(image->load);
   const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
                                       [&] { return CallResume(EngineOf(*image), image->job.get()); });
   if (lost_ || status.ok()) return;
