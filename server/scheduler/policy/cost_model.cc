@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <utility>
 
 #include "pipeline/base/strings.h"
@@ -152,7 +151,7 @@ int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
     return curve.cells[rows - 1].activation_bytes;
   }
   const double bytes = models_[curve.model].bytes_per_token * rows * curve.tokens;
-  return static_cast<int64_t>(std::min(bytes, static_cast<double>(std::numeric_limits<int64_t>::max() / 2)));
+  return static_cast<int64_t>(std::min(bytes, static_cast<double>(int64_t{1} << 62)));
 }
 
 std::vector<MeasuredStep> CostModel::Measured() const {
