@@ -200,6 +200,27 @@ TEST_F(StagedCore, FinishedImagesCountInTheDevicesMemory) {
   EXPECT_THAT(Decide().start, ElementsAre(other));
 }
 
+// Eight images that share their only step take 10 s for it and 48 s to be decoded.
+TEST_F(StagedCore, ImagesThatAreDoneDoNotPileUpBehindOnesThatStart) {
+  for (const char* policy : {"fifo", "deadline-fair"}) {
+    Make(policy, /*state_bytes=*/160);  // of sixteen
+    for (int i = 0; i < 80; ++i) Add(1);
+    int steps = 0;
+    for (int decoded = 0; decoded < 80;) {
+      const Decision next = Decide();
+      ASSERT_FALSE(next.decode.empty() && next.batch.empty()) << policy;
+      for (JobId id : next.decode) core_->Remove(id);
+      decoded += static_cast<int>(next.decode.size());
+      if (next.batch.empty()) continue;
+      Step();
+      ++steps;
+      ASSERT_LE(core_->finished(0).size(), 15u) << policy;
+    }
+    EXPECT_EQ(steps, 10) << policy;  // of full batches
+    EXPECT_EQ(core_->index().unfinished(), 0);
+  }
+}
+
 TEST_F(StagedCore, AFinishedImageCanBeCancelled) {
   Make();
   const JobId one = Add(1), two = Add(1);
