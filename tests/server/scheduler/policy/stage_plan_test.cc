@@ -4,7 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <memory>
+#include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -218,6 +223,45 @@ TEST_F(StagedCore, ImagesThatAreDoneDoNotPileUpBehindOnesThatStart) {
     }
     EXPECT_EQ(steps, 10) << policy;  // of full batches
     EXPECT_EQ(core_->index().unfinished(), 0);
+  }
+}
+
+// Random arrivals and cancellations, as the service has them decided.
+TEST_F(StagedCore, NothingIsLostOrDoneTwiceAndBudgetsHoldWhateverComes) {
+  constexpr int kBusy = 300;  // boundaries
+  for (const char* policy : {"fifo", "dynamic", "deadline-fair"}) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+      SCOPED_TRACE(testing::Message() << policy << " " << seed);
+      Make(policy, /*state_bytes=*/160);
+      std::mt19937_64 random(seed);
+      std::set<JobId> left, here;  // here: on the device
+      for (int boundary = 0; boundary < kBusy || !left.empty(); ++boundary) {
+        ASSERT_LT(boundary, 100 * kBusy) << "it does not end";
+        for (uint64_t i = boundary < kBusy ? random() % 3 : 0; i > 0; --i) {
+          left.insert(Add(1 + static_cast<int>(random() % 5), static_cast<PriorityClass>(random() % kPriorityClasses)));
+        }
+        if (!left.empty() && random() % 7 == 0) {
+          const JobId victim = *std::next(left.begin(), static_cast<std::ptrdiff_t>(random() % left.size()));
+          core_->Remove(victim);
+          left.erase(victim);
+          here.erase(victim);
+        }
+        const Decision next = Decide();
+        ASSERT_EQ(next.decode.empty() && next.batch.empty(), left.empty()) << "idle beside work";
+        for (JobId id : next.decode) {
+          ASSERT_EQ(here.erase(id), 1u);
+          ASSERT_EQ(left.erase(id), 1u);
+          core_->Remove(id);
+        }
+        for (JobId id : next.preempt) ASSERT_EQ(here.erase(id), 1u);
+        for (JobId id : next.start) ASSERT_TRUE(left.contains(id) && here.insert(id).second);
+        for (JobId id : next.batch) ASSERT_TRUE(here.contains(id));
+        ASSERT_LE(here.size(), 16u);
+        for (JobId id : next.preempt) core_->Parked(id, now_);
+        if (!next.batch.empty()) Step();
+      }
+      EXPECT_EQ(core_->index().unfinished(), 0);
+    }
   }
 }
 
