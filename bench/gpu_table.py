@@ -4,7 +4,8 @@
   gpu_table.py FRESCO_MODEL [--device cuda:0] [--presets P,...] [--precisions P,...] [--output FILE] [-- BENCH_ARGS...]
 
 Runs `fresco-model bench` (random weights) for each, prints a table, and writes it to FILE.md and the figures to FILE.json. A
-precision that fails is named with its message, and the exit code is 1.
+precision's speed is of steps that took turns with steps of the first precision, so that a machine whose speed changes from
+minute to minute changes both. A precision that fails is named with its message, and the exit code is 1.
 """
 
 import argparse
@@ -53,21 +54,23 @@ def least_seconds(name, precision, linears, attention):
     return None
 
 
-def measure(program, device, preset, precision, bench_args):
+def measure(program, device, preset, precision, beside, bench_args):
     command = [program, "bench", "--preset", preset, "--device", device, "--precision", precision, "--json", *bench_args]
+    if precision != beside:
+        command += ["--beside", beside]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout)
     return {"error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"}
 
 
-def row(figures, base, name):
+def row(figures, name):
     if "error" in figures:
         return f"| {figures['preset']} | {figures['asked']} | {figures['error']} |" + " |" * 7
     step, gib = figures["step_seconds"], 1 << 30
     linears, attention = figures["tflop_linears"], figures["tflop_attention"]
     least = least_seconds(name, figures["precision"], linears, attention)
-    gain = f"{base / step:.2f} ×" if base else "–"
+    gain = f"{figures['beside']['speed']:.3f} ×" if "beside" in figures else "1"
     share = f"{least / step:.0%}" if least else "–"
     precision = figures["precision"] if figures["precision"] == figures["asked"] else f"{figures['asked']} ({figures['precision']})"
     return (f"| {figures['preset']} | {precision} | {step:.4f} | {28 * step:.2f} | {30 * step:.2f} | {gain} "
@@ -94,16 +97,16 @@ def main():
     lines = ["| shape | precision | step, s | 28 steps, s | 30 steps, s | speed | TFLOP/s | of the roofline | weights, GiB | peak, GiB |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     results = []
+    precisions = options.precisions.split(",")
     for preset in options.presets.split(","):
-        base = None
-        for precision in options.precisions.split(","):
-            figures = {"preset": preset, "asked": precision, **measure(options.program, options.device, preset, precision, bench_args)}
+        for precision in precisions:
+            figures = {"preset": preset, "asked": precision,
+                       **measure(options.program, options.device, preset, precision, precisions[0], bench_args)}
             if "error" not in figures:
                 figures["tflop_linears"], figures["tflop_attention"] = tflop_per_step(
                     preset, known.layers, figures["width"], figures["height"], known.text_tokens, figures["batch"], figures["guidance"])
-                base = base or (figures["step_seconds"] if precision == options.precisions.split(",")[0] else None)
             results.append(figures)
-            lines.append(row(figures, base, name))
+            lines.append(row(figures, name))
             print(lines[-1], file=sys.stderr)
 
     first = next((r for r in results if "error" not in r), None)

@@ -132,7 +132,7 @@ class Service {
         [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
           return std::make_unique<TimedEngine>(OrDie(LoadEngine(Options())), &times_);
         },
-        [&](const absl::StatusOr<const Engine*>& engine) {
+        [&](const absl::StatusOr<EngineView>& engine) {
           info_ = OrDie(engine)->info();
           loaded.set_value();
         });

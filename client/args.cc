@@ -31,6 +31,7 @@ Examples:
   fresco generate --prompts-file prompts.txt -o out/ --contact-sheet out/sheet.jpg
   fresco models
   fresco status --server gpu-box:8500
+  fresco load-model sd3.5-large
 
 'fresco generate --help' explains every option.
 Exit codes: 0 done, 2 wrong usage, 3 refused by the server or failed, 4 no server there, 130 interrupted.
@@ -79,6 +80,21 @@ Examples:
   fresco generate -p "a red fox" --request-id fox -o fox.png &
   fresco cancel fox
 'fresco status' shows the ids of requests that are waiting or running.
+)";
+
+constexpr char kLoadModelExamples[] = R"(
+Examples:
+  fresco load-model sd3.5-large
+  fresco load-model sd3.5-large --device cuda:0 --device cuda:1
+Returns when the model is ready; others are served meanwhile. 'fresco models' shows which there are, 'fresco status'
+what their weights take of each device's memory.
+)";
+
+constexpr char kUnloadModelExamples[] = R"(
+Examples:
+  fresco unload-model sd3.5-large
+  fresco unload-model sd3.5-large --device cuda:1
+Returns when the model's memory is free: what runs is finished, or moved to another device that has the model.
 )";
 
 std::string CheckSyntax(const absl::Status& status) {
@@ -367,7 +383,18 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   status->footer(kStatusExamples);
   cancel->footer(kCancelExamples);
   cancel->add_option("ID", args.request_id, "The request's id, as 'fresco status' shows it")->required();
-  for (CLI::App* command : {generate, models, status, cancel}) AddConnection(command, &args, &wait, &timeout);
+  CLI::App* load = app.add_subcommand("load-model", "Load a model that the server has and that is not loaded");
+  CLI::App* unload = app.add_subcommand("unload-model", "Take a model out of the server's memory");
+  load->footer(kLoadModelExamples);
+  unload->footer(kUnloadModelExamples);
+  for (CLI::App* command : {load, unload}) {
+    command->add_option("MODEL", args.model, "Its name, as 'fresco models' shows it")->required();
+    command->add_option("--device", args.devices, "One of the model's devices, like cuda:0; again for more [all]")
+        ->type_name("DEVICE")
+        ->allow_extra_args(false);
+  }
+  for (CLI::App* command : {generate, models, status, cancel, load, unload})
+    AddConnection(command, &args, &wait, &timeout);
   if (const absl::Status command = CheckCommand(app, argc, argv); !command.ok()) return Usage(ToStd(command.message()));
   try {
     app.parse(argc, argv);
@@ -383,6 +410,8 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   args.command = *models   ? Command::kModels
                  : *status ? Command::kStatus
                  : *cancel ? Command::kCancel
+                 : *load   ? Command::kLoadModel
+                 : *unload ? Command::kUnloadModel
                            : Command::kGenerate;
   if (args.command == Command::kGenerate) {
     if (const absl::Status settled = Settle(*generate, &args.generate); !settled.ok())

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "client/drawing.h"
 #include "client/preview.h"
@@ -10,7 +11,7 @@
 
 namespace fresco {
 
-enum class Command { kGenerate, kModels, kStatus, kCancel };
+enum class Command { kGenerate, kModels, kStatus, kCancel, kLoadModel, kUnloadModel };
 
 struct GenerateArgs {
   DrawRequest request;
@@ -31,7 +32,9 @@ struct Args {
   bool json = false;
   bool quiet = false;
   GenerateArgs generate;
-  std::string request_id;  // of kCancel
+  std::string request_id;            // of kCancel
+  std::string model;                 // of kLoadModel and kUnloadModel
+  std::vector<std::string> devices;  // likewise; empty: all of the model's
 };
 
 // The arguments, or the program's exit code where there is nothing left to do: help and version were asked for (0) or

@@ -70,6 +70,18 @@ int RunCancel(const Args& args, Session* session, const Console& console) {
   return kExitDone;
 }
 
+int RunLoadModel(const Args& args, Session* session, const Console& console) {
+  v1::LoadModelResponse response;
+  const absl::Status status = session->LoadModel(args.model, args.devices, &response);
+  return Print(status, response, &LoadModelText, &LoadModelJson, args, console);
+}
+
+int RunUnloadModel(const Args& args, Session* session, const Console& console) {
+  v1::UnloadModelResponse response;
+  const absl::Status status = session->UnloadModel(args.model, args.devices, &response);
+  return Print(status, response, &UnloadModelText, &UnloadModelJson, args, console);
+}
+
 int Run(const Args& args, const ViewOptions& view, Session* session, Clock* clock) {
   const Console console{&std::cout, &std::cerr, view};
   switch (args.command) {
@@ -83,6 +95,10 @@ int Run(const Args& args, const ViewOptions& view, Session* session, Clock* cloc
       return RunStatus(args, session, console);
     case Command::kCancel:
       return RunCancel(args, session, console);
+    case Command::kLoadModel:
+      return RunLoadModel(args, session, console);
+    case Command::kUnloadModel:
+      return RunUnloadModel(args, session, console);
   }
   return kExitUsage;
 }

@@ -286,6 +286,26 @@ absl::Status Session::Cancel(const std::string& request_id) {
   });
 }
 
+absl::Status Session::LoadModel(const std::string& model, const std::vector<std::string>& devices,
+                                v1::LoadModelResponse* response) {
+  return impl_->Call([&](grpc::ClientContext* context) {
+    v1::LoadModelRequest request;
+    request.set_model(model);
+    for (const std::string& device : devices) request.add_devices(device);
+    return FromGrpc(impl_->operations()->LoadModel(context, request, response));
+  });
+}
+
+absl::Status Session::UnloadModel(const std::string& model, const std::vector<std::string>& devices,
+                                  v1::UnloadModelResponse* response) {
+  return impl_->Call([&](grpc::ClientContext* context) {
+    v1::UnloadModelRequest request;
+    request.set_model(model);
+    for (const std::string& device : devices) request.add_devices(device);
+    return FromGrpc(impl_->operations()->UnloadModel(context, request, response));
+  });
+}
+
 void Session::CancelAll() {
   impl_->CancelAll();
 }

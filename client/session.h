@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -12,6 +13,8 @@
 namespace fresco::v1 {
 class GetStatusResponse;
 class ListModelsResponse;
+class LoadModelResponse;
+class UnloadModelResponse;
 }  // namespace fresco::v1
 
 namespace fresco {
@@ -36,6 +39,11 @@ class Session {
   absl::Status ListModels(v1::ListModelsResponse* response);
   absl::Status GetStatus(v1::GetStatusResponse* response);
   absl::Status Cancel(const std::string& request_id);
+  // Empty `devices`: all of the model's. Returns when the model is there, or gone.
+  absl::Status LoadModel(const std::string& model, const std::vector<std::string>& devices,
+                         v1::LoadModelResponse* response);
+  absl::Status UnloadModel(const std::string& model, const std::vector<std::string>& devices,
+                           v1::UnloadModelResponse* response);
 
   // Ends all calls, those to come too, as CANCELLED: the server hears of it and stops drawing.
   void CancelAll();

@@ -37,6 +37,10 @@ std::string StateText(const v1::Model& model) {
       return "ready";
     case v1::Model::FAILED:
       return "failed";
+    case v1::Model::UNLOADED:
+      return "unloaded";
+    case v1::Model::UNLOADING:
+      return "unloading";
     default:
       return "unknown";
   }
@@ -50,13 +54,20 @@ std::vector<std::string> ModelRow(const v1::Model& model) {
   std::vector<std::string> row = {model.name(), StateText(model), OrDash(model.architecture()),
                                   OrDash(model.precision()), OrDash(absl::StrJoin(model.devices(), ","))};
   // Its numbers mean nothing.
-  const bool failed = model.state() == v1::Model::FAILED;
-  row.push_back(failed ? "-" : StrCat(model.default_width(), "x", model.default_height()));
-  row.push_back(failed ? "-" : StrCat(model.default_steps()));
-  row.push_back(failed ? "-" : absl::StrFormat("%g", model.default_guidance_scale()));
+  const bool without = model.state() == v1::Model::FAILED || model.state() == v1::Model::UNLOADED ||
+                       model.state() == v1::Model::UNLOADING;
+  row.push_back(without ? "-" : StrCat(model.default_width(), "x", model.default_height()));
+  row.push_back(without ? "-" : StrCat(model.default_steps()));
+  row.push_back(without ? "-" : absl::StrFormat("%g", model.default_guidance_scale()));
   row.push_back(
-      failed ? "-" : StrCat("up to ", model.max_width(), "x", model.max_height(), ", ", model.max_steps(), " steps"));
+      without ? "-" : StrCat("up to ", model.max_width(), "x", model.max_height(), ", ", model.max_steps(), " steps"));
   return row;
+}
+
+std::string WeightsText(const v1::Device& device) {
+  const std::string weights = FormatBytes(device.memory_weights_bytes());
+  return device.memory_budget_bytes() == 0 ? weights
+                                           : StrCat(weights, " of ", FormatBytes(device.memory_budget_bytes()));
 }
 
 std::string DevicesText(const v1::GetStatusResponse& response) {
@@ -64,7 +75,7 @@ std::string DevicesText(const v1::GetStatusResponse& response) {
   std::string notes;
   for (const v1::Device& device : response.devices()) {
     rows.push_back({device.name(), absl::StrJoin(device.models(), ","), StrCat(device.batch_size()),
-                    FormatBytes(device.memory_weights_bytes()), FormatBytes(device.memory_allocated_bytes()),
+                    WeightsText(device), FormatBytes(device.memory_allocated_bytes()),
                     FormatBytes(device.memory_peak_bytes())});
     if (!device.lost().empty()) notes += StrCat(device.name(), ": LOST: ", device.lost(), "\n");
     for (const std::string& note : device.notes()) notes += StrCat(device.name(), ": ", note, "\n");
@@ -130,10 +141,29 @@ std::string StatusText(const v1::GetStatusResponse& response) {
                 RequestsText(response));
 }
 
+std::string LoadModelText(const v1::LoadModelResponse& response) {
+  std::string text =
+      StrCat("loaded ", response.model().name(), " on ", absl::StrJoin(response.model().devices(), ", "));
+  if (!response.evicted().empty()) text += StrCat("; unloaded for it: ", absl::StrJoin(response.evicted(), ", "));
+  return text + "\n";
+}
+
+std::string UnloadModelText(const v1::UnloadModelResponse& response) {
+  const v1::Model& model = response.model();
+  const std::string left = absl::StrJoin(model.devices(), ", ");
+  return StrCat("unloaded ", model.name(), left.empty() ? "" : StrCat("; it is still on ", left), "\n");
+}
+
 std::string ModelsJson(const v1::ListModelsResponse& response) {
   return Json(response);
 }
 std::string StatusJson(const v1::GetStatusResponse& response) {
+  return Json(response);
+}
+std::string LoadModelJson(const v1::LoadModelResponse& response) {
+  return Json(response);
+}
+std::string UnloadModelJson(const v1::UnloadModelResponse& response) {
   return Json(response);
 }
 

@@ -1,4 +1,4 @@
-// What `fresco models` and `fresco status` print.
+// What `fresco models`, `status`, `load-model` and `unload-model` print.
 #pragma once
 
 #include <string>
@@ -7,6 +7,8 @@
 namespace fresco::v1 {
 class GetStatusResponse;
 class ListModelsResponse;
+class LoadModelResponse;
+class UnloadModelResponse;
 }  // namespace fresco::v1
 
 namespace fresco {
@@ -19,9 +21,13 @@ std::string FormatBytes(int64_t bytes);
 
 std::string ModelsText(const v1::ListModelsResponse& response);
 std::string StatusText(const v1::GetStatusResponse& response);
+std::string LoadModelText(const v1::LoadModelResponse& response);
+std::string UnloadModelText(const v1::UnloadModelResponse& response);
 
 // One line of JSON by protobuf's own mapping, with the fields' names as in the .proto.
 std::string ModelsJson(const v1::ListModelsResponse& response);
 std::string StatusJson(const v1::GetStatusResponse& response);
+std::string LoadModelJson(const v1::LoadModelResponse& response);
+std::string UnloadModelJson(const v1::UnloadModelResponse& response);
 
 }  // namespace fresco

@@ -18,9 +18,18 @@ if(NOT EXISTS "${FRESCO_TORCH_ROOT}/lib/libtorch_cpu.so")
 endif()
 message(STATUS "libtorch: ${FRESCO_TORCH_ROOT}")
 
+# at::parallel_for is a template, and a plain loop where it is compiled without OpenMP. The runtime is libtorch's own: a
+# second one in the process would have threads of its own. (clang, which only analyses here, has no omp.h.)
+file(GLOB FRESCO_TORCH_OPENMP "${FRESCO_TORCH_ROOT}/lib/libgomp*.so*")
+if(NOT FRESCO_TORCH_OPENMP)
+  message(FATAL_ERROR "No libgomp in '${FRESCO_TORCH_ROOT}/lib': is this libtorch built with another OpenMP?")
+endif()
+list(GET FRESCO_TORCH_OPENMP 0 FRESCO_TORCH_OPENMP)
+
 add_library(Fresco::Torch INTERFACE IMPORTED)
 set_target_properties(Fresco::Torch PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES "${FRESCO_TORCH_ROOT}/include"
-  INTERFACE_LINK_LIBRARIES "${FRESCO_TORCH_ROOT}/lib/libtorch_cpu.so;${FRESCO_TORCH_ROOT}/lib/libc10.so"
+  INTERFACE_LINK_LIBRARIES "${FRESCO_TORCH_ROOT}/lib/libtorch_cpu.so;${FRESCO_TORCH_ROOT}/lib/libc10.so;${FRESCO_TORCH_OPENMP}"
+  INTERFACE_COMPILE_OPTIONS "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fopenmp>"
   # Its own RUNPATHs find the rest (OpenMP, CUDA's runtime) beside it.
   INTERFACE_LINK_OPTIONS "-Wl,-rpath,${FRESCO_TORCH_ROOT}/lib")

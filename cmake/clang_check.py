@@ -28,7 +28,7 @@ def project_units(database, root):
 
 
 def clang_arguments(command):
-    """gcc's arguments, less the launcher, the output and what clang does not know."""
+    """gcc's arguments, less the launcher, the output and what clang does not know (nor has it OpenMP's header)."""
     arguments = command[1:]
     if os.path.basename(command[0]) == "ccache":
         arguments = command[2:]
@@ -38,7 +38,7 @@ def clang_arguments(command):
             skip = False
         elif argument == "-o":
             skip = True
-        elif argument != "-c":
+        elif argument not in ("-c", "-fopenmp"):
             kept.append(argument)
     return kept[:-1] + ["-Wno-unknown-warning-option"]
 

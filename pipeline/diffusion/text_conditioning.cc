@@ -159,8 +159,8 @@ std::vector<TextConditioner::Text> TextConditioner::TokenizeAll(absl::Span<const
     const auto tokenize = [&](const Tokenizer& tokenizer, const std::string& words, int length, Ids* ids) {
       if (!text.status.ok()) return;
       absl::StatusOr<Ids> made = Tokenize(tokenizer, words, length);
-      if (made.ok()) *ids = *std::move(made);
       text.status.Update(made.status());
+      if (made.ok()) *ids = *std::move(made);
     };
     tokenize(*encoders_.clip_l_tokenizer, key.clip_l, clip_tokens_, &text.clip_l_ids);
     tokenize(*encoders_.clip_g_tokenizer, key.clip_g, clip_tokens_, &text.clip_g_ids);

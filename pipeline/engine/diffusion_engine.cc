@@ -106,7 +106,8 @@ at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int 
 
 DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
                                  std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise)
-    : info_(std::move(info)),
+    : cache_release_(parts.transformer.placement().device),
+      info_(std::move(info)),
       parts_(std::move(parts)),
       mapped_(std::move(mapped)),
       weight_bytes_(Sum(info_.components)),

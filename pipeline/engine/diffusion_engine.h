@@ -25,7 +25,7 @@ class DiffusionEngine final : public Engine {
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
-  absl::Status WarmUp();
+  absl::Status WarmUp() override;
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
@@ -57,6 +57,7 @@ class DiffusionEngine final : public Engine {
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
 
+  const CacheRelease cache_release_;  // goes last
   const ModelInfo info_;
   const ModelParts parts_;
   const MappedBytes mapped_;

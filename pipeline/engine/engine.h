@@ -117,7 +117,8 @@ struct DeviceMemory {
   int64_t free_bytes = 0;
 };
 
-// Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device.
+// Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device. Other
+// engines may be loaded, and used on their own devices' threads, meanwhile.
 // Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
 // or libtorch reports, DATA_LOSS for a NaN or infinite result, ABORTED where the device's context is lost: nothing more
 // comes from this device before the process is started anew. libtorch's exceptions do not leave it.
@@ -134,6 +135,10 @@ class Engine {
 
   // Asks the device. From the compute thread.
   virtual DeviceMemory MemoryOfDevice() = 0;
+
+  // Draws something small, so that what libtorch and the device make at a thread's first use is there before the first
+  // request.
+  virtual absl::Status WarmUp() { return absl::OkStatus(); }
 
   // INVALID_ARGUMENT, naming the field, for a spec that the model cannot draw. Cheap and thread-safe.
   virtual absl::Status Validate(const ImageSpec& spec) const = 0;

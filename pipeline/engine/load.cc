@@ -151,9 +151,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
-  const int64_t before = MemoryUseOf(at::kCPU).allocated_bytes;
+  // This thread's: others may be computing.
+  const int64_t before = CpuBytesOfThisThread();
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae));
-  const int64_t allocated = MemoryUseOf(at::kCPU).allocated_bytes - before;
+  const int64_t allocated = CpuBytesOfThisThread() - before;
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
   MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
@@ -175,7 +176,22 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   return engine;
 }
 
+absl::StatusOr<int64_t> SumOfWeights(const std::string& path, const std::string& base) {
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(path, base));
+  int64_t bytes = 0;
+  for (const WeightedPart& part : kWeightedParts) {
+    if (!source.Has(part.name)) continue;
+    FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, source.OpenWeights(part.name));
+    bytes += weights.total_bytes();
+  }
+  return bytes;
+}
+
 }  // namespace
+
+absl::StatusOr<int64_t> StoredWeightBytes(const std::string& path, const std::string& base) {
+  return CatchTorch(path, [&] { return SumOfWeights(path, base); });
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const LoadOptions& options) {
   return CatchTorch(options.path, [&] { return Load(options); });

@@ -35,8 +35,13 @@ struct LoadOptions {
 
 // Reads, checks and warms up. Errors name the file and the tensor or key: NOT_FOUND for a missing file,
 // INVALID_ARGUMENT for one that is not what it should be, UNIMPLEMENTED for a type or precision that this build cannot
-// compute. Call it on the thread that will call the engine.
+// compute. Thread-safe, also beside engines that compute on the same device; Engine::WarmUp is then due on the thread
+// that will call the engine.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const LoadOptions& options);
+
+// Bytes of the weights of a model's parts as its files have them; it opens the files and reads no weights. Errors as
+// LoadEngine's.
+absl::StatusOr<int64_t> StoredWeightBytes(const std::string& path, const std::string& base);
 
 // "cpu" and every usable "cuda:N", best first.
 std::vector<std::string> AvailableDevices();

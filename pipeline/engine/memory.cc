@@ -14,6 +14,8 @@
 namespace fresco {
 namespace {
 
+thread_local int64_t bytes_of_this_thread = 0;
+
 // Passes everything on to libtorch's own allocator and counts. The size lies before the data, in a block of the
 // allocator's alignment; the context is the data's address, so that raw_allocate works.
 class CountingAllocator final : public c10::Allocator {
@@ -27,6 +29,7 @@ class CountingAllocator final : public c10::Allocator {
     auto* const block = static_cast<std::byte*>(inner_->raw_allocate(bytes + kHeader));
     std::memcpy(block, &bytes, sizeof(bytes));
     Add(static_cast<int64_t>(bytes));
+    bytes_of_this_thread += static_cast<int64_t>(bytes);
     return {block + kHeader, block + kHeader, &Delete, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &Delete; }
@@ -54,6 +57,7 @@ class CountingAllocator final : public c10::Allocator {
     size_t bytes = 0;
     std::memcpy(&bytes, block, sizeof(bytes));
     Instance().Add(-static_cast<int64_t>(bytes));
+    bytes_of_this_thread -= static_cast<int64_t>(bytes);
     Instance().inner_->raw_deallocate(block);
   }
 
@@ -122,6 +126,18 @@ DeviceMemory MemoryOf(const at::Device& device) noexcept {
     return {static_cast<int64_t>(total), static_cast<int64_t>(free)};
   } catch (...) {  // as in MemoryUseOf
     return {};
+  }
+}
+
+int64_t CpuBytesOfThisThread() noexcept {
+  return bytes_of_this_thread;
+}
+
+CacheRelease::~CacheRelease() {
+  if (device_.is_cpu()) return;
+  try {
+    c10::getDeviceAllocator(device_.type())->emptyCache();
+  } catch (...) {  // as in MemoryUseOf
   }
 }
 

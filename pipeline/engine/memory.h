@@ -41,6 +41,23 @@ MemoryUse MemoryUseOf(const at::Device& device) noexcept;
 // answers. Thread-safe; a CUDA device that hangs may keep its caller waiting.
 DeviceMemory MemoryOf(const at::Device& device) noexcept;
 
+// What the calling thread has allocated on the CPU less what it has freed, since it began: to measure what one thread
+// takes while others compute. Counts as CountCpuMemory does.
+int64_t CpuBytesOfThisThread() noexcept;
+
+// While it lives nothing; afterwards, what the device's allocator has cached and nothing uses is free for others. For
+// the last member of a model to be destroyed.
+class CacheRelease {
+ public:
+  explicit CacheRelease(const at::Device& device) : device_(device) {}
+  ~CacheRelease();
+  CacheRelease(const CacheRelease&) = delete;
+  CacheRelease& operator=(const CacheRelease&) = delete;
+
+ private:
+  const at::Device device_;
+};
+
 // The peak becomes what is allocated now; where the device does not answer, nothing happens. Thread-safe.
 void ResetPeakMemory(const at::Device& device) noexcept;
 

@@ -16,10 +16,12 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 
+#include <cmath>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "pipeline/models/cpu_attention.h"
 #include "pipeline/precision/quantized_linear.h"
 #include "pipeline/precision/row_independence.h"
 
@@ -171,6 +173,8 @@ at::Tensor& Silu(at::Tensor& x) {
 }
 
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
+  if (!options.bias.defined() && !options.causal && AttentionOnCpuTakes(q, k, v))
+    return AttentionOnCpu(q, k, v, options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3)))));
   if (OneTask(q)) return Attention(Twice(q), Twice(k), Twice(v), options).narrow(0, 0, 1);
   const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, Optional(options.bias), /*dropout_p=*/0.0,
                                                             options.causal, options.scale);

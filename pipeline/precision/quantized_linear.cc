@@ -23,6 +23,7 @@
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/packed_product.h"
 #include "pipeline/precision/row_codes.h"
 #include "pipeline/precision/row_independence.h"
 
@@ -320,6 +321,12 @@ at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {
 at::Tensor QuantizedLinear::ExpandedOnCpu(const at::Tensor& x, int64_t samples) const {
   const at::ScalarType type = x.scalar_type();
   const int64_t count = x.size(0), in = x.size(1), rows_at_once = RowsAreIndependent(type) ? count : count / samples;
+  if (type == at::kBFloat16 && IsFp8(scheme_) && in % 2 == 0 && HasPackedProducts()) {
+    const at::Tensor bias = bias_.defined() ? bias_.to(type).to(at::kFloat) : bias_;
+    at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
+    MultiplyE4M3(x.contiguous(), rows_at_once, weight_.codes, weight_.scale, bias, result);
+    return result;
+  }
   const int64_t piece_rows = std::max(kMinPieceRows, kCpuPieceBytes / (in * static_cast<int64_t>(x.element_size())));
   const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
   at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -50,6 +51,8 @@ struct Measurement {
   int64_t weight_bytes = 0;
   int64_t mapped_bytes = 0;  // of these: in the file's mapping, as they are stored
   int64_t peak_memory_bytes = 0;
+  double beside_step_seconds = 0;  // with --beside: the other precision's median
+  double speed = 0;                // and the median of its step's time by this one's, pair by pair
 };
 
 // `options` with its sides set.
@@ -123,61 +126,120 @@ std::vector<std::unique_ptr<DiffusionJob>> MakeJobs(const Mmdit& transformer, co
   return jobs;
 }
 
-absl::StatusOr<double> TimeStep(Denoiser& denoiser, absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
-  Synchronize(device);
-  const Clock::time_point begin = Clock::now();
-  for (const absl::Status& status : denoiser.Step(jobs)) FRESCO_RETURN_IF_ERROR(status);
-  Synchronize(device);
-  return SecondsSince(begin);
+// A transformer in one precision and the images that it advances.
+class Steps {
+ public:
+  static absl::StatusOr<std::unique_ptr<Steps>> Load(const ModelOptions& model, const BenchOptions& options,
+                                                     const at::Device& device, const Precision& precision) {
+    const Clock::time_point begin = Clock::now();
+    FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, MakeTransformer(model, options, device, precision));
+    Synchronize(device);
+    FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
+    return std::unique_ptr<Steps>(new Steps(std::move(transformer), SecondsSince(begin), options));
+  }
+
+  // Of one step of all images, in seconds.
+  absl::StatusOr<double> Time() {
+    const at::Device device = transformer_.placement().device;
+    Synchronize(device);
+    const Clock::time_point begin = Clock::now();
+    for (const absl::Status& status : denoiser_.Step(jobs_)) FRESCO_RETURN_IF_ERROR(status);
+    Synchronize(device);
+    return SecondsSince(begin);
+  }
+
+  absl::Status WarmUp() {
+    for (int step = 0; step < kWarmUpSteps; ++step) FRESCO_RETURN_IF_ERROR(Time().status());
+    return absl::OkStatus();
+  }
+
+  double load_seconds() const { return load_seconds_; }
+  int64_t weight_bytes() const { return transformer_.weight_bytes(); }
+
+ private:
+  Steps(Mmdit transformer, double load_seconds, const BenchOptions& options)
+      : transformer_(std::move(transformer)),
+        load_seconds_(load_seconds),
+        owned_(MakeJobs(transformer_, options)),
+        denoiser_(transformer_) {
+    for (const auto& job : owned_) jobs_.push_back(job.get());
+  }
+
+  const Mmdit transformer_;
+  const double load_seconds_;
+  const std::vector<std::unique_ptr<DiffusionJob>> owned_;
+  std::vector<DiffusionJob*> jobs_;
+  Denoiser denoiser_;
+};
+
+// The memory that the first precision takes, with no other beside it.
+absl::Status MeasureMemory(Steps& steps, const at::Device& device, int64_t before, Measurement* measured) {
+  measured->weight_bytes = steps.weight_bytes();
+  // Weights in their mapped file are in memory too.
+  const int64_t counted = MemoryUseOf(device).allocated_bytes - before;
+  measured->mapped_bytes = device.is_cpu() ? std::max<int64_t>(0, measured->weight_bytes - counted) : 0;
+  const MappedBytes mapped(measured->mapped_bytes);
+  ResetPeakMemory(device);  // what it took to make random weights does not count
+  FRESCO_RETURN_IF_ERROR(steps.WarmUp());
+  measured->peak_memory_bytes = MemoryUseOf(device).peak_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status TakeTurns(Steps& steps, Steps* beside, int count, Measurement* measured) {
+  std::vector<double> seconds, beside_seconds, speeds;
+  ProgressLine progress;
+  for (int step = 0; step < count; ++step) {
+    progress.Show(StrCat("step ", step + 1, "/", count));
+    FRESCO_ASSIGN_OR_RETURN(const double taken, steps.Time());
+    seconds.push_back(taken);
+    if (beside == nullptr) continue;
+    FRESCO_ASSIGN_OR_RETURN(const double others, beside->Time());
+    beside_seconds.push_back(others);
+    speeds.push_back(others / taken);
+  }
+  measured->step_seconds = Median(std::move(seconds));
+  if (beside == nullptr) return absl::OkStatus();
+  measured->beside_step_seconds = Median(std::move(beside_seconds));
+  measured->speed = Median(std::move(speeds));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
-                                    const Precision& precision) {
+                                    const Precision& precision, const std::optional<Precision>& other) {
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
-  const Clock::time_point begin = Clock::now();
-  FRESCO_ASSIGN_OR_RETURN(const Mmdit transformer, MakeTransformer(model, options, device, precision));
-  Synchronize(device);
+  const int64_t before = MemoryUseOf(device).allocated_bytes;
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Steps> steps, Steps::Load(model, options, device, precision));
   Measurement measured;
-  measured.load_seconds = SecondsSince(begin);
-  measured.weight_bytes = transformer.weight_bytes();
-  FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
-  // Weights in their mapped file are in memory too.
-  const int64_t counted = MemoryUseOf(device).allocated_bytes;
-  measured.mapped_bytes = device.is_cpu() ? std::max<int64_t>(0, measured.weight_bytes - counted) : 0;
-  const MappedBytes mapped(measured.mapped_bytes);
-  ResetPeakMemory(device);  // what it took to make random weights does not count
-  const auto owned = MakeJobs(transformer, options);
-  std::vector<DiffusionJob*> jobs;
-  for (const auto& job : owned) jobs.push_back(job.get());
-  Denoiser denoiser(transformer);
-  std::vector<double> seconds;
-  ProgressLine progress;
-  for (int step = 0; step < kWarmUpSteps + options.steps; ++step) {
-    FRESCO_ASSIGN_OR_RETURN(const double taken, TimeStep(denoiser, jobs, device));
-    if (step >= kWarmUpSteps) seconds.push_back(taken);
-    progress.Show(StrCat("step ", step + 1, "/", kWarmUpSteps + options.steps));
+  measured.load_seconds = steps->load_seconds();
+  FRESCO_RETURN_IF_ERROR(MeasureMemory(*steps, device, before, &measured));
+  std::unique_ptr<Steps> beside;
+  if (other.has_value()) {
+    FRESCO_ASSIGN_OR_RETURN(beside, Steps::Load(model, options, device, *other));
+    FRESCO_RETURN_IF_ERROR(beside->WarmUp());
   }
-  measured.step_seconds = Median(std::move(seconds));
-  measured.peak_memory_bytes = MemoryUseOf(device).peak_bytes;
+  FRESCO_RETURN_IF_ERROR(TakeTurns(*steps, beside.get(), options.steps, &measured));
   return measured;
 }
 
 void Print(const ModelOptions& model, const BenchOptions& options, const std::string& precision,
-           const Measurement& measured) {
+           const std::optional<Precision>& other, const Measurement& measured) {
   if (model.json) {
-    const nlohmann::ordered_json report = {{"device", model.device},
-                                           {"precision", precision},
-                                           {"width", options.width},
-                                           {"height", options.height},
-                                           {"batch", options.batch},
-                                           {"guidance", options.guidance},
-                                           {"load_seconds", measured.load_seconds},
-                                           {"step_seconds", measured.step_seconds},
-                                           {"steps_measured", options.steps},
-                                           {"weight_bytes", measured.weight_bytes},
-                                           {"mapped_bytes", measured.mapped_bytes},
-                                           {"peak_memory_bytes", measured.peak_memory_bytes}};
+    nlohmann::ordered_json report = {{"device", model.device},
+                                     {"precision", precision},
+                                     {"width", options.width},
+                                     {"height", options.height},
+                                     {"batch", options.batch},
+                                     {"guidance", options.guidance},
+                                     {"load_seconds", measured.load_seconds},
+                                     {"step_seconds", measured.step_seconds},
+                                     {"steps_measured", options.steps},
+                                     {"weight_bytes", measured.weight_bytes},
+                                     {"mapped_bytes", measured.mapped_bytes},
+                                     {"peak_memory_bytes", measured.peak_memory_bytes}};
+    if (other.has_value())
+      report["beside"] = {
+          {"precision", other->name}, {"step_seconds", measured.beside_step_seconds}, {"speed", measured.speed}};
     PrintJson(report);
     return;
   }
@@ -188,6 +250,9 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
               measured.load_seconds, measured.step_seconds, options.steps,
               static_cast<double>(measured.weight_bytes) / kMiB, static_cast<double>(measured.mapped_bytes) / kMiB);
   std::printf("peak memory %.1f MiB\n", static_cast<double>(measured.peak_memory_bytes) / kMiB);
+  if (other.has_value())
+    std::printf("in turns with %s: its step %.4f s, %.3f times as fast\n", other->name.c_str(),
+                measured.beside_step_seconds, measured.speed);
 }
 
 absl::Status CheckOptions(const ModelOptions& model, const BenchOptions& options) {
@@ -205,8 +270,12 @@ absl::Status Run(const ModelOptions& model, const BenchOptions& asked) {
   FRESCO_ASSIGN_OR_RETURN(const BenchOptions options, WithSides(model, asked));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
   FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(model.precision, device));
-  FRESCO_ASSIGN_OR_RETURN(const Measurement measured, Measure(model, options, device, precision));
-  Print(model, options, precision.name, measured);
+  std::optional<Precision> other;
+  if (!options.beside.empty()) {
+    FRESCO_ASSIGN_OR_RETURN(other, ChoosePrecision(options.beside, device));
+  }
+  FRESCO_ASSIGN_OR_RETURN(const Measurement measured, Measure(model, options, device, precision, other));
+  Print(model, options, precision.name, other, measured);
   return absl::OkStatus();
 }
 

@@ -16,11 +16,14 @@ struct BenchOptions {
   float guidance = 4.5f;  // above 1: two samples per image
   int text_tokens = 333;  // 77 of CLIP, 256 of T5
   int steps = 10;         // measured
+  std::string beside;     // another precision, whose steps take turns with these; or empty
 };
 
 // Steps `batch` images of random texts through the transformer alone, as the engine does, and prints the median.
 // --json: device, precision, width, height, batch, guidance, step_seconds, steps_measured, weight_bytes (the
-// transformer's, without the position table), peak_memory_bytes (while stepping). Returns an exit code; errors go to
+// transformer's, without the position table), peak_memory_bytes (while stepping, nothing beside); with `beside`
+// `beside.precision`, `.step_seconds` and `.speed`: how many times as fast the first is, the median over pairs of steps
+// that followed each other, so that a machine whose speed changes changes both. Returns an exit code; errors go to
 // standard error.
 int RunBench(const ModelOptions& model, const BenchOptions& options);
 

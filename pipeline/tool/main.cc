@@ -384,6 +384,10 @@ class Program {
     command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
         ->type_name("NAME");
     command->add_option("--layers", bench_.layers, "With --preset: so many layers [all]")->type_name("N");
+    command
+        ->add_option("--beside", bench_.beside,
+                     "Another precision, whose steps take turns with these: how many times as fast is this one?")
+        ->type_name("TYPE");
     AddBenchStep(command);
     AddJson(command, &model_);
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunBench(model_, bench_); }); });

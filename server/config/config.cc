@@ -129,6 +129,7 @@ void ReadVae(YamlMap& section, VaeOptions* vae) {
 
 ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const ConfigSource& source,
                       ConfigErrors* errors) {
+  static constexpr std::string_view kLoadPolicies[] = {"startup", "on_demand", "manual"};
   static constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "fp8", "fp8-weight-only", "int8", "auto"};
   YamlMap section(node, key, errors);
   ModelConfig model;
@@ -149,6 +150,8 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   section.Read("static_scales", &model.static_scales);
   section.Read("overflow_guard", &model.overflow_guard);
   section.Read("noise_correction", &model.noise_correction);
+  if (const int load = section.ReadChoice("load", kLoadPolicies); load >= 0) model.load = static_cast<LoadPolicy>(load);
+  section.Read("pinned", &model.pinned);
   if (model.name.empty()) model.name = NameFromPath(model.path);
   if (!model.path.empty() && !IsModelName(model.name)) {
     section.AddError("name", StrCat("expected at most 64 letters, digits, '-', '_' or '.', found '", model.name, "'"));
@@ -273,6 +276,25 @@ void ReadScheduler(YamlMap& section, const ConfigSource& source, ConfigErrors* e
   section.ReadBytes("channel_bytes", 64 << 10, 4096 * kMiB, &config->channel_bytes);
 }
 
+void ReadMemoryBudgets(YamlMap* section, ConfigErrors* errors, std::map<std::string, int64_t>* budgets) {
+  const YAML::Node node = section->Take("memory_budget");
+  if (!node) return;
+  if (!node.IsMap()) {
+    section->AddError("memory_budget", "expected a mapping of devices, like {\"cuda:0\": 40GiB}");
+    return;
+  }
+  YamlMap devices(node, section->PathOf("memory_budget"), errors);
+  for (const auto& entry : node) {
+    const std::string device = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    if (!IsDevice(device) || device == "auto") {
+      errors->Add(entry.first.Mark(), section->PathOf("memory_budget"),
+                  StrCat("expected cpu or cuda:N, found '", device, "'"));
+      continue;
+    }
+    devices.ReadBytes(device, kMiB, int64_t{1} << 50, &(*budgets)[device]);
+  }
+}
+
 void ReadLimits(YamlMap& section, RequestLimits* limits) {
   section.Read("max_width", 16, 16384, &limits->max_width);
   section.Read("max_height", 16, 16384, &limits->max_height);
@@ -301,6 +323,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
   ReadSection(top, "compute", errors, [&](YamlMap& section) {
     section.Read("threads", 0, 4096, &config->threads);
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
+    ReadMemoryBudgets(&section, errors, &config->memory_budgets);
   });
   ReadSection(top, "images", errors, [&](YamlMap& section) { section.Read("embed_prompts", &config->embed_prompts); });
   ReadSection(top, "limits", errors, [&](YamlMap& section) { ReadLimits(section, &config->limits); });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,6 +17,13 @@
 
 namespace fresco {
 
+// When a model is loaded.
+enum class LoadPolicy {
+  kStartup,   // at the start; and by a request where it was unloaded to make room
+  kOnDemand,  // by the first request
+  kManual,    // by LoadModel alone
+};
+
 struct ModelConfig {
   std::string name;                             // by which requests ask for it; letters, digits, '-', '_', '.'
   std::string path;                             // absolute: a diffusers folder or a single .safetensors file
@@ -28,6 +36,8 @@ struct ModelConfig {
   std::optional<bool> noise_correction;  // of requests that do not say; absent: where the calibration has it
   std::vector<LayerTable::Rule> layers;  // exceptions from the precision's own choice of layers, in order
   VaeOptions vae;
+  LoadPolicy load = LoadPolicy::kStartup;
+  bool pinned = false;  // is not unloaded to make room for others
 };
 
 // What a request may ask for at most; a model's own limits come on top.
@@ -74,6 +84,8 @@ struct ServerConfig {
 
   int threads = 0;                         // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;  // encoded prompts kept per model and device
+
+  std::map<std::string, int64_t> memory_budgets;  // bytes of models' weights, by device; those not named: no bound
 
   bool embed_prompts = true;  // whether pictures carry the texts they were drawn from
 

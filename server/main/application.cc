@@ -23,6 +23,7 @@
 #include "server/log/logger.h"
 #include "server/main/signals.h"
 #include "server/metrics/metrics.h"
+#include "server/rpc/model_manager.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
 #include "server/scheduler/policy/cost_model_file.h"
@@ -55,7 +56,26 @@ std::vector<Replica> ResolveReplicas(const std::vector<ModelConfig>& models) {
 
 std::vector<ModelRegistry::Replica> ForRegistry(const std::vector<Replica>& replicas) {
   std::vector<ModelRegistry::Replica> result;
-  for (const Replica& replica : replicas) result.push_back({replica.model->name, replica.device});
+  for (const Replica& replica : replicas)
+    result.push_back({replica.model->name, replica.device, replica.model->load == LoadPolicy::kStartup});
+  return result;
+}
+
+ModelManagerOptions ForManager(const ServerConfig& config, const std::vector<Replica>& replicas) {
+  ModelManagerOptions result;
+  result.budgets = config.memory_budgets;
+  result.max_waiting = config.max_queue;
+  for (const ModelConfig& model : config.models) {
+    ManagedModel& managed = result.models.emplace_back();
+    managed.name = model.name;
+    managed.load = model.load;
+    managed.pinned = model.pinned;
+    for (const Replica& replica : replicas) {
+      if (replica.model == &model) managed.devices.push_back(replica.device);
+    }
+    // What is wrong with its files is said when it is loaded.
+    if (!result.budgets.empty()) managed.stored_bytes = StoredWeightBytes(model.path, model.base).value_or(0);
+  }
   return result;
 }
 
@@ -94,6 +114,7 @@ RpcOptions ForRpc(const ApplicationOptions& options) {
   result.max_request_bytes = config.max_request_bytes;
   result.max_concurrent_streams = config.max_concurrent_streams;
   result.slow_reader_limit = config.slow_reader_limit;
+  result.channel_bytes = config.channel_bytes;
   return result;
 }
 
@@ -143,7 +164,7 @@ constexpr absl::Duration kLastReads = absl::Seconds(5);
 // For those who are cut off, to read that they are; and for streams that never end by themselves, like Health.Watch.
 constexpr absl::Duration kLastWords = absl::Seconds(1);
 
-class Application {
+class Application : private ModelManagerObserver {
  public:
   explicit Application(const ApplicationOptions& options)
       : options_(options),
@@ -152,14 +173,21 @@ class Application {
         replicas_(ResolveReplicas(options.config.models)),
         registry_(ForRegistry(replicas_)),
         metrics_(ModelNames(options.config), options.version),
-        scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)) {}
+        scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)),
+        manager_(ForManager(options.config, replicas_),
+                 {scheduler_.get(), &registry_, &clock_, this,
+                  [this](const std::string& model, const std::string& device) { return Load(model, device); }}) {}
 
-  // Nobody calls the scheduler any more when it goes.
-  ~Application() { StopServers(absl::ZeroDuration()); }
+  // Nobody calls the scheduler any more when it goes, nor it the manager.
+  ~Application() override {
+    StopServers(absl::ZeroDuration());
+    scheduler_.reset();
+  }
 
   absl::Status Run() {
     FRESCO_RETURN_IF_ERROR(Listen());
-    for (const Replica& replica : replicas_) Load(replica);
+    for (const Replica& replica : replicas_) NoteChoice(replica);
+    manager_.LoadAtStart();
     const Ending::Why why = ending_.Wait();
     if (why.cause == Ending::Cause::kNothingToServe) return NoModelError();
     ShutDown(why);
@@ -203,6 +231,7 @@ class Application {
     dependencies.logger = &logger_;
     dependencies.clock = &clock_;
     dependencies.random = RandomBits;
+    dependencies.manager = &manager_;
     dependencies.on_call_done = [this](const std::string& model, const std::string& code) {
       metrics_.CountRequest(model, code);
     };
@@ -236,42 +265,82 @@ class Application {
     return absl::OkStatus();
   }
 
-  void Load(const Replica& replica) {
+  void NoteChoice(const Replica& replica) {
+    if (replica.chosen)
+      registry_.AddNote(replica.device, StrCat(replica.model->name, ": device auto became ", replica.device));
+  }
+
+  const ModelConfig& ConfigOf(const std::string& name) const {
+    const std::vector<ModelConfig>& models = options_.config.models;
+    return *std::find_if(models.begin(), models.end(), [&](const ModelConfig& model) { return model.name == name; });
+  }
+
+  absl::StatusOr<std::unique_ptr<Engine>> Load(const std::string& name, const std::string& device) {
+    const ModelConfig& model = ConfigOf(name);
     LoadOptions load;
-    load.name = replica.model->name;
-    load.path = replica.model->path;
-    load.base = replica.model->base;
-    load.device = replica.device;
-    load.precision = replica.model->precision;
-    load.layers = replica.model->layers;
-    load.vae = replica.model->vae;
-    load.calibration = replica.model->calibration;
-    load.static_scales = replica.model->static_scales;
-    load.overflow_guard = replica.model->overflow_guard;
-    load.noise_correction = replica.model->noise_correction;
+    load.name = model.name;
+    load.path = model.path;
+    load.base = model.base;
+    load.device = device;
+    load.precision = model.precision;
+    load.layers = model.layers;
+    load.vae = model.vae;
+    load.calibration = model.calibration;
+    load.static_scales = model.static_scales;
+    load.overflow_guard = model.overflow_guard;
+    load.noise_correction = model.noise_correction;
     load.threads = options_.config.threads;
     load.prompt_cache_bytes = options_.config.prompt_cache_bytes;
-    logger_.Log(LogLevel::kInfo, "model_loading", {{"model", load.name}, {"device", load.device}, {"path", load.path}});
-    scheduler_->AddModel(
-        load.name, load.device, [this, load] { return TimedLoad(load); },
-        [this, replica](const absl::StatusOr<const Engine*>& engine) { OnLoaded(replica, engine); });
+    return LoadEngine(load);
   }
 
-  // On the device's thread, like OnLoaded, which follows at once.
-  absl::StatusOr<std::unique_ptr<Engine>> TimedLoad(const LoadOptions& load) {
-    const absl::Time start = clock_.Now();
-    absl::StatusOr<std::unique_ptr<Engine>> engine = LoadEngine(load);
-    const absl::Duration took = clock_.Now() - start;
-    if (engine.ok()) {
-      metrics_.AddEngine(engine->get(), took);
-      DescribeLoaded((*engine)->info(), load, took);
+  // Of the manager; from many threads.
+  void OnLoading(const std::string& model, const std::string& device) override {
+    logger_.Log(LogLevel::kInfo, "model_loading",
+                {{"model", model}, {"device", device}, {"path", ConfigOf(model).path}});
+  }
+
+  void OnLoaded(const std::string& model, const std::string& /*device*/, const EngineView& engine,
+                absl::Duration took) override {
+    metrics_.AddEngine(engine, took);
+    DescribeLoaded(engine->info(), ConfigOf(model), took);
+  }
+
+  void OnLoadFailed(const std::string& model, const std::string& device, const absl::Status& status) override {
+    // CANCELLED: the server is going, which is no fault of the model.
+    if (status.code() != absl::StatusCode::kCancelled) {
+      metrics_.CountLoadFailure(model);
+      logger_.Log(LogLevel::kError, "model_failed",
+                  {{"model", model}, {"device", device}, {"message", std::string(status.message())}});
     }
-    return engine;
+    // What a lost device means for the server is the configuration's to say.
+    if (!device_lost_ && registry_.AllFailed()) ending_.NothingToServe();
   }
 
-  void DescribeLoaded(const ModelInfo& info, const LoadOptions& load, absl::Duration took) {
+  void OnLoadRefused(const std::string& model, const std::string& device, const absl::Status& status) override {
+    if (absl::IsCancelled(status)) return;
+    logger_.Log(LogLevel::kWarning, "model_refused",
+                {{"model", model}, {"device", device}, {"message", std::string(status.message())}});
+  }
+
+  void OnUnloading(const std::string& model, const std::string& device, const EngineView& engine,
+                   bool evicted) override {
+    metrics_.RemoveEngine(*engine, evicted);
+    logger_.Log(LogLevel::kInfo, "model_unloading",
+                {{"model", model}, {"device", device}, {"reason", evicted ? "evicted" : "asked"}});
+  }
+
+  void OnUnloaded(const std::string& model, const std::string& device) override {
+    logger_.Log(LogLevel::kInfo, "model_unloaded", {{"model", model}, {"device", device}});
+  }
+
+  void OnChanged() override {
+    if (rpc_server_ != nullptr) rpc_server_->RefreshHealth();
+  }
+
+  void DescribeLoaded(const ModelInfo& info, const ModelConfig& model, absl::Duration took) {
     for (const std::string& note : info.notes) {
-      registry_.AddNote(load.device, StrCat(load.name, ": ", note));
+      registry_.AddNote(info.device, StrCat(info.name, ": ", note));
       logger_.Log(LogLevel::kInfo, "model_note", {{"model", info.name}, {"device", info.device}, {"note", note}});
     }
     logger_.Log(LogLevel::kInfo, "model_ready",
@@ -279,24 +348,9 @@ class Application {
                  {"device", info.device},
                  {"architecture", info.architecture},
                  {"precision", info.precision},
-                 {"precision_asked", load.precision},
+                 {"precision_asked", model.precision},
                  {"weights_digest", info.weights_digest},
                  {"seconds", absl::ToDoubleSeconds(took)}});
-  }
-
-  void OnLoaded(const Replica& replica, const absl::StatusOr<const Engine*>& engine) {
-    registry_.SetLoaded(replica.model->name, replica.device, engine);
-    if (replica.chosen)
-      registry_.AddNote(replica.device, StrCat(replica.model->name, ": device auto became ", replica.device));
-    // CANCELLED: the server is going, which is no fault of the model.
-    if (!engine.ok() && engine.status().code() != absl::StatusCode::kCancelled) {
-      logger_.Log(LogLevel::kError, "model_failed",
-                  {{"model", replica.model->name},
-                   {"device", replica.device},
-                   {"message", std::string(engine.status().message())}});
-    }
-    rpc_server_->RefreshHealth();
-    if (registry_.AllFailed()) ending_.NothingToServe();
   }
 
   void OnDeviceLost(const DeviceLoss& loss) {
@@ -306,7 +360,7 @@ class Application {
                  {"reason", loss.reason},
                  {"models", absl::StrJoin(loss.models, ",")},
                  {"exits", options_.config.exit_when_device_lost}});
-    registry_.SetLost(loss.device, loss.reason);
+    manager_.LoseDevice(loss.device, loss.reason);
     rpc_server_->RefreshHealth();
     if (options_.config.exit_when_device_lost) ending_.DeviceLost();
   }
@@ -319,6 +373,7 @@ class Application {
 
   void ShutDown(Ending::Why why) {
     registry_.SetDraining();
+    manager_.StopWaiting();
     rpc_server_->RefreshHealth();
     scheduler_->Drain(absl::InfinitePast());  // the line below means it: nothing new is taken
     const double grace = absl::ToDoubleSeconds(options_.config.grace_period);
@@ -368,6 +423,7 @@ class Application {
   std::unique_ptr<RpcServer> rpc_server_;          // goes after the scheduler, whose threads refresh its health
   std::unique_ptr<MetricsServer> metrics_server_;  // stopped before the engines go
   std::unique_ptr<Scheduler> scheduler_;
+  ModelManager manager_;
 };
 
 }  // namespace

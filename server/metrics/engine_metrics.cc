@@ -30,6 +30,14 @@ struct AllSeries {
   Series memory, weights, hits, misses, cached, nonfinite, saturated, guarded, models;
 };
 
+void AddCounts(const std::string& model, const EngineStats& stats, AllSeries* all) {
+  all->hits[{model}] += static_cast<double>(stats.prompt_cache_hits);
+  all->misses[{model}] += static_cast<double>(stats.prompt_cache_misses);
+  all->nonfinite[{model}] += static_cast<double>(stats.nonfinite_outputs);
+  all->saturated[{model}] += static_cast<double>(stats.saturated_activations);
+  all->guarded[{model}] += static_cast<double>(stats.guarded_activations);
+}
+
 void AddReplica(const Engine& engine, AllSeries* all) {
   const ModelInfo& info = engine.info();
   const EngineStats stats = engine.stats();
@@ -43,35 +51,59 @@ void AddReplica(const Engine& engine, AllSeries* all) {
   for (const ModelInfo::Component& component : info.components) {
     all->weights[{info.name, component.name, component.precision}] += static_cast<double>(component.weight_bytes);
   }
-  all->hits[{info.name}] += static_cast<double>(stats.prompt_cache_hits);
-  all->misses[{info.name}] += static_cast<double>(stats.prompt_cache_misses);
+  AddCounts(info.name, stats, all);
   all->cached[{info.name}] += static_cast<double>(stats.prompt_cache_bytes);
-  all->nonfinite[{info.name}] += static_cast<double>(stats.nonfinite_outputs);
-  all->saturated[{info.name}] += static_cast<double>(stats.saturated_activations);
-  all->guarded[{info.name}] += static_cast<double>(stats.guarded_activations);
   all->models[{info.name, info.device, info.precision_asked, info.precision}] = 1;
 }
 
 }  // namespace
 
-void EngineMetrics::Add(const Engine* engine) {
+void EngineMetrics::Add(const std::shared_ptr<const Engine>& engine) {
   MutexLock lock(&mutex_);
+  std::erase_if(engines_, [](const auto& known) { return known.expired(); });
   engines_.push_back(engine);
 }
 
-void EngineMetrics::Remove(const std::string& device) {
+// Without asking its engines, which might not answer: what they have counted is not known any more.
+void EngineMetrics::RemoveDevice(const std::string& device) {
+  std::vector<std::shared_ptr<const Engine>> kept;  // let go of without the lock
   MutexLock lock(&mutex_);
-  std::erase_if(engines_, [&](const Engine* engine) { return engine->info().device == device; });
+  std::erase_if(engines_, [&](const auto& known) {
+    kept.push_back(known.lock());
+    return kept.back() == nullptr || kept.back()->info().device == device;
+  });
+}
+
+void EngineMetrics::Count(const EngineStats& stats, EngineStats* sum) {
+  sum->prompt_cache_hits += stats.prompt_cache_hits;
+  sum->prompt_cache_misses += stats.prompt_cache_misses;
+  sum->nonfinite_outputs += stats.nonfinite_outputs;
+  sum->saturated_activations += stats.saturated_activations;
+  sum->guarded_activations += stats.guarded_activations;
+}
+
+void EngineMetrics::Remove(const Engine& engine) {
+  const EngineStats stats = engine.stats();
+  std::vector<std::shared_ptr<const Engine>> kept;  // let go of without the lock
+  MutexLock lock(&mutex_);
+  Count(stats, &gone_[engine.info().name]);
+  std::erase_if(engines_, [&](const auto& known) {
+    kept.push_back(known.lock());
+    return kept.back().get() == &engine;
+  });
 }
 
 std::vector<MetricFamily> EngineMetrics::Collect() const {
-  std::vector<const Engine*> engines;
+  std::vector<std::shared_ptr<const Engine>> engines;
+  AllSeries all;
   {
     MutexLock lock(&mutex_);
-    engines = engines_;
+    for (const auto& engine : engines_) engines.push_back(engine.lock());
+    for (const auto& [model, stats] : gone_) AddCounts(model, stats, &all);
   }
-  AllSeries all;
-  for (const Engine* engine : engines) AddReplica(*engine, &all);
+  for (const auto& engine : engines) {
+    if (engine != nullptr) AddReplica(*engine, &all);
+  }
   return {
       Family("fresco_device_memory_bytes",
              "Memory on a device: its models' weights, all that is allocated now, and the most that has been.",

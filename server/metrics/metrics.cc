@@ -7,6 +7,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <array>
 #include <exception>
 #include <set>
 #include <string_view>
@@ -31,13 +32,10 @@ const Buckets& DurationBuckets() {
   return *buckets;
 }
 
+constexpr std::array<std::string_view, 2> kUnloadReasons = {"asked", "evicted"};
+
 const Buckets& BatchBuckets() {
   static const Buckets* const buckets = new Buckets{1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64};
-  return *buckets;
-}
-
-const Buckets& ErrorBuckets() {
-  static const Buckets* const buckets = new Buckets{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10};
   return *buckets;
 }
 
@@ -63,6 +61,10 @@ class Metrics::Impl {
     for (const std::string& model : models) {
       images.Add({{"model", model}});
       requests.Add({{"model", model}, {"code", "OK"}});
+      loads.Add({{"model", model}});
+      load_failures.Add({{"model", model}});
+      for (const std::string_view reason : kUnloadReasons)
+        unloads.Add({{"model", model}, {"reason", std::string(reason)}});
       for (const std::string_view priority : kPriorityClassNames)
         queue_depth.Add({{"model", model}, {"priority", std::string(priority)}});
       for (const std::string_view reason : kRefusals) refusals.Add({{"model", model}, {"reason", std::string(reason)}});
@@ -89,6 +91,12 @@ class Metrics::Impl {
   Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
   Gauges& load_time =
       MakeGauges(registry.get(), "fresco_model_load_seconds", "How long a model took to load and warm up.");
+  Counters& loads = MakeCounters(registry.get(), "fresco_model_loads_total", "Replicas of models that were loaded.");
+  Counters& load_failures =
+      MakeCounters(registry.get(), "fresco_model_load_failures_total", "Replicas of models that could not be loaded.");
+  Counters& unloads =
+      MakeCounters(registry.get(), "fresco_model_unloads_total",
+                   "Replicas of models that were unloaded: asked for, or evicted to make room for another.");
   Counters& refusals = MakeCounters(registry.get(), "fresco_refusals_total",
                                     "Requests not taken: too much waits, or of their tenant, their deadline cannot be "
                                     "met, no device has the memory.");
@@ -113,11 +121,6 @@ class Metrics::Impl {
                      "Parts of an image's way: prepare, denoise (all its steps), decode, preview, encode.");
   Histograms& step_duration =
       MakeHistograms(registry.get(), "fresco_step_duration_seconds", "One denoising step of a batch.");
-  Histograms& predicted_step = MakeHistograms(registry.get(), "fresco_predicted_step_duration_seconds",
-                                              "The same as predicted before it began, where something was known.");
-  Histograms& step_error =
-      MakeHistograms(registry.get(), "fresco_step_prediction_error_ratio",
-                     "How far the prediction was off, to either side, as a share of what was predicted.");
   Histograms& batch_size = MakeHistograms(registry.get(), "fresco_batch_size", "Images in a denoising step.");
 };
 
@@ -125,12 +128,23 @@ Metrics::Metrics(const std::vector<std::string>& models, const std::string& vers
     : impl_(std::make_unique<Impl>(models, version)) {}
 Metrics::~Metrics() = default;
 
-void Metrics::AddEngine(const Engine* engine, absl::Duration load_time) {
+void Metrics::AddEngine(const std::shared_ptr<const Engine>& engine, absl::Duration load_time) {
   const ModelInfo& info = engine->info();
   impl_->load_time.Add({{"model", impl_->Label(info.name)}, {"device", info.device}})
       .Set(absl::ToDoubleSeconds(load_time));
   impl_->device_lost.Add({{"device", info.device}});
+  impl_->loads.Add({{"model", impl_->Label(info.name)}}).Increment();
   impl_->engines->Add(engine);
+}
+
+void Metrics::RemoveEngine(const Engine& engine, bool evicted) {
+  const std::string reason(kUnloadReasons[evicted ? 1 : 0]);
+  impl_->unloads.Add({{"model", impl_->Label(engine.info().name)}, {"reason", reason}}).Increment();
+  impl_->engines->Remove(engine);
+}
+
+void Metrics::CountLoadFailure(const std::string& model) {
+  impl_->load_failures.Add({{"model", impl_->Label(model)}}).Increment();
 }
 
 void Metrics::CountRequest(const std::string& model, const std::string& code) {
@@ -168,7 +182,7 @@ void Metrics::OnBatchSplit(const std::string& model, const std::string& device) 
 void Metrics::OnDeviceLost(const std::string& device, const std::string& /*reason*/) {
   impl_->device_lost.Add({{"device", device}}).Set(1);
   // Its engines might keep a scrape waiting for ever.
-  impl_->engines->Remove(device);
+  impl_->engines->RemoveDevice(device);
 }
 
 void Metrics::OnImageMoved(const std::string& model, const std::string& device) {
@@ -183,14 +197,6 @@ void Metrics::OnStep(const std::string& model, const std::string& device, int ba
   const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
   impl_->Observe(&impl_->step_duration, labels, duration);
   impl_->batch_size.Add(labels, BatchBuckets()).Observe(batch_size);
-}
-
-void Metrics::OnStepPredicted(const std::string& model, const std::string& device, absl::Duration predicted,
-                              absl::Duration duration) {
-  const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
-  impl_->Observe(&impl_->predicted_step, labels, predicted);
-  const double error = absl::FDivDuration(absl::AbsDuration(duration - predicted), predicted);
-  impl_->step_error.Add(labels, ErrorBuckets()).Observe(error);
 }
 
 void Metrics::OnImage(const std::string& model) {

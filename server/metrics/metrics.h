@@ -23,8 +23,12 @@ class Metrics final : public SchedulerObserver {
   Metrics(const std::vector<std::string>& models, const std::string& version);
   ~Metrics() override;
 
-  // One replica of a model is ready: its stats() are read at every scrape. `engine` outlives this or the exposition.
-  void AddEngine(const Engine* engine, absl::Duration load_time);
+  // One replica of a model is ready: its stats() are read at every scrape, as long as somebody else holds it.
+  void AddEngine(const std::shared_ptr<const Engine>& engine, absl::Duration load_time);
+  // It is about to go, to make room for another where `evicted`.
+  void RemoveEngine(const Engine& engine, bool evicted);
+  // A model could not be loaded.
+  void CountLoadFailure(const std::string& model);
   // A call has ended, refused ones too. `code` is gRPC's name of it: "OK", "NOT_FOUND".
   void CountRequest(const std::string& model, const std::string& code);
 
@@ -39,8 +43,6 @@ class Metrics final : public SchedulerObserver {
   void OnImageMoved(const std::string& model, const std::string& device) override;
   void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override;
   void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override;
-  void OnStepPredicted(const std::string& model, const std::string& device, absl::Duration predicted,
-                       absl::Duration duration) override;
   void OnImage(const std::string& model) override;
   void OnRequestDone(const std::string& id, const std::string& model, const absl::Status& status,
                      absl::Duration duration) override;

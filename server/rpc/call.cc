@@ -6,11 +6,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+#include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
 #include "server/rpc/excerpt.h"
+#include "server/rpc/model_manager.h"
 #include "server/rpc/open_calls.h"
 #include "server/rpc/stall_watch.h"
 #include "server/rpc/status_mapping.h"
+#include "server/scheduler/request_state.h"
 
 namespace fresco {
 namespace {
@@ -43,6 +47,18 @@ bool LeftAtDeadline(absl::Time received, absl::Time deadline, absl::Time now) {
   return now >= deadline - EarlierAtCaller(deadline - received);
 }
 
+struct Call::Facts {
+  void Set(const GenerationRequest& request) {
+    MutexLock lock(&mutex);
+    first = request.images.front();
+    image_count = static_cast<int64_t>(request.images.size());
+  }
+
+  Mutex mutex;
+  std::optional<ImageSpec> first FRESCO_GUARDED_BY(mutex);  // image, of a valid request
+  int64_t image_count FRESCO_GUARDED_BY(mutex) = 0;
+};
+
 Call::Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
            grpc::CallbackServerContext* context)
     : method_(std::move(method)),
@@ -50,22 +66,59 @@ Call::Call(std::string method, const RpcOptions& options, const RpcDependencies&
       environment_(environment),
       context_(context),
       received_(environment.clock->Now()),
-      peer_(context->peer()) {
+      peer_(context->peer()),
+      facts_(std::make_shared<Facts>()) {
   environment_.open_calls->Enter();
 }
 
 absl::Status Call::Submit(const std::string& model, const Validate& validate) {
   model_ = environment_.models->NameOf(model);
   FRESCO_ASSIGN_OR_RETURN(const std::string tenant, AuthenticateCaller(*context_));
-  FRESCO_ASSIGN_OR_RETURN(const Engine* engine, environment_.models->Find(model));
-  model_ = engine->info().name;
-  FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(*engine));
+  const absl::StatusOr<EngineView> engine = environment_.models->Find(model);
+  if (!engine.ok()) return Await(tenant, validate, engine.status());
+  FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(**engine));
   request.tenant = tenant;
   request.deadline = DeadlineOf(*context_, *environment_.clock);
   id_ = request.id;
-  first_ = request.images.front();
-  image_count_ = static_cast<int64_t>(request.images.size());
+  facts_->Set(request);
   FRESCO_ASSIGN_OR_RETURN(channel_, environment_.scheduler->Submit(std::move(request)));
+  watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
+  return absl::OkStatus();
+}
+
+// The channel comes before the request: the call waits at it as it does for any other.
+absl::Status Call::Await(const std::string& tenant, const Validate& validate, absl::Status not_loaded) {
+  ModelManager* const manager = environment_.manager;
+  if (manager == nullptr || absl::IsNotFound(not_loaded)) return not_loaded;
+  const std::string id = id_.empty() ? absl::StrFormat("%016x", environment_.random()) : id_;
+  const auto channel = std::make_shared<EventChannel>(options_.channel_bytes);
+  channel->Put(QueuedEvent{0, manager->ExpectedLoad(model_)}, environment_.clock->Now());
+  const auto submit = [&environment = environment_, facts = facts_, channel, id, tenant, validate, model = model_,
+                       deadline = DeadlineOf(*context_, *environment_.clock)]() -> absl::Status {
+    if (channel->closed()) return absl::CancelledError("the caller has gone");
+    FRESCO_ASSIGN_OR_RETURN(const EngineView engine, environment.models->Find(model));
+    FRESCO_ASSIGN_OR_RETURN(GenerationRequest request, validate(*engine));
+    request.id = id;
+    request.tenant = tenant;
+    request.deadline = deadline;
+    request.channel = channel;
+    facts->Set(request);
+    return environment.scheduler->Submit(std::move(request)).status();
+  };
+  FRESCO_ASSIGN_OR_RETURN(
+      const bool waits,
+      manager->Await(model_, [submit, channel, clock = environment_.clock](const absl::Status& loaded) {
+        const absl::Status status = loaded.ok() ? submit() : CopyForThread(loaded);
+        if (!status.ok()) channel->Put(FailedEvent{status}, clock->Now());
+      }));
+  if (!waits) {
+    // It may have come in between.
+    const absl::StatusOr<EngineView> engine = environment_.models->Find(model_);
+    if (!engine.ok()) return engine.status();
+    FRESCO_RETURN_IF_ERROR(submit());
+  }
+  id_ = id;
+  channel_ = channel;
   watch_ = StallWatch::Start(options_.slow_reader_limit, environment_.clock, [this] { OnStall(); });
   return absl::OkStatus();
 }
@@ -108,9 +161,10 @@ void Call::Detach() {
 }
 
 void Call::DescribeRequest(LogFields* fields) const {
-  if (!first_.has_value()) return;
-  const ImageSpec& spec = *first_;
-  fields->insert(fields->end(), {{"images", image_count_},
+  MutexLock lock(&facts_->mutex);
+  if (!facts_->first.has_value()) return;
+  const ImageSpec& spec = *facts_->first;
+  fields->insert(fields->end(), {{"images", facts_->image_count},
                                  {"width", int64_t{spec.width}},
                                  {"height", int64_t{spec.height}},
                                  {"steps", int64_t{spec.steps}},

@@ -41,8 +41,9 @@ class Call {
   Call(std::string method, const RpcOptions& options, const RpcDependencies& environment,
        grpc::CallbackServerContext* context);
 
-  // Authenticates, finds the model, has the request validated and hands it to the scheduler. On success channel() is
-  // there, and Detach is due before the call is destroyed.
+  // Authenticates, finds the model, has the request validated and hands it to the scheduler; where the model is to be
+  // loaded first, that happens once it is, and what comes of it is said in the channel. On success channel() is there,
+  // and Detach is due before the call is destroyed. `validate` may be called later, when the call has gone.
   using Validate = std::function<absl::StatusOr<GenerationRequest>(const Engine& engine)>;
   absl::Status Submit(const std::string& model, const Validate& validate);
 
@@ -68,6 +69,10 @@ class Call {
   void End(absl::Status status, const std::optional<CompletedEvent>& completed);
 
  private:
+  // What the log says of a request, once it has been validated. Thread-safe.
+  struct Facts;
+
+  absl::Status Await(const std::string& tenant, const Validate& validate, absl::Status not_loaded);
   void OnStall();
   absl::Status WhyGone() const;
   void DescribeRequest(LogFields* fields) const;
@@ -77,10 +82,9 @@ class Call {
   const RpcDependencies& environment_;
   grpc::CallbackServerContext* const context_;
   const absl::Time received_;
-  const std::string peer_;          // asked for when the call is over, gRPC may have forgotten it
-  std::string id_, model_;          // set by Submit
-  std::optional<ImageSpec> first_;  // image, of a valid request
-  int64_t image_count_ = 0;
+  const std::string peer_;  // asked for when the call is over, gRPC may have forgotten it
+  std::string id_, model_;  // set by Submit
+  const std::shared_ptr<Facts> facts_;
   std::shared_ptr<EventChannel> channel_;
   std::shared_ptr<StallWatch> watch_;
   std::atomic<bool> stalled_ = false;

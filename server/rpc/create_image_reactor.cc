@@ -69,9 +69,11 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     v1::CreateImageRequest request;
     FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
     format_ = request.output_format().empty() ? "png" : request.output_format();
-    return call_.Submit(request.model(), [&](const Engine& engine) {
-      return WithEarlier(bad_texts, ValidateCreateImage(request, engine, options_.limits, environment_.random));
-    });
+    // Of values: it may be called when the reactor has gone.
+    return call_.Submit(
+        request.model(), [request, bad_texts, &options = options_, &environment = environment_](const Engine& engine) {
+          return WithEarlier(bad_texts, ValidateCreateImage(request, engine, options.limits, environment.random));
+        });
   }
 
   void Drain() {

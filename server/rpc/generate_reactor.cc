@@ -76,9 +76,11 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     v1::GenerateRequest request;
     FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
     if (IsRequestId(request.request_id())) call_.SetId(request.request_id());
-    return call_.Submit(request.model(), [&](const Engine& engine) {
-      return WithEarlier(bad_texts, ValidateGenerate(request, engine, options_.limits, environment_.random));
-    });
+    // Of values: it may be called when the reactor has gone.
+    return call_.Submit(
+        request.model(), [request, bad_texts, &options = options_, &environment = environment_](const Engine& engine) {
+          return WithEarlier(bad_texts, ValidateGenerate(request, engine, options.limits, environment.random));
+        });
   }
 
   enum class Action { kNothing, kWrite, kWriteAndFinish, kFinish, kAbandon };

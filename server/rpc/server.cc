@@ -57,14 +57,14 @@ class RpcServer::Impl {
     if (server_ == nullptr) return;
     grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
     const bool draining = environment_.models->draining();
-    bool any_ready = false, any_lost = false;
+    bool any_serving = false, any_lost = false;
     for (const ModelStatus& model : environment_.models->List()) {
-      const bool serving = !draining && model.state == ModelState::kReady;
-      any_ready = any_ready || serving;
+      const bool serving = !draining && environment_.models->Serves(model.name);
+      any_serving = any_serving || serving;
       any_lost = any_lost || model.lost;
       health->SetServingStatus(model.name, serving);
     }
-    health->SetServingStatus("", any_ready && !any_lost && !environment_.models->Loading());
+    health->SetServingStatus("", any_serving && !any_lost && !environment_.models->Starting());
   }
 
   void Shutdown(absl::Duration grace) {

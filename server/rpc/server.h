@@ -17,6 +17,7 @@
 
 namespace fresco {
 
+class ModelManager;
 class OpenCalls;
 
 struct RpcOptions {
@@ -27,6 +28,7 @@ struct RpcOptions {
   int64_t max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
+  int64_t channel_bytes = 32 << 20;                      // the scheduler's, for requests that wait for their model
 };
 
 // All outlive the server. The functions are called from many threads.
@@ -39,6 +41,7 @@ struct RpcDependencies {
   // A call has ended: the model that it asked for, and gRPC's name of its code.
   std::function<void(const std::string& model, const std::string& code)> on_call_done;
   OpenCalls* open_calls = nullptr;  // the server's own
+  ModelManager* manager = nullptr;  // null: models neither come nor go
 };
 
 class RpcServer {
@@ -51,9 +54,9 @@ class RpcServer {
 
   int port() const;
 
-  // Sets every health status to what the registry says now: each model SERVING while it is ready, "" while none is
-  // loading or has lost its devices and one is ready, nothing while draining. Call it after each change of the
-  // registry. Thread-safe.
+  // Sets every health status to what the registry says now: each model SERVING while it is ready or can be loaded on
+  // demand, "" once those of the start have loaded and while one is SERVING and none has lost its devices, nothing
+  // while draining. Call it after each change of the registry. Thread-safe.
   void RefreshHealth();
 
   // Returns when no call that draws is open any more, so that all callers have read what they were drawn, or at

@@ -14,7 +14,10 @@
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
 #include "server/rpc/create_image_reactor.h"
+#include "server/rpc/excerpt.h"
 #include "server/rpc/generate_reactor.h"
+#include "server/rpc/model_manager.h"
+#include "server/rpc/model_reactors.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/violations.h"
@@ -48,7 +51,7 @@ void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environmen
   for (const std::string& note : environment.models->Notes(snapshot.device)) out->add_notes(note);
   int64_t weights = 0, allocated = 0, peak = 0;
   for (const ModelStatus& model : environment.models->List()) {
-    for (const Engine* engine : model.engines) {
+    for (const EngineView& engine : model.engines) {
       if (engine->info().device != snapshot.device) continue;
       const EngineStats stats = engine->stats();
       weights += stats.weight_bytes;
@@ -58,6 +61,8 @@ void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environmen
       peak = std::max(peak, stats.peak_bytes);
     }
   }
+  if (environment.manager != nullptr)
+    out->set_memory_budget_bytes(environment.manager->BudgetOf(snapshot.device).value_or(0));
   out->set_memory_weights_bytes(weights);
   out->set_memory_allocated_bytes(allocated);
   out->set_memory_peak_bytes(peak);
@@ -166,6 +171,7 @@ grpc::ServerUnaryReactor* OperationsService::GetStatus(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* OperationsService::Drain(grpc::CallbackServerContext* context,
                                                    const v1::DrainRequest* /*request*/, v1::DrainResponse* response) {
   environment_.models->SetDraining();
+  if (environment_.manager != nullptr) environment_.manager->StopWaiting();
   on_drain_();
   // The past: only says that nothing new is taken.
   environment_.scheduler->Drain(absl::InfinitePast());
@@ -175,6 +181,22 @@ grpc::ServerUnaryReactor* OperationsService::Drain(grpc::CallbackServerContext* 
   auto* reactor = new DrainReactor(environment_, context, response);
   reactor->Look();
   return reactor;
+}
+
+grpc::ServerUnaryReactor* OperationsService::LoadModel(grpc::CallbackServerContext* context,
+                                                       const v1::LoadModelRequest* request,
+                                                       v1::LoadModelResponse* response) {
+  environment_.logger->Log(LogLevel::kWarning, "load_model",
+                           {{"peer", std::string(context->peer())}, {"model", Excerpt(request->model())}});
+  return StartLoadModel(options_, environment_, *request, response);
+}
+
+grpc::ServerUnaryReactor* OperationsService::UnloadModel(grpc::CallbackServerContext* context,
+                                                         const v1::UnloadModelRequest* request,
+                                                         v1::UnloadModelResponse* response) {
+  environment_.logger->Log(LogLevel::kWarning, "unload_model",
+                           {{"peer", std::string(context->peer())}, {"model", Excerpt(request->model())}});
+  return StartUnloadModel(options_, environment_, *request, response);
 }
 
 }  // namespace fresco

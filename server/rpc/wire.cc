@@ -40,6 +40,10 @@ v1::Model::State ToWire(ModelState state) {
       return v1::Model::READY;
     case ModelState::kFailed:
       return v1::Model::FAILED;
+    case ModelState::kUnloaded:
+      return v1::Model::UNLOADED;
+    case ModelState::kUnloading:
+      return v1::Model::UNLOADING;
   }
   return v1::Model::STATE_UNSPECIFIED;
 }

@@ -77,12 +77,9 @@ void Dispatcher::TakeOver(int lost, const std::string& reason, absl::Time now, F
   Worker& worker = workers_.at(lost);
   worker.lost = reason;
   worker.batch_size = 0;
-  DeviceLoss& loss = followups->losses.emplace_back(DeviceLoss{worker.device, {}, reason});
-  for (const LoadedEngine& loaded : worker.engines) loss.models.push_back(loaded.model);
-  worker.engines.clear();
-  if (worker.loading != nullptr) followups->unloadable.push_back(std::exchange(worker.loading, nullptr));
-  for (LoadTask& task : worker.loads) followups->unloadable.push_back(std::move(task.loaded));
-  worker.loads.clear();
+  TakeModels(&worker, followups);
+  followups->losses.push_back({worker.device, worker.had, reason});
+  const DeviceLoss& loss = followups->losses.back();
   std::vector<JobId> images;
   for (const auto& [id, image] : images_) {
     if (image.worker == lost) images.push_back(id);
@@ -94,11 +91,42 @@ void Dispatcher::TakeOver(int lost, const std::string& reason, absl::Time now, F
   LeavePositionsToTimer();
 }
 
+// No engine of it is destroyed but with its thread: to free what it has is a call of the device.
+void Dispatcher::TakeModels(Worker* worker, Followups* followups) {
+  const absl::Status lost = LossOf(*worker);
+  for (LoadedEngine& loaded : worker->engines) {
+    if (loaded.engine == nullptr) continue;
+    worker->had.push_back(std::move(loaded.model));
+    followups->views.push_back(std::move(loaded.engine));
+  }
+  worker->engines.clear();
+  for (LoadTask& task : worker->loads) {
+    if (task.engine.ok()) worker->watch->Keep(*std::move(task.engine));
+    followups->unloadable.emplace_back(std::move(task.loaded), lost);
+  }
+  worker->loads.clear();
+  for (std::unique_ptr<Engine>& engine : worker->returned) worker->watch->Keep(std::move(engine));
+  worker->returned.clear();
+  for (Leaving& leaving : worker->leaving) followups->unremoved.emplace_back(std::move(leaving.removed), lost);
+  leaving_ -= static_cast<int>(worker->leaving.size());
+  worker->leaving.clear();
+  const Handed handed = std::exchange(worker->handed, {});
+  for (const auto& loaded : handed.loads) followups->unloadable.emplace_back(loaded, lost);
+  for (const auto& removed : handed.removals) {
+    if (removed != nullptr) followups->unremoved.emplace_back(removed, lost);
+  }
+}
+
+absl::Status Dispatcher::LossOf(const Worker& worker) const {
+  if (worker.lost.empty()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("the device ", worker.device, " is lost (", worker.lost, ")"));
+}
+
 void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Followups* followups) {
   Image& image = images_.at(id);
   const RequestPtr request = image.request;
   const std::string& model = request->request().model;
-  if (DevicesOf(model) == 0) {
+  if (!HasEngine(model)) {
     request->AskToEnd(NoDeviceLeft(model, loss.device, loss.reason));
   } else if (++image.moves > kMaxMoves) {
     request->AskToEnd(absl::InternalError(absl::StrCat("image ", image.index, ": ", image.moves,
@@ -117,7 +145,9 @@ void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Foll
   image.waits = true;
   image.parked = std::move(image.kept);
   if (image.parked != nullptr) image.parked->request = request;
-  QueueEntry(request).images.push_back(id);
+  Entry& entry = queue_[request->sequence()];
+  entry.request = request;
+  entry.images.push_back(id);
   notices_.Add([this, model, device = loss.device] { observer_->OnImageMoved(model, device); });
 }
 
@@ -125,11 +155,12 @@ void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Foll
 void Dispatcher::EndUnservable(absl::Time now, Followups* followups) {
   for (const auto& [sequence, entry] : queue_) {
     const std::string& model = entry.request->request().model;
-    if (DevicesOf(model) > 0) continue;
+    // A device that the model is leaving does what has begun.
+    if (DevicesOf(model) > 0 || (entry.request->started() && HasEngine(model))) continue;
     const DeviceLoss& loss = followups->losses.back();
     entry.request->AskToEnd(NoDeviceLeft(model, loss.device, loss.reason));
   }
-  DropAllEnding(now, followups);
+  DropEnding(now, followups);
 }
 
 void Dispatcher::Tell(const DeviceLoss& loss) {

@@ -1,5 +1,7 @@
 #include "server/scheduler/device_watch.h"
 
+#include <utility>
+
 namespace fresco {
 
 void DeviceWatch::Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
@@ -36,6 +38,11 @@ bool DeviceWatch::GiveUpIfHung(absl::Time now) {
   watchdog_.End();
   changed_.NotifyAll();
   return true;
+}
+
+void DeviceWatch::Keep(std::unique_ptr<Engine> engine) {
+  MutexLock lock(&mutex_);
+  kept_.push_back(std::move(engine));
 }
 
 bool DeviceWatch::AwaitLeave() {

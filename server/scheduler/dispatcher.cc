@@ -73,7 +73,7 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
       jobs.tenant = state->request().tenant;
       Enqueue(state, jobs, *wait, now);
     }
-    UpdateOrLeavePositions(&followups);
+    UpdatePositions(&followups);
   }
   Follow(std::move(followups));
   if (!wait.ok()) return wait.status();
@@ -81,7 +81,7 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
 }
 
 absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {
-  const Engine* engine = nullptr;
+  EngineView engine;
   {
     MutexLock lock(&mutex_);
     FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
@@ -107,9 +107,10 @@ absl::Status Dispatcher::CheckOpen(const std::string& model) const {
   }
   if (DevicesOf(model) == 0) {
     for (const Worker& worker : workers_) {
-      if (!worker.lost.empty()) return NoDeviceLeft(model, worker.device, worker.lost);
+      if (std::find(worker.had.begin(), worker.had.end(), model) != worker.had.end())
+        return NoDeviceLeft(model, worker.device, worker.lost);
     }
-    return WithRetryAfter(absl::UnavailableError(absl::StrCat("the model '", model, "' is not loaded yet")), kMinRetry);
+    return WithRetryAfter(absl::UnavailableError(absl::StrCat("the model '", model, "' is not loaded")), kMinRetry);
   }
   return absl::OkStatus();
 }
@@ -169,9 +170,11 @@ void Dispatcher::CountRefusal(const std::string& model, Admission::Refusal reaso
 
 void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now) {
   requests_.emplace(KeyOf(request->request()), request);
+  last_used_[request->request().model] = now;
   ++unfinished_;
   CountWaiting(request->request(), 1);
-  Entry& entry = QueueEntry(request);
+  Entry& entry = queue_[request->sequence()];
+  entry.request = request;
   entry.predicted = wait;
   entry.images = core_->Add(jobs, now);
   for (size_t i = 0; i < entry.images.size(); ++i) {
@@ -209,8 +212,8 @@ absl::Status Dispatcher::Cancel(const EventChannel& channel, const absl::Status&
 
 void Dispatcher::Cancel(RequestState* request, const absl::Status& reason, Followups* followups) {
   request->AskToEnd(reason.ok() ? absl::CancelledError("the request was cancelled") : reason);
-  DropIfEnding(request->sequence(), clock_->Now(), followups);
-  UpdateOrLeavePositions(followups);
+  DropEnding(clock_->Now(), followups);
+  UpdatePositions(followups);
   changed_.NotifyAll();
 }
 
@@ -223,6 +226,7 @@ void Dispatcher::End(const RequestPtr& request) {
     // The id is free before the caller hears of the end and may use it again.
     MutexLock lock(&mutex_);
     requests_.erase(KeyOf(request->request()));
+    last_used_[request->request().model] = clock_->Now();
     if (request->started()) CountRunning(-1);
   }
   const absl::Time now = clock_->Now();
@@ -242,9 +246,11 @@ void Dispatcher::End(const RequestPtr& request) {
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
   for (const DeviceLoss& loss : followups.losses) Tell(loss);
-  for (const Scheduler::LoadedCallback& loaded : followups.unloadable) {
-    const absl::Status lost = absl::UnavailableError("the device is lost");
-    GuardedVoid("the callback", [&] { loaded(lost); }).IgnoreError();
+  for (const auto& told : followups.unloadable) {
+    GuardedVoid("the callback", [&] { told.first(told.second); }).IgnoreError();
+  }
+  for (const auto& told : followups.unremoved) {
+    GuardedVoid("the callback", [&] { told.first(told.second); }).IgnoreError();
   }
   notices_.Run();
   for (const RequestPtr& request : followups.told) request->output()->Deliver();
@@ -271,7 +277,7 @@ void Dispatcher::Stop() {
       request->AskToEnd(ShuttingDown());
       left.push_back(request);
     }
-    DropAllEnding(clock_->Now(), &followups);
+    DropEnding(clock_->Now(), &followups);
     changed_.NotifyAll();
   }
   Follow(std::move(followups));
@@ -290,25 +296,23 @@ void Dispatcher::RunTimer() {
       const absl::Time now = clock_->Now();
       FindHung(now, &followups);
       DropEnding(now, &followups);
-      const bool tell = positions_stale_ && positions_from_ <= now;
-      if (followups.released.empty() && followups.losses.empty() && !tell) {
+      if (followups.released.empty() && followups.losses.empty() && !positions_stale_) {
         if (stopping_ && AllGone()) return;
-        const absl::Time telling = positions_stale_ ? positions_from_ : absl::InfiniteFuture();
-        clock_->WaitUntil(&changed_, &mutex_, std::min({EarliestDeadline(), NextWatch(now), telling}));
+        clock_->WaitUntil(&changed_, &mutex_, std::min(EarliestDeadline(), NextWatch(now)));
         continue;
       }
-      if (tell || queue_.size() <= kToldAtOnce) {
-        UpdatePositions(&followups);
-      } else {
-        positions_stale_ = true;
-      }
+      UpdatePositions(&followups);
     }
     Follow(std::move(followups));
   }
 }
 
 absl::Time Dispatcher::EarliestDeadline() const {
-  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+  absl::Time earliest = absl::InfiniteFuture();
+  for (const auto& [sequence, entry] : queue_) {
+    earliest = std::min(earliest, entry.request->request().deadline);
+  }
+  return earliest;
 }
 
 SchedulerSnapshot Dispatcher::Snapshot() const {
@@ -323,8 +327,11 @@ SchedulerSnapshot Dispatcher::Snapshot() const {
     device.device = worker.device;
     device.batch_size = worker.batch_size;
     device.lost = worker.lost;
-    for (const LoadedEngine& loaded : worker.engines) device.models.push_back(loaded.model);
+    for (const LoadedEngine& loaded : worker.engines) {
+      if (loaded.engine != nullptr) device.models.push_back(loaded.model);
+    }
   }
+  for (const auto& [model, time] : last_used_) snapshot.uses.push_back({model, time, HasRequests(model)});
   return snapshot;
 }
 

@@ -13,7 +13,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -27,6 +26,7 @@
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/active_image.h"
 #include "server/scheduler/device_watch.h"
+#include "server/scheduler/engine_return.h"
 #include "server/scheduler/ordered_calls.h"
 #include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/request_state.h"
@@ -34,9 +34,11 @@
 
 namespace fresco {
 
+// What a loader has loaded. `loaded` may be told more than once, and passes on the first alone: by the device's thread
+// or, where the device is lost meanwhile, by the dispatcher. The same goes for the callbacks of removals.
 struct LoadTask {
   std::string model;
-  Scheduler::EngineLoader loader;
+  absl::StatusOr<std::unique_ptr<Engine>> engine;
   Scheduler::LoadedCallback loaded;
 };
 
@@ -45,8 +47,26 @@ struct StartOrder {
   JobId id = 0;
   RequestPtr request;
   int image_index = 0;
-  int engine = 0;                        // the device's engines are counted in the order of AddEngine
+  int engine = 0;                        // AddEngine's slot
   std::unique_ptr<ActiveImage> resumed;  // null: it has not been started before
+};
+
+// An engine that is the worker's to use until the dispatcher takes its slot back.
+struct EngineSlot {
+  int slot = 0;  // free slots are used again
+  std::shared_ptr<Engine> engine;
+};
+
+// An engine that nobody looks at any more, to be destroyed before `removed` is told so.
+struct ReturnedEngine {
+  std::unique_ptr<Engine> engine;
+  Scheduler::RemovedCallback removed;
+};
+
+// An engine whose slot is free again, and the dispatcher's hold on it.
+struct VacatedSlot {
+  int slot = 0;
+  EngineView engine;
 };
 
 // For one step boundary, in the order in which it is done.
@@ -54,6 +74,9 @@ struct Work {
   bool stop = false;  // end everything and return; `loads` are not to be done any more
   std::vector<LoadTask> loads;
   std::vector<JobId> dropped;  // of the device's images: to be let go of
+  std::vector<ReturnedEngine> returned;
+  std::vector<VacatedSlot> vacated;                 // to be let go of
+  std::vector<Scheduler::RemovedCallback> unended;  // with `stop`: removals that do not come to an end any more
   std::vector<JobId> decodes;  // of the device's images, whose steps are made: to be decoded and handed on
   std::vector<JobId> preempted;
   std::vector<StartOrder> starts;
@@ -66,6 +89,7 @@ class Dispatcher {
  public:
   // All outlive the dispatcher.
   Dispatcher(const SchedulerOptions* options, Clock* clock, SchedulerObserver* observer);
+  ~Dispatcher();
 
   // For callers, as the Scheduler says.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
@@ -78,12 +102,20 @@ class Dispatcher {
   // For the owner of the threads. Stop ends all requests with UNAVAILABLE, for their callers at once; the workers, at
   // their next step boundaries, and the timer then return.
   int AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch);  // its number, below 64
-  void AddLoad(int worker, LoadTask task);
+  // UNAVAILABLE, with the reason: the worker's device is lost.
+  absl::Status CheckDevice(int worker) const;
+  // What a loader has loaded is the worker's; CANCELLED after Stop, UNAVAILABLE where the device is lost: then `loaded`
+  // is not told.
+  absl::Status AddLoad(int worker, LoadTask task);
+  // As Scheduler::RemoveModel; an error is all that comes of it.
+  absl::Status RemoveModel(int worker, const std::string& model, Removal when, Scheduler::RemovedCallback removed);
   void Stop();
 
-  // For the workers. NextWork waits until there is something to do. Engines outlive the dispatcher's use.
-  void AddEngine(int worker, const std::string& model, const Engine* engine);
+  // For the workers. NextWork waits until there is something to do.
+  EngineSlot AddEngine(int worker, const std::string& model, std::unique_ptr<Engine> engine);
   Work NextWork(int worker);
+  // An image is on the worker's device or waits for one of its models, or the scheduler is stopping.
+  bool IsWanted(int worker) const;
   void SetBatchSize(int worker, int images);
   // The step of the last Work's batch was made. Those that are done stay on the device until a Work has them decoded.
   // Returns how long each of `images`, which have made it, still takes.
@@ -122,18 +154,39 @@ class Dispatcher {
  private:
   struct LoadedEngine {
     std::string model;
+    EngineView engine;     // null: the slot is free
+    bool leaving = false;  // no new requests are taken for it
+  };
+  // An engine that is to go. It is leaving, then let go of, then returned.
+  struct Leaving {
+    int slot = 0;
+    std::string model;
     const Engine* engine = nullptr;
+    bool let_go = false;
+    Scheduler::RemovedCallback removed;
+  };
+  // What a worker has to tell since its last NextWork.
+  struct Handed {
+    std::vector<Scheduler::LoadedCallback> loads;
+    std::vector<Scheduler::RemovedCallback> removals;
   };
   struct Worker {
+    Worker() = default;
+    Worker(Worker&&) = default;
+
     std::string device;
-    std::vector<LoadedEngine> engines;
+    std::vector<LoadedEngine> engines;  // by slot
+    std::shared_ptr<EngineReturn> engine_return;
+    std::vector<Leaving> leaving;
+    std::vector<std::unique_ptr<Engine>> returned;
     std::deque<LoadTask> loads;
-    Scheduler::LoadedCallback loading;  // of the load under way, for TakeOver; null: none is
     int batch_size = 0;
     int encoding = 0;
     std::shared_ptr<DeviceWatch> watch;
     bool left = false;
-    std::string lost;  // why; empty: it is not
+    std::string lost;              // why; empty: it is not
+    std::vector<std::string> had;  // models, when it was lost
+    Handed handed;
   };
   // An image that has not been drawn, or not been decoded.
   struct Image {
@@ -162,16 +215,15 @@ class Dispatcher {
     std::vector<std::unique_ptr<ActiveImage>> dropped;  // before their requests are released: memory first
     std::vector<RequestPtr> released;
     std::vector<RequestPtr> told;
-    std::vector<DeviceLoss> losses;                     // before their requests are released
-    std::vector<Scheduler::LoadedCallback> unloadable;  // of devices that are lost
+    std::vector<DeviceLoss> losses;                                              // before their requests are released
+    std::vector<EngineView> views;                                               // of engines on devices that are lost
+    std::vector<std::pair<Scheduler::LoadedCallback, absl::Status>> unloadable;  // likewise
+    std::vector<std::pair<Scheduler::RemovedCallback, absl::Status>> unremoved;  // likewise
   };
   using RequestKey = std::pair<std::string, std::string>;  // tenant, id
 
-  // With more requests waiting only the timer tells them their places.
-  static constexpr size_t kToldAtOnce = 256;
-
   static RequestKey KeyOf(const GenerationRequest& request) { return {request.tenant, request.id}; }
-  static int EngineFor(const Worker& worker, const std::string& model);  // -1: none
+  static int EngineFor(const Worker& worker, const std::string& model);  // its slot, though it be leaving; -1: none
 
   // Callers' side.
   absl::StatusOr<std::vector<ImageWork>> Weigh(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
@@ -190,16 +242,7 @@ class Dispatcher {
   void Follow(Followups followups) FRESCO_EXCLUDES(mutex_);
 
   // Workers' side (dispatcher_work.cc).
-  // Of the requests that wait: all that should end, as far as is known without asking each (deadlines, and those that
-  // are known to be ending), and of those that would have to be asked some, in turn.
   void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void DropAllEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  using EntryPlace = std::map<int64_t, Entry>::iterator;
-  // What comes after it.
-  EntryPlace DropIfEnding(EntryPlace entry, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void DropIfEnding(int64_t sequence, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  Entry& QueueEntry(const RequestPtr& request) FRESCO_REQUIRES(mutex_);
-  EntryPlace EraseEntry(EntryPlace entry) FRESCO_REQUIRES(mutex_);
   void TakeLoads(int worker, Work* work) FRESCO_REQUIRES(mutex_);
   void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
@@ -208,21 +251,38 @@ class Dispatcher {
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
-  // Where many wait, the timer does it, in a small share of the time.
-  void UpdateOrLeavePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
   void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
   std::vector<Entry*> InOrder(absl::Time now) FRESCO_REQUIRES(mutex_);
-  uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);
+  uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);  // that take its requests
   absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
   bool AllGone() const FRESCO_REQUIRES(mutex_);
 
   // Devices that are lost (device_loss.cc).
+  absl::Status LossOf(const Worker& worker) const FRESCO_REQUIRES(mutex_);  // OK: it is not
   void FindHung(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void TakeOver(int lost, const std::string& reason, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void TakeModels(Worker* worker, Followups* followups) FRESCO_REQUIRES(mutex_);
   void Displace(JobId id, const DeviceLoss& loss, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void EndUnservable(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   absl::Time NextWatch(absl::Time now) const FRESCO_REQUIRES(mutex_);
   void Tell(const DeviceLoss& loss) FRESCO_EXCLUDES(mutex_);
+
+  // Models that go (dispatcher_removal.cc).
+  void Retire(int worker, std::unique_ptr<Engine> engine) FRESCO_EXCLUDES(mutex_);
+  void FailWaiting(const std::string& model, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void AdvanceRemovals(int worker, Work* work) FRESCO_REQUIRES(mutex_);
+  void HandOut(int worker, const Work& work) FRESCO_REQUIRES(mutex_);
+  bool Vacate(int worker, const Leaving& leaving, Work* work) FRESCO_REQUIRES(mutex_);
+  void MoveAway(int worker, const std::string& model, Work* work) FRESCO_REQUIRES(mutex_);
+  void TakeReturned(int worker, Work* work) FRESCO_REQUIRES(mutex_);
+  bool HasImages(const std::string& model) const FRESCO_REQUIRES(mutex_);
+  bool HasImagesOn(int worker, const std::string& model) const FRESCO_REQUIRES(mutex_);
+  bool HasEngine(const std::string& model) const FRESCO_REQUIRES(mutex_);  // some device, though it be leaving
+  std::vector<JobId> ResidentsOf(int worker, const std::string& model) const FRESCO_REQUIRES(mutex_);
+  bool HasRequests(const std::string& model) const FRESCO_REQUIRES(mutex_);
+  // An image is gone: a model that waits for that may go.
+  void WakeLeaving() FRESCO_REQUIRES(mutex_);
+
   void CountWaiting(const GenerationRequest& request, int change) FRESCO_REQUIRES(mutex_);
   void CountRunning(int change) FRESCO_REQUIRES(mutex_);
 
@@ -235,14 +295,13 @@ class Dispatcher {
   CondVar changed_;
   CostModel costs_ FRESCO_GUARDED_BY(mutex_);
   const std::unique_ptr<SchedulingCore> core_ FRESCO_PT_GUARDED_BY(mutex_);
-  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);                         // by the core's DeviceId
-  std::map<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);           // that have not ended
-  std::unordered_map<JobId, Image> images_ FRESCO_GUARDED_BY(mutex_);             // that the core knows
-  std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);                      // by arrival
-  std::set<std::pair<absl::Time, int64_t>> deadlines_ FRESCO_GUARDED_BY(mutex_);  // of those in queue_ that have one
-  int64_t asked_ FRESCO_GUARDED_BY(mutex_) = 0;  // the first of queue_ that DropEnding asks next
-  absl::Time positions_from_ FRESCO_GUARDED_BY(mutex_) = absl::InfinitePast();  // the timer updates them then
+  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);                // by the core's DeviceId
+  std::map<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);  // that have not ended
+  std::unordered_map<JobId, Image> images_ FRESCO_GUARDED_BY(mutex_);    // that the core knows
+  std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);             // by arrival
   std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
+  std::map<std::string, absl::Time> last_used_ FRESCO_GUARDED_BY(mutex_);  // by model
+  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;                              // engines, of all workers
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
   int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started
   int running_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which something has

@@ -12,10 +12,11 @@ namespace fresco {
 namespace {
 
 constexpr size_t kMaxWorkers = 64;  // the bits of DevicesOf
-// Of those that wait so many are asked at one boundary whether they should end.
-constexpr size_t kAskedAtOnce = 64;
-// Having told their places the timer rests for so many times as long as that took.
-constexpr int kRests = 50;
+
+bool IsIdle(const Work& work) {
+  return work.batch.empty() && work.decodes.empty() && work.dropped.empty() && work.loads.empty() &&
+         work.preempted.empty() && work.returned.empty() && work.vacated.empty() && !work.stop;
+}
 
 }  // namespace
 
@@ -25,9 +26,12 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
     std::fprintf(stderr, "more than %zu devices: the configuration should have refused them\n", kMaxWorkers);
     std::abort();
   }
+  const int index = static_cast<int>(workers_.size());
   Worker& worker = workers_.emplace_back();
   worker.device = device;
   worker.watch = std::move(watch);
+  worker.engine_return = std::make_shared<EngineReturn>(
+      [this, index](std::unique_ptr<Engine> engine) { Retire(index, std::move(engine)); });
   DeviceLimits limits;
   limits.max_batch = options_.max_batch;
   limits.max_resident = options_.max_resident;
@@ -35,26 +39,46 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   return core_->AddDevice(limits);
 }
 
-void Dispatcher::AddLoad(int worker, LoadTask task) {
-  Followups followups;
-  {
-    MutexLock lock(&mutex_);
-    Worker& own = workers_.at(worker);
-    if (own.lost.empty()) {
-      own.loads.push_back(std::move(task));
-    } else {
-      followups.unloadable.push_back(std::move(task.loaded));
-    }
-    changed_.NotifyAll();
-  }
-  Follow(std::move(followups));
+absl::Status Dispatcher::CheckDevice(int worker) const {
+  MutexLock lock(&mutex_);
+  return LossOf(workers_.at(worker));
 }
 
-void Dispatcher::AddEngine(int worker, const std::string& model, const Engine* engine) {
+absl::Status Dispatcher::AddLoad(int worker, LoadTask task) {
   MutexLock lock(&mutex_);
-  workers_.at(worker).engines.push_back({model, engine});
+  Worker& own = workers_.at(worker);
+  if (absl::Status lost = LossOf(own); !lost.ok()) {
+    if (task.engine.ok()) own.watch->Keep(*std::move(task.engine));
+    return lost;
+  }
+  if (stopping_) return absl::CancelledError("the scheduler is shutting down");
+  own.loads.push_back(std::move(task));
+  changed_.NotifyAll();
+  return absl::OkStatus();
+}
+
+EngineSlot Dispatcher::AddEngine(int worker, const std::string& model, std::unique_ptr<Engine> engine) {
+  MutexLock lock(&mutex_);
+  Worker& own = workers_.at(worker);
+  const auto free = std::find_if(own.engines.begin(), own.engines.end(),
+                                 [](const LoadedEngine& loaded) { return loaded.engine == nullptr; });
+  const auto slot = free - own.engines.begin();
+  if (free == own.engines.end()) own.engines.emplace_back();
+  EngineSlot added{static_cast<int>(slot), own.engine_return->Share(std::move(engine))};
+  own.engines[slot] = {model, added.engine};
   core_->SetLoaded(worker, core_->Model(model), true);
   LeavePositionsToTimer();  // who shares a device with whom has changed
+  return added;
+}
+
+bool Dispatcher::IsWanted(int worker) const {
+  MutexLock lock(&mutex_);
+  if (stopping_) return true;
+  const Worker& own = workers_.at(worker);
+  return std::any_of(images_.begin(), images_.end(), [&](const auto& entry) {
+    const Image& image = entry.second;
+    return image.worker == worker || (image.waits && EngineFor(own, image.request->request().model) >= 0);
+  });
 }
 
 void Dispatcher::SetBatchSize(int worker, int images) {
@@ -71,10 +95,10 @@ void Dispatcher::AddEncoding(int worker, int change) {
 Work Dispatcher::NextWork(int worker) {
   Work work;
   Followups followups;
-  Scheduler::LoadedCallback through;  // goes outside the lock
+  Handed through;  // goes outside the lock
   {
     MutexLock lock(&mutex_);
-    through = std::exchange(workers_.at(worker).loading, nullptr);
+    through = std::exchange(workers_.at(worker).handed, {});
     while (true) {
       const absl::Time now = clock_->Now();
       DropHopeless(worker, now, &work, &followups);
@@ -82,11 +106,11 @@ Work Dispatcher::NextWork(int worker) {
       DropResidents(worker, now, &work);
       work.stop = stopping_;
       TakeLoads(worker, &work);
+      AdvanceRemovals(worker, &work);
+      HandOut(worker, work);
       // What a load brings is decided about when it is there.
       if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
-      const bool idle =
-          work.batch.empty() && work.decodes.empty() && work.dropped.empty() && work.loads.empty() && !work.stop;
-      if (!idle || !followups.released.empty()) break;
+      if (!IsIdle(work) || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
     if (!work.starts.empty() || !followups.released.empty()) LeavePositionsToTimer();
@@ -95,79 +119,56 @@ Work Dispatcher::NextWork(int worker) {
   return work;
 }
 
-// One at a time: should the device be lost meanwhile, the others' callers hear of it from the dispatcher too.
+// One at a time: between two, images are decided about.
 void Dispatcher::TakeLoads(int worker, Work* work) {
-  Worker& own = workers_.at(worker);
-  while (!own.loads.empty() && (work->stop || work->loads.empty())) {
-    work->loads.push_back(std::move(own.loads.front()));
-    own.loads.pop_front();
+  std::deque<LoadTask>& loads = workers_.at(worker).loads;
+  while (!loads.empty() && (work->stop || work->loads.empty())) {
+    work->loads.push_back(std::move(loads.front()));
+    loads.pop_front();
   }
-  if (!work->stop && !work->loads.empty()) own.loading = work->loads.front().loaded;
+}
+
+// What the worker is to tell is told by the dispatcher where the device is lost before.
+void Dispatcher::HandOut(int worker, const Work& work) {
+  Handed& handed = workers_.at(worker).handed;
+  for (const LoadTask& task : work.loads) handed.loads.push_back(task.loaded);
+  for (const ReturnedEngine& returned : work.returned) handed.removals.push_back(returned.removed);
+  handed.removals.insert(handed.removals.end(), work.unended.begin(), work.unended.end());
 }
 
 void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) {
-  std::vector<int64_t> ending;
   for (JobId id : core_->DropHopeless(worker, now)) {
+    WakeLeaving();
     Image image = std::move(images_.extract(id).mapped());
     image.request->AskToEnd(absl::DeadlineExceededError("the request cannot be done by its deadline any more"));
-    const int64_t sequence = image.request->sequence();
-    ending.push_back(sequence);
     if (!image.waits) {
       work->dropped.push_back(id);
       continue;
     }
-    std::erase(queue_.at(sequence).images, id);
+    // DropEnding does the rest of its request.
+    std::erase(queue_.at(image.request->sequence()).images, id);
     if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
     followups->released.push_back(std::move(image.request));
   }
-  for (int64_t sequence : ending) DropIfEnding(sequence, now, followups);
 }
 
 void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    DropIfEnding(queue_.find(deadlines_.begin()->second), now, followups);
+  for (auto entry = queue_.begin(); entry != queue_.end();) {
+    const RequestPtr& request = entry->second.request;
+    if (!request->ShouldEnd(now, options_.slow_reader_limit)) {
+      ++entry;
+      continue;
+    }
+    if (!request->started()) CountWaiting(request->request(), -1);
+    for (JobId id : entry->second.images) {
+      core_->Remove(id);
+      Image image = std::move(images_.extract(id).mapped());
+      if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
+      followups->released.push_back(std::move(image.request));
+    }
+    entry = queue_.erase(entry);
+    WakeLeaving();
   }
-  auto entry = queue_.lower_bound(asked_);
-  for (size_t asked = std::min(queue_.size(), kAskedAtOnce); asked > 0 && !queue_.empty(); --asked) {
-    if (entry == queue_.end()) entry = queue_.begin();
-    entry = DropIfEnding(entry, now, followups);
-  }
-  asked_ = entry == queue_.end() ? 0 : entry->first;
-}
-
-void Dispatcher::DropAllEnding(absl::Time now, Followups* followups) {
-  for (auto entry = queue_.begin(); entry != queue_.end();) entry = DropIfEnding(entry, now, followups);
-}
-
-void Dispatcher::DropIfEnding(int64_t sequence, absl::Time now, Followups* followups) {
-  if (const auto entry = queue_.find(sequence); entry != queue_.end()) DropIfEnding(entry, now, followups);
-}
-
-Dispatcher::EntryPlace Dispatcher::DropIfEnding(EntryPlace entry, absl::Time now, Followups* followups) {
-  const RequestPtr& request = entry->second.request;
-  if (!request->ShouldEnd(now, options_.slow_reader_limit)) return std::next(entry);
-  if (!request->started()) CountWaiting(request->request(), -1);
-  for (JobId id : entry->second.images) {
-    core_->Remove(id);
-    Image image = std::move(images_.extract(id).mapped());
-    if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
-    followups->released.push_back(std::move(image.request));
-  }
-  return EraseEntry(entry);
-}
-
-// Found or made.
-Dispatcher::Entry& Dispatcher::QueueEntry(const RequestPtr& request) {
-  Entry& entry = queue_[request->sequence()];
-  entry.request = request;
-  const absl::Time deadline = request->request().deadline;
-  if (deadline < absl::InfiniteFuture()) deadlines_.emplace(deadline, request->sequence());
-  return entry;
-}
-
-Dispatcher::EntryPlace Dispatcher::EraseEntry(EntryPlace entry) {
-  deadlines_.erase({entry->second.request->request().deadline, entry->first});
-  return queue_.erase(entry);
 }
 
 void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
@@ -184,12 +185,12 @@ void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
 void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* followups) {
   // The encoder is behind: finished pictures would pile up.
   if (workers_.at(worker).encoding >= 2 * options_.max_batch) return;
-  Decision decision = core_->Decide(worker, now, [&](absl::Span<const JobId> images) FRESCO_REQUIRES(mutex_) {
+  Decision decision = core_->Decide(worker, now, [&](absl::Span<const JobId> images) FRESCO_NO_THREAD_SAFETY_ANALYSIS {
     return TextsToEncode(worker, images);
   });
   work->decodes = std::move(decision.decode);
   for (JobId id : decision.start) work->starts.push_back(Start(worker, id, now, followups));
-  work->preempted = std::move(decision.preempt);
+  work->preempted.insert(work->preempted.end(), decision.preempt.begin(), decision.preempt.end());
   work->batch = std::move(decision.batch);
   if (work->batch.empty()) return;
   const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
@@ -216,7 +217,7 @@ StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* fo
   const auto entry = queue_.find(image.request->sequence());
   if (!image.request->started()) BeginRequest(entry->second, worker, now, followups);
   std::erase(entry->second.images, id);
-  if (entry->second.images.empty()) EraseEntry(entry);
+  if (entry->second.images.empty()) queue_.erase(entry);
   const int engine = EngineFor(workers_[worker], image.request->request().model);
   return {id, image.request, image.index, engine, std::move(image.parked)};
 }
@@ -271,7 +272,9 @@ void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
   own.waits = true;
   own.worker = -1;
   core_->Parked(image->id, clock_->Now());
-  QueueEntry(own.request).images.push_back(image->id);
+  Entry& entry = queue_[own.request->sequence()];
+  entry.request = own.request;
+  entry.images.push_back(image->id);
   own.parked = std::move(image);
   changed_.NotifyAll();
 }
@@ -279,19 +282,12 @@ void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
 void Dispatcher::Remove(JobId image) {
   MutexLock lock(&mutex_);
   if (images_.erase(image) > 0) core_->Remove(image);
+  WakeLeaving();
 }
 
 void Dispatcher::LeavePositionsToTimer() {
   positions_stale_ = true;
   changed_.NotifyAll();
-}
-
-void Dispatcher::UpdateOrLeavePositions(Followups* followups) {
-  if (queue_.size() > kToldAtOnce) {
-    LeavePositionsToTimer();
-  } else {
-    UpdatePositions(followups);
-  }
 }
 
 void Dispatcher::UpdatePositions(Followups* followups) {
@@ -308,7 +304,6 @@ void Dispatcher::UpdatePositions(Followups* followups) {
     entry->request->output()->Add(QueuedEvent{position, core_->PredictedWait(entry->images.front(), now)});
     followups->told.push_back(entry->request);
   }
-  positions_from_ = clock_->Now() + kRests * (clock_->Now() - now);
 }
 
 // Those of which nothing has started.
@@ -325,7 +320,7 @@ std::vector<Dispatcher::Entry*> Dispatcher::InOrder(absl::Time now) {
 
 int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {
   for (size_t i = 0; i < worker.engines.size(); ++i) {
-    if (worker.engines[i].model == model) return static_cast<int>(i);
+    if (worker.engines[i].engine != nullptr && worker.engines[i].model == model) return static_cast<int>(i);
   }
   return -1;
 }
@@ -333,7 +328,8 @@ int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {
 uint64_t Dispatcher::DevicesOf(const std::string& model) const {
   uint64_t devices = 0;
   for (size_t i = 0; i < workers_.size(); ++i) {
-    if (EngineFor(workers_[i], model) >= 0) devices |= uint64_t{1} << i;
+    const int slot = EngineFor(workers_[i], model);
+    if (slot >= 0 && !workers_[i].engines[slot].leaving) devices |= uint64_t{1} << i;
   }
   return devices;
 }

@@ -25,6 +25,10 @@ absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader
   return engine;
 }
 
+absl::Status CallWarmUp(Engine* engine) {
+  return Guarded(kEngine, [&] { return engine->WarmUp(); });
+}
+
 PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache) {
   PreparedJobs jobs;
   const absl::Status thrown = GuardedVoid(kEngine, [&] { jobs = engine->PrepareAll(specs, cache); });

@@ -2,6 +2,7 @@
 // an answer that breaks the engine's contract.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 namespace fresco {
 
 absl::StatusOr<std::unique_ptr<Engine>> CallLoader(const Scheduler::EngineLoader& loader);
+absl::Status CallWarmUp(Engine* engine);
 // One result per spec, in order.
 using PreparedJobs = std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>>;
 PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache);
@@ -47,6 +49,19 @@ absl::Status LossOf(const std::vector<Result>& results) {
   absl::Status loss;
   for (const Result& result : results) loss.Update(LossOf(result));
   return loss;
+}
+
+// Whether anything of it is what was asked for.
+inline bool AnyOf(const absl::Status& status) {
+  return status.ok();
+}
+template <typename T>
+bool AnyOf(const absl::StatusOr<T>& result) {
+  return result.ok();
+}
+template <typename Result>
+bool AnyOf(const std::vector<Result>& results) {
+  return std::any_of(results.begin(), results.end(), [](const Result& result) { return result.ok(); });
 }
 
 }  // namespace fresco

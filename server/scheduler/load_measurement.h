@@ -20,8 +20,8 @@ namespace fresco {
 struct LoadMeasurement {
   absl::Duration limit;    // nothing is begun that is predicted to end later
   int64_t kept_bytes = 0;  // on the device, beside what the measurement itself takes: weights, other images' state
-  // Makes a call of the device of that kind and size (watchdog.h), and returns its status or, where the device is lost,
-  // an error.
+  // Makes a call of the device of that kind and size (watchdog.h), and returns its status; or an error, where the
+  // device is lost, or is wanted for something else: that is the end of the measurement.
   std::function<absl::Status(DeviceCall kind, int64_t size, absl::FunctionRef<absl::Status()> call)> watched;
 };
 

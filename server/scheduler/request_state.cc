@@ -48,7 +48,7 @@ RequestState::RequestState(GenerationRequest request, int64_t sequence, absl::Ti
     : request_(std::move(request)),
       sequence_(sequence),
       received_(received),
-      channel_(std::make_shared<EventChannel>(channel_bytes)),
+      channel_(request_.channel != nullptr ? request_.channel : std::make_shared<EventChannel>(channel_bytes)),
       output_(channel_, clock),
       holders_(static_cast<int>(request_.images.size())) {
   costs_.warnings = request_.warnings;

@@ -1,11 +1,18 @@
 #include "server/scheduler/scheduler.h"
 
+#include <atomic>
 #include <map>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "pipeline/base/mutex.h"
+#include "pipeline/base/status.h"
 #include "server/scheduler/dispatcher.h"
+#include "server/scheduler/engine_calls.h"
+#include "server/scheduler/engine_loaders.h"
+#include "server/scheduler/guarded.h"
 #include "server/scheduler/guarded_observer.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/worker.h"
@@ -15,6 +22,18 @@ namespace fresco {
 std::string_view PriorityName(RequestPriority priority) {
   return kPriorityClassNames[static_cast<int>(priority)];
 }
+
+namespace {
+
+// Of two who tell, the first is heard.
+template <typename Callback>
+Callback Once(Callback callback) {
+  return [told = std::make_shared<std::atomic<bool>>(false), callback = std::move(callback)](const auto& result) {
+    if (!told->exchange(true)) callback(result);
+  };
+}
+
+}  // namespace
 
 // Owns the threads; what they do is elsewhere.
 class Scheduler::Impl {
@@ -29,8 +48,8 @@ class Scheduler::Impl {
 
   ~Impl() {
     dispatcher_.Stop();
-    MutexLock lock(&mutex_);
-    for (auto& [name, device] : devices_) {
+    loaders_.Stop();
+    for (Device& device : TakeDevices()) {
       if (device.watch->AwaitLeave()) {
         device.thread.join();
       } else {
@@ -41,17 +60,54 @@ class Scheduler::Impl {
     timer_.join();
   }
 
-  void AddModel(const std::string& device, LoadTask task) { dispatcher_.AddLoad(WorkerFor(device), std::move(task)); }
+  void AddModel(const std::string& model, const std::string& device, const EngineLoader& loader,
+                const LoadedCallback& callback) {
+    const LoadedCallback loaded = Once<LoadedCallback>(callback);
+    loaders_.Add(device, [this, worker = WorkerFor(device), model, loader, loaded](bool cancelled) {
+      const absl::Status status =
+          cancelled ? absl::CancelledError("the scheduler is shutting down") : LoadFor(worker, model, loader, loaded);
+      if (!status.ok()) GuardedVoid("the callback", [&] { loaded(status); }).IgnoreError();
+    });
+  }
+
+  absl::Status RemoveModel(const std::string& model, const std::string& device, Removal when, RemovedCallback removed) {
+    int worker = -1;
+    {
+      MutexLock lock(&mutex_);
+      const auto found = devices_.find(device);
+      if (found != devices_.end()) worker = found->second.index;
+    }
+    if (worker < 0) {
+      return absl::NotFoundError(absl::StrCat("the model '", model, "' is not loaded on ", device));
+    }
+    return dispatcher_.RemoveModel(worker, model, when, Once<RemovedCallback>(std::move(removed)));
+  }
 
   Dispatcher* dispatcher() { return &dispatcher_; }
 
  private:
+  // On the loader's thread; the device's gets what it has loaded, and answers for it from then on (OK).
+  absl::Status LoadFor(int worker, const std::string& model, const EngineLoader& loader, const LoadedCallback& loaded) {
+    FRESCO_RETURN_IF_ERROR(dispatcher_.CheckDevice(worker));
+    return dispatcher_.AddLoad(worker, {model, CallLoader(loader), loaded});
+  }
+
   struct Device {
     int index = 0;
     std::shared_ptr<DeviceWatch> watch;
     std::shared_ptr<DeviceWorker> worker;
     std::thread thread;
   };
+
+  // Without the lock they are joined: what they tell others may come back here.
+  std::vector<Device> TakeDevices() {
+    MutexLock lock(&mutex_);
+    std::vector<Device> devices;
+    for (auto& [name, device] : devices_) {
+      devices.push_back({device.index, device.watch, device.worker, std::move(device.thread)});
+    }
+    return devices;
+  }
 
   int WorkerFor(const std::string& name) {
     MutexLock lock(&mutex_);
@@ -60,7 +116,7 @@ class Scheduler::Impl {
       device.watch = std::make_shared<DeviceWatch>(options_.watchdog);
       device.index = dispatcher_.AddWorker(name, device.watch);
       device.worker = std::make_shared<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_,
-                                                     &writer_, device.watch);
+                                                     &writer_, device.watch, &loaders_);
       device.thread = std::thread([worker = device.worker] { worker->Run(); });
     }
     return device.index;
@@ -71,6 +127,7 @@ class Scheduler::Impl {
   GuardedObserver observer_;
   Dispatcher dispatcher_;
   PictureWriter writer_;
+  EngineLoaders loaders_;
   std::thread timer_;
   Mutex mutex_;
   std::map<std::string, Device> devices_ FRESCO_GUARDED_BY(mutex_);
@@ -83,7 +140,12 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::AddModel(const std::string& model, const std::string& device, EngineLoader loader,
                          LoadedCallback loaded) {
-  impl_->AddModel(device, {model, std::move(loader), std::move(loaded)});
+  impl_->AddModel(model, device, loader, loaded);
+}
+
+absl::Status Scheduler::RemoveModel(const std::string& model, const std::string& device, Removal when,
+                                    RemovedCallback removed) {
+  return impl_->RemoveModel(model, device, when, std::move(removed));
 }
 
 absl::StatusOr<std::shared_ptr<EventChannel>> Scheduler::Submit(GenerationRequest request) {

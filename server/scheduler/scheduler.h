@@ -40,6 +40,7 @@ struct GenerationRequest {
   int preview_max_side = 512;     // pixels
   EncodeOptions encode;           // metadata of the request; the scheduler adds each image's own (seed, provenance)
   std::vector<Warning> warnings;  // about the request itself; its completed event says them with the images' own
+  std::shared_ptr<EventChannel> channel;  // for its events; null: a new one
 };
 
 // A device that hangs, or whose context is lost. It is not used again.
@@ -76,6 +77,13 @@ struct RequestSnapshot {
   absl::Time received;
 };
 
+// When a model was last asked for or had a request end, and whether it has any.
+struct ModelUse {
+  std::string model;
+  absl::Time last;
+  bool busy = false;
+};
+
 struct DeviceSnapshot {
   std::string device;
   std::vector<std::string> models;
@@ -88,24 +96,44 @@ struct SchedulerSnapshot {
   bool draining = false;
   std::vector<RequestSnapshot> requests;
   std::vector<DeviceSnapshot> devices;
+  std::vector<ModelUse> uses;  // of models that have been used
+};
+
+// Somebody else's look at an engine: info(), stats(), Validate(), BatchKey() and LoadOf() stay valid while it is held.
+// An engine that its scheduler has let go of is destroyed when the last one is given up, so nobody keeps one for longer
+// than it takes to look.
+using EngineView = std::shared_ptr<const Engine>;
+
+enum class Removal {
+  kWhenDone,  // of what runs
+  kIfIdle,    // or not at all
 };
 
 // Thread-safe. The destructor stops it and joins; a thread whose device hangs is left to itself.
 class Scheduler {
  public:
-  // Loads the engine on the device's own thread; called there once.
+  // Loads the engine, on a thread of its own, beside the device's: what is drawn there goes on. Called once.
   using EngineLoader = std::function<absl::StatusOr<std::unique_ptr<Engine>>()>;
-  using LoadedCallback = std::function<void(const absl::StatusOr<const Engine*>&)>;
+  using LoadedCallback = std::function<void(const absl::StatusOr<EngineView>&)>;
+  using RemovedCallback = std::function<void(const absl::Status&)>;
 
   // `clock` and `observer` (may be null) outlive the scheduler.
   Scheduler(const SchedulerOptions& options, Clock* clock, SchedulerObserver* observer);
   ~Scheduler();
 
-  // Has the device's worker (made at the first use of its name) load an engine for `model`; `loaded` hears of it on
-  // that thread, exactly once (CANCELLED if the scheduler goes first; ALREADY_EXISTS if the device has that model;
-  // UNAVAILABLE, from any thread and maybe before this returns, if the device is lost). The
-  // engine stays valid, for info(), stats(), Validate() and BatchKey(), as long as the scheduler.
+  // Has an engine for `model` loaded, one after another for each device, and given to the device's worker (made at the
+  // first use of its name), which warms it up; `loaded` hears of it on a thread of the scheduler's, exactly once
+  // (CANCELLED if the scheduler goes first; ALREADY_EXISTS if the device has that model; UNAVAILABLE if the device is
+  // lost, by then or while it warms up).
   void AddModel(const std::string& model, const std::string& device, EngineLoader loader, LoadedCallback loaded);
+
+  // Takes a model off a device: no request is taken for it there from now on. Where another device has the model too,
+  // what runs goes on there; where none has, what has begun is finished and requests that have not begun fail with
+  // UNAVAILABLE. Then the engine is destroyed, on its device's thread, once all views of it are given up, and `removed`
+  // is told there: OK, or CANCELLED if the scheduler goes first; or, from any thread, UNAVAILABLE if the device is lost
+  // first. Not told of an error that is returned: NOT_FOUND (nothing to remove), FAILED_PRECONDITION (kIfIdle, and the
+  // model has requests), UNAVAILABLE (the device is lost, and its models with it).
+  absl::Status RemoveModel(const std::string& model, const std::string& device, Removal when, RemovedCallback removed);
 
   // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full, the tenant's share of it, or too large for
   // every device), UNAVAILABLE (draining, or no engine of that model is loaded), INVALID_ARGUMENT (no images),

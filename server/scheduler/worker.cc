@@ -26,7 +26,7 @@ bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
 
 DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
                            SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                           std::shared_ptr<DeviceWatch> watch)
+                           std::shared_ptr<DeviceWatch> watch, const EngineLoaders* loaders)
     : index_(index),
       device_(std::move(device)),
       options_(*options),
@@ -34,7 +34,8 @@ DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions
       observer_(observer),
       dispatcher_(dispatcher),
       writer_(writer),
-      watch_(std::move(watch)) {}
+      watch_(std::move(watch)),
+      loaders_(loaders) {}
 
 void DeviceWorker::Run() {
   Serve();
@@ -46,9 +47,15 @@ void DeviceWorker::Serve() {
   while (!lost_) {
     Work work = dispatcher_->NextWork(index_);
     for (JobId id : work.dropped) LetGo(id);
+    for (ReturnedEngine& returned : work.returned) {
+      if (!lost_) Destroy(std::move(returned));
+    }
+    if (lost_) return;
+    for (VacatedSlot& vacated : work.vacated) Vacate(std::move(vacated));
     if (work.stop) {
       const absl::Status stopping = absl::CancelledError("the scheduler is shutting down");
-      for (LoadTask& task : work.loads) GuardedVoid("the callback", [&] { task.loaded(stopping); }).IgnoreError();
+      for (const auto& removed : work.unended) GuardedVoid("the callback", [&] { removed(stopping); }).IgnoreError();
+      for (const LoadTask& task : work.loads) GuardedVoid("the callback", [&] { task.loaded(stopping); }).IgnoreError();
       break;
     }
     Do(std::move(work));
@@ -58,7 +65,9 @@ void DeviceWorker::Serve() {
 }
 
 void DeviceWorker::Do(Work work) {
-  for (const LoadTask& task : work.loads) Load(task);
+  for (LoadTask& task : work.loads) {
+    if (!lost_) Load(&task);
+  }
   for (JobId id : work.decodes) {
     if (!lost_) Decode(id);
   }
@@ -69,30 +78,66 @@ void DeviceWorker::Do(Work work) {
   if (!lost_) Advance(work.batch, work.snapshots);
 }
 
-void DeviceWorker::Load(const LoadTask& task) {
-  const absl::StatusOr<const Engine*> engine = LoadEngineFor(task);
-  if (lost_) return;  // the dispatcher has said so
-  GuardedVoid("the callback", [&] { task.loaded(engine); }).IgnoreError();
+void DeviceWorker::Load(LoadTask* task) {
+  const absl::StatusOr<EngineView> engine = LoadEngineFor(task);
+  if (lost_) return;  // the dispatcher has told
+  GuardedVoid("the callback", [&] { task->loaded(engine); }).IgnoreError();
 }
 
-absl::StatusOr<const Engine*> DeviceWorker::LoadEngineFor(const LoadTask& task) {
+absl::StatusOr<EngineView> DeviceWorker::LoadEngineFor(LoadTask* task) {
   for (const LoadedEngine& loaded : engines_) {
-    if (loaded.model == task.model) {
-      return absl::AlreadyExistsError(absl::StrCat("the model '", task.model, "' is on ", device_, " already"));
+    if (loaded.engine != nullptr && loaded.model == task->model) {
+      return absl::AlreadyExistsError(absl::StrCat("the model '", task->model, "' is on ", device_, " already"));
     }
   }
-  FRESCO_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, CallLoader(task.loader));
-  Engine* const loaded = engine.get();
-  weight_bytes_ += CallStats(*loaded).weight_bytes;
-  engines_.push_back({task.model, std::move(engine)});
-  if (options_.measure_at_load > absl::ZeroDuration()) Measure(task.model, loaded);
-  if (lost_) return absl::UnavailableError("the device is lost");
-  dispatcher_->AddEngine(index_, task.model, loaded);
-  return loaded;
+  if (const absl::Status loss = LossOf(task->engine); !loss.ok()) Lose(loss);
+  FRESCO_RETURN_IF_ERROR(task->engine.status());
+  std::unique_ptr<Engine> engine = *std::move(task->engine);
+  const int64_t weight_bytes = CallStats(*engine).weight_bytes;
+  weight_bytes_ += weight_bytes;
+  const absl::Status ready = MakeReady(task->model, engine.get(), weight_bytes);
+  if (lost_) {
+    watch_->Keep(std::move(engine));  // to free it is a call of the device
+    return absl::UnavailableError("the device is lost");
+  }
+  if (!ready.ok()) {
+    weight_bytes_ -= weight_bytes;
+    return ready;
+  }
+  EngineSlot added = dispatcher_->AddEngine(index_, task->model, std::move(engine));
+  if (added.slot == static_cast<int>(engines_.size())) engines_.emplace_back();
+  engines_[added.slot] = {task->model, added.engine, weight_bytes};
+  return EngineView(std::move(added.engine));
+}
+
+absl::Status DeviceWorker::MakeReady(const std::string& model, Engine* engine, int64_t weight_bytes) {
+  FRESCO_RETURN_IF_ERROR(Watched(DeviceCall::kWarmUp, weight_bytes, {}, [&] { return CallWarmUp(engine); }));
+  if (!lost_ && options_.measure_at_load > absl::ZeroDuration()) Measure(model, engine);
+  return absl::OkStatus();
+}
+
+void DeviceWorker::Destroy(ReturnedEngine returned) {
+  Watched(DeviceCall::kUnload, 0, {}, [&] {
+    returned.engine.reset();
+    return absl::OkStatus();
+  }).IgnoreError();
+  if (lost_ || returned.removed == nullptr) return;
+  GuardedVoid("the callback", [&] { returned.removed(absl::OkStatus()); }).IgnoreError();
+}
+
+void DeviceWorker::Vacate(VacatedSlot vacated) {
+  weight_bytes_ -= engines_[vacated.slot].weight_bytes;
+  engines_[vacated.slot] = {};
+}
+
+void DeviceWorker::Lose(const absl::Status& loss) {
+  lost_ = true;
+  dispatcher_->LoseDevice(index_, std::string(loss.message()));
 }
 
 void DeviceWorker::Measure(const std::string& model, Engine* engine) {
   const auto watched = [&](DeviceCall kind, int64_t size, absl::FunctionRef<absl::Status()> call) {
+    if (dispatcher_->IsWanted(index_)) return absl::CancelledError("others wait for the device");
     const absl::Status status = Watched(kind, size, {}, call);
     return lost_ ? absl::AbortedError("the device is lost") : status;
   };
@@ -147,14 +192,32 @@ DeviceWorker::Batch DeviceWorker::BatchOf(const std::vector<JobId>& ids) {
   return batch;
 }
 
+// Those that must be alone on this device are; the dispatcher goes by one of the model's devices, and others may be of
+// another type.
+std::vector<DeviceWorker::Batch> DeviceWorker::PartsOf(const Batch& batch) {
+  std::vector<Batch> parts;
+  Batch together;
+  for (ActiveImage* image : batch) {
+    if (image->load.alone) {
+      parts.push_back({image});
+    } else {
+      together.push_back(image);
+    }
+  }
+  if (!together.empty()) parts.push_back(std::move(together));
+  return parts;
+}
+
 void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
   const Batch batch = BatchOf(ids);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   std::vector<Forward> forwards;
-  StepBatch(batch, &forwards);
-  if (lost_) return;
+  for (const Batch& part : PartsOf(batch)) {
+    StepBatch(part, &forwards);
+    if (lost_) return;
+  }
   std::vector<JobId> stepped;
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
@@ -196,6 +259,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   }
   Engine* const engine = EngineOf(*batch.front());
   const SchedulingCore::StepForecast forecast = dispatcher_->Forecast(batch.front()->id, forward.rows);
+  const EngineLoaders::Mark loads = loaders_->mark();
   const absl::Time begin = clock_->Now();
   const std::vector<absl::Status> statuses =
       Watched(DeviceCall::kStep, int64_t{forward.rows} * batch.front()->load.tokens, forecast.duration,
@@ -205,6 +269,8 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   forward.duration = end - begin;
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
+  // An engine that was loading meanwhile has taken memory too.
+  if (!loads.quiet() || loaders_->mark() != loads) forward.activation_bytes = 0;
   const int size = static_cast<int>(batch.size());
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
@@ -215,9 +281,6 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     return;
   }
   if (any_ok) observer_->OnStep(ModelOf(*batch.front()), device_, size, forward.duration);
-  if (any_ok && forecast.duration > absl::ZeroDuration()) {
-    observer_->OnStepPredicted(ModelOf(*batch.front()), device_, forecast.duration, forward.duration);
-  }
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
     AddStep(batch[i], status, begin, end, size);
@@ -293,8 +356,9 @@ absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status&
   if (!absl::IsResourceExhausted(status)) return status;
   MemoryReport report;
   report.device = device_;
-  for (const auto& [model, engine] : engines_) {
-    report.models.push_back({model, engine->info().precision, CallStats(*engine).weight_bytes});
+  for (const LoadedEngine& loaded : engines_) {
+    if (loaded.engine == nullptr) continue;
+    report.models.push_back({loaded.model, loaded.engine->info().precision, loaded.weight_bytes});
   }
   const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
   report.total_bytes = memory.total_bytes;

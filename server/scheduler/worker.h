@@ -18,6 +18,7 @@
 #include "server/scheduler/device_watch.h"
 #include "server/scheduler/dispatcher.h"
 #include "server/scheduler/engine_calls.h"
+#include "server/scheduler/engine_loaders.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/request_state.h"
@@ -29,7 +30,7 @@ class DeviceWorker {
   // All outlive Run, but for what it says. `index`: the dispatcher's number of it.
   DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
                SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-               std::shared_ptr<DeviceWatch> watch);
+               std::shared_ptr<DeviceWatch> watch, const EngineLoaders* loaders);
 
   // The thread's body; returns after Dispatcher::Stop, or when the device is lost: then, should it come back from a
   // call that hung, nothing of what the constructor was given is used any more but the watch. The engines live on until
@@ -39,13 +40,18 @@ class DeviceWorker {
  private:
   struct LoadedEngine {
     std::string model;
-    std::unique_ptr<Engine> engine;
+    std::shared_ptr<Engine> engine;  // null: the slot is free
+    int64_t weight_bytes = 0;
   };
   using Batch = std::vector<ActiveImage*>;
 
-  void Load(const LoadTask& task);
-  absl::StatusOr<const Engine*> LoadEngineFor(const LoadTask& task);
+  void Load(LoadTask* task);
+  absl::StatusOr<EngineView> LoadEngineFor(LoadTask* task);
+  absl::Status MakeReady(const std::string& model, Engine* engine, int64_t weight_bytes);
   void Measure(const std::string& model, Engine* engine);
+  void Destroy(ReturnedEngine returned);
+  void Vacate(VacatedSlot vacated);
+  void Lose(const absl::Status& loss);
   // What comes before an image's steps and after them (worker_stages.cc).
   void Start(std::vector<StartOrder> orders);
   ActiveImage* Enter(const StartOrder& order);
@@ -56,6 +62,7 @@ class DeviceWorker {
   void Decode(JobId id);
   void Park(JobId id);
   Batch BatchOf(const std::vector<JobId>& ids);
+  static std::vector<Batch> PartsOf(const Batch& batch);
   void Advance(const std::vector<JobId>& ids, bool snapshots);
   // A call of an engine, under the watch. Whoever calls looks at lost_ before anything else.
   template <typename Call>
@@ -93,10 +100,11 @@ class DeviceWorker {
   Dispatcher* const dispatcher_;
   PictureWriter* const writer_;
   const std::shared_ptr<DeviceWatch> watch_;
+  const EngineLoaders* const loaders_;
 
   // The thread's own.
-  bool lost_ = false;  // the device; its images' requests are the dispatcher's
-  std::vector<LoadedEngine> engines_;
+  bool lost_ = false;                                     // the device; its images' requests are the dispatcher's
+  std::vector<LoadedEngine> engines_;                     // by slot
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
   std::vector<std::unique_ptr<ImageJob>> measuring_;      // likewise, of a model that is being loaded
   int64_t weight_bytes_ = 0;                              // of all engines
@@ -112,11 +120,9 @@ auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predict
     lost_ = true;
     return result;
   }
-  watch_->Learn(kind, size, clock_->Now() - begin);
-  if (const absl::Status loss = LossOf(result); !loss.ok()) {
-    lost_ = true;
-    dispatcher_->LoseDevice(index_, std::string(loss.message()));
-  }
+  // What fails may do so long before it would have been done.
+  if (AnyOf(result)) watch_->Learn(kind, size, clock_->Now() - begin);
+  if (const absl::Status loss = LossOf(result); !loss.ok()) Lose(loss);
   return result;
 }
 

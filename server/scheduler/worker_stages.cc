@@ -92,11 +92,13 @@ void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
 }
 
 // Where the call comes to nothing, as an image throws or memory is short, each is prepared by itself, so that it fails
-// alone.
+// alone. What is an image's own fault stays so.
 PreparedJobs DeviceWorker::PrepareTogether(const std::vector<ActiveImage*>& images) {
   PreparedJobs jobs = CallPrepareOf(images);
-  const bool any = std::any_of(jobs.begin(), jobs.end(), [](const auto& job) { return job.ok(); });
-  if (lost_ || any || images.size() < 2) return jobs;
+  const bool nothing = std::all_of(jobs.begin(), jobs.end(), [](const auto& job) {
+    return absl::IsInternal(job.status()) || absl::IsResourceExhausted(job.status());
+  });
+  if (lost_ || !nothing || images.size() < 2) return jobs;
   for (size_t i = 0; i < images.size() && !lost_; ++i) {
     jobs[i] = std::move(CallPrepareOf(absl::MakeConstSpan(images).subspan(i, 1)).front());
   }
@@ -115,6 +117,8 @@ void DeviceWorker::Resume(StartOrder order) {
   const JobId id = order.id;
   ActiveImage* const image = (active_[id] = std::move(order.resumed)).get();
   image->engine = order.engine;
+  // Of this device, which may be of another type than the last.
+  image->load = CallLoadOf(*EngineOf(*image), image->request->request().images[image->index]).value_or(image->load);
   const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
                                       [&] { return CallResume(EngineOf(*image), image->job.get()); });
   if (lost_ || status.ok()) return;

@@ -154,6 +154,23 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
     return grpc::Status::OK;
   }
 
+  grpc::Status LoadModel(grpc::ServerContext*, const v1::LoadModelRequest* request,
+                         v1::LoadModelResponse* response) override {
+    if (request->model() == "demo") return {grpc::StatusCode::ALREADY_EXISTS, "demo is loaded already"};
+    response->mutable_model()->set_name(request->model());
+    for (const std::string& device : request->devices()) response->mutable_model()->add_devices(device);
+    response->add_evicted("demo");
+    return grpc::Status::OK;
+  }
+
+  // The model is on cuda:0 too.
+  grpc::Status UnloadModel(grpc::ServerContext*, const v1::UnloadModelRequest* request,
+                           v1::UnloadModelResponse* response) override {
+    response->mutable_model()->set_name(request->model());
+    if (!request->devices().empty()) response->mutable_model()->add_devices("cuda:0");
+    return grpc::Status::OK;
+  }
+
   const GenerateScript script_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;

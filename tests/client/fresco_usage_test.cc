@@ -31,7 +31,9 @@ TEST_F(FrescoTest, UsageErrorsExitWithTwo) {
                                                        {"generate", "-p", "x", "--template", "{a}"},
                                                        {"generate", "-p", "\xff"},
                                                        {"generate", "--prompts-file", "missing.txt"},
-                                                       {"cancel"}};
+                                                       {"cancel"},
+                                                       {"load-model"},
+                                                       {"unload-model"}};
   for (const auto& arguments : wrong) {
     const Outcome outcome = Run(arguments, server.address());
     EXPECT_EQ(outcome.exit_code, 2) << ::testing::PrintToString(arguments);
@@ -87,7 +89,7 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
                             "[interactive; batch with --prompts-file]", "finer [the model's default]"})
     EXPECT_THAT(outcome.out, HasSubstr(named));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("4 no server there"));
-  for (const std::string command : {"models", "status", "cancel"}) {
+  for (const std::string command : {"models", "status", "cancel", "load-model", "unload-model"}) {
     EXPECT_THAT(Run({command, "--help"}).out,
                 AllOf(HasSubstr("  fresco " + command), Not(HasSubstr("--prompts-file"))));
   }
@@ -96,7 +98,8 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
 TEST_F(FrescoTest, AnUnknownCommandHearsOfTheOthers) {
   const Outcome outcome = Run({"frob"});
   EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, cancel\n"));
+  EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, cancel, "
+                                     "load-model, unload-model\n"));
 }
 
 TEST_F(FrescoTest, SaysWhoseVersionItIs) {
@@ -192,6 +195,16 @@ TEST_F(FrescoTest, AnswersAboutTheServer) {
               AllOf(HasSubstr("fresco 0.1.0"), HasSubstr("1 running"), HasSubstr("r-1")));
   EXPECT_EQ(Json::parse(Run({"status", "--json"}, server.address()).out)["requests_running"], 1);
   EXPECT_EQ(Run({"cancel", "r-1"}, server.address()).out, "cancelled r-1\n");
+  EXPECT_EQ(Run({"load-model", "large", "--device", "cuda:0", "--device", "cuda:1"}, server.address()).out,
+            "loaded large on cuda:0, cuda:1; unloaded for it: demo\n");
+  EXPECT_EQ(Json::parse(Run({"load-model", "large", "--device", "cpu", "--json"}, server.address()).out)["evicted"][0],
+            "demo");
+  EXPECT_EQ(Run({"unload-model", "demo"}, server.address()).out, "unloaded demo\n");
+  EXPECT_EQ(Run({"unload-model", "demo", "--device", "cpu"}, server.address()).out,
+            "unloaded demo; it is still on cuda:0\n");
+  const Outcome loaded = Run({"load-model", "demo"}, server.address());
+  EXPECT_EQ(loaded.exit_code, 3);
+  EXPECT_THAT(loaded.err, HasSubstr("demo is loaded already"));
   const Outcome unknown = Run({"cancel", "r-2"}, server.address());
   EXPECT_EQ(unknown.exit_code, 3);
   EXPECT_THAT(unknown.err, HasSubstr("there is no request \"r-2\""));

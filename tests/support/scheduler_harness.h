@@ -197,7 +197,7 @@ class SchedulerHarness {
       absl::Status status;
     };
     const auto heard = std::make_shared<Heard>();
-    scheduler->AddModel(model, device, std::move(loader), [heard](const absl::StatusOr<const Engine*>& engine) {
+    scheduler->AddModel(model, device, std::move(loader), [heard](const absl::StatusOr<EngineView>& engine) {
       heard->status = absl::Status(engine.status().code(), engine.status().message());
       heard->gate.Pass();
     });

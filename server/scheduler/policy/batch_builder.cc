@@ -26,13 +26,6 @@ void BatchBuilder::Add(const Job& job) {
   state_bytes_ += job.spec.state_bytes;
 }
 
-void BatchBuilder::Truncate(int size) {
-  for (; this->size() > size; jobs_.pop_back()) {
-    rows_ -= jobs_.back()->spec.rows;
-    state_bytes_ -= jobs_.back()->spec.state_bytes;
-  }
-}
-
 Decision BatchBuilder::ToDecision() const {
   Decision decision;
   for (const Job* job : jobs_) {

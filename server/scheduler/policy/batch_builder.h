@@ -20,8 +20,6 @@ class BatchBuilder {
   // always fits: admission has refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
-  // To the first so many.
-  void Truncate(int size);
 
   bool empty() const { return jobs_.empty(); }
   int size() const { return static_cast<int>(jobs_.size()); }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <utility>
 
 #include "pipeline/base/strings.h"
@@ -12,12 +11,8 @@ namespace fresco {
 namespace {
 
 constexpr double kTokensWhereAttentionEqualsLinears = 14600;
-// Of a new measurement: in the pace, and in its cell, where it is to tell what the pace does not.
-constexpr double kWeightInPace = 0.1;
-constexpr double kWeightInCell = 0.01;
-// One that is out of all proportion counts as so many times what was predicted, or as its inverse.
-constexpr double kMostOff = 4;
-// A cell is the mean of its first measurements; with these it knows enough to tell the pace.
+constexpr double kWeightOfNewest = 0.1;
+// The first measurements count in full: their mean, until there are as many as the average forgets in.
 constexpr int64_t kMeanUntil = 10;
 // The line changes slowly once it has its cells; to draw it again after every step would cost more than it tells.
 constexpr int64_t kRecordsPerFit = 64;
@@ -49,7 +44,7 @@ CurveId CostModel::Curve(std::string_view model, int tokens) {
   const int index = Model(model);
   const auto [entry, is_new] = ids_.try_emplace({index, tokens}, static_cast<CurveId>(curves_.size()));
   if (is_new) {
-    curves_.push_back({index, tokens, RelativeWork(tokens), {}, {}, false});
+    curves_.push_back({index, tokens, RelativeWork(tokens), {}});
     models_[index].curves.push_back(entry->second);
   }
   return entry->second;
@@ -65,16 +60,11 @@ void CostModel::RecordStep(CurveId curve, int rows, absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (!(seconds >= kLeastSeconds && seconds <= kMostSeconds) || rows < 1 || rows > kMaxRows) return;
   Cell* cell = MutableCell(curve, rows);
+  ++cell->count;
+  const double weight = cell->count <= kMeanUntil ? 1.0 / static_cast<double>(cell->count) : kWeightOfNewest;
+  cell->seconds += weight * (seconds - cell->seconds);
   ModelState& model = models_[curves_[curve].model];
-  if (++cell->count <= kMeanUntil) {
-    cell->seconds += (seconds / model.pace - cell->seconds) / static_cast<double>(cell->count);
-  } else {
-    const double off = std::clamp(seconds / (model.pace * cell->seconds), 1 / kMostOff, kMostOff) - 1;
-    model.pace *= 1 + kWeightInPace * off;
-    cell->seconds *= 1 + kWeightInCell * off;
-  }
-  RefitCurve(&curves_[curve]);
-  if (cell->count == 1 || ++model.records % kRecordsPerFit == 0) RefitModel(&model);
+  if (cell->count == 1 || ++model.records % kRecordsPerFit == 0) Refit(&model);
 }
 
 void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) {
@@ -87,56 +77,47 @@ void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) 
 }
 
 // Least squares of the relative error, (overhead + slope * x) / y - 1, neither below 0.
-class CostModel::Fit {
- public:
-  void Add(double x, double y, double weight) {
-    const double u = 1 / y;
-    const double v = x / y;
-    uu_ += weight * u * u;
-    uv_ += weight * u * v;
-    vv_ += weight * v * v;
-    u_ += weight * u;
-    v_ += weight * v;
-    ++points_;
-  }
-  // Of one x there is no line.
-  bool IsLine() const { return points_ >= 2 && Determinant() > 1e-9 * uu_ * vv_; }
-  Line Result() const {
-    if (!IsLine()) return {kOverheadOfOnePoint * u_ / uu_, (1 - kOverheadOfOnePoint) * v_ / vv_};
-    const Line line = {(vv_ * u_ - uv_ * v_) / Determinant(), (uu_ * v_ - uv_ * u_) / Determinant()};
-    if (line.overhead < 0) return {0, v_ / vv_};
-    if (line.slope < 0) return {u_ / uu_, 0};
-    return line;
-  }
-
- private:
-  double Determinant() const { return uu_ * vv_ - uv_ * uv_; }
-
-  double uu_ = 0, uv_ = 0, vv_ = 0, u_ = 0, v_ = 0;
-  int points_ = 0;
-};
-
-void CostModel::RefitCurve(CurveState* curve) {
-  Fit fit;
-  for (size_t i = 0; i < curve->cells.size(); ++i) {
-    const Cell& cell = curve->cells[i];
-    if (cell.count == 0) continue;
-    fit.Add(static_cast<double>(i + 1), cell.seconds, static_cast<double>(std::min(cell.count, kMeanUntil)));
-  }
-  curve->own_line = fit.IsLine();
-  curve->line = fit.Result();
-}
-
-void CostModel::RefitModel(ModelState* model) const {
-  Fit fit;
+void CostModel::Refit(ModelState* model) const {
+  double uu = 0;
+  double uv = 0;
+  double vv = 0;
+  double u_sum = 0;
+  double v_sum = 0;
+  double points = 0;
   for (CurveId id : model->curves) {
     const CurveState& curve = curves_[id];
     for (size_t i = 0; i < curve.cells.size(); ++i) {
       if (curve.cells[i].count == 0) continue;
-      fit.Add(static_cast<double>(i + 1) * curve.work, curve.cells[i].seconds, 1);
+      const double u = 1 / curve.cells[i].seconds;
+      const double v = static_cast<double>(i + 1) * curve.work * u;
+      uu += u * u;
+      uv += u * v;
+      vv += v * v;
+      u_sum += u;
+      v_sum += v;
+      ++points;
     }
   }
-  model->line = fit.Result();
+  const double determinant = uu * vv - uv * uv;
+  if (points < 2 || determinant <= 1e-9 * uu * vv) {
+    model->overhead = kOverheadOfOnePoint * u_sum / uu;
+    model->slope = (1 - kOverheadOfOnePoint) * v_sum / vv;
+    return;
+  }
+  model->overhead = (vv * u_sum - uv * v_sum) / determinant;
+  model->slope = (uu * v_sum - uv * u_sum) / determinant;
+  if (model->overhead < 0) {
+    model->overhead = 0;
+    model->slope = v_sum / vv;
+  } else if (model->slope < 0) {
+    model->slope = 0;
+    model->overhead = u_sum / uu;
+  }
+}
+
+double CostModel::Line(const CurveState& curve, int rows) const {
+  const ModelState& model = models_[curve.model];
+  return model.overhead + model.slope * rows * curve.work;
 }
 
 // Null: none is measured.
@@ -154,26 +135,12 @@ const CostModel::Cell* CostModel::Nearest(const CurveState& curve, int rows, int
 
 double CostModel::StepSeconds(CurveId id, int rows) const {
   const CurveState& curve = curves_[id];
-  return models_[curve.model].pace * AtPaceOne(curve, rows);
-}
-
-double CostModel::AtPaceOne(const CurveState& curve, int rows) const {
-  const bool measured = rows <= static_cast<int>(curve.cells.size()) && curve.cells[rows - 1].count > 0;
-  if (!measured) return FromOthers(curve, rows);
-  const Cell& cell = curve.cells[rows - 1];
-  if (cell.count >= kMeanUntil) return cell.seconds;
-  const double share = static_cast<double>(cell.count) / kMeanUntil;
-  return share * cell.seconds + (1 - share) * FromOthers(curve, rows);
-}
-
-double CostModel::FromOthers(const CurveState& curve, int rows) const {
-  if (curve.own_line) return curve.line.At(rows);
-  const ModelState& model = models_[curve.model];
   int near_rows = 0;
   const Cell* near = Nearest(curve, rows, &near_rows);
-  const double line = model.line.At(rows * curve.work);
+  if (near != nullptr && near_rows == rows) return near->seconds;
+  const double line = Line(curve, rows);
   if (near == nullptr) return line;
-  const double line_there = model.line.At(near_rows * curve.work);
+  const double line_there = Line(curve, near_rows);
   return line_there > 0 ? line * near->seconds / line_there : near->seconds;
 }
 
@@ -184,7 +151,7 @@ int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
     return curve.cells[rows - 1].activation_bytes;
   }
   const double bytes = models_[curve.model].bytes_per_token * rows * curve.tokens;
-  return static_cast<int64_t>(std::min(bytes, static_cast<double>(std::numeric_limits<int64_t>::max() / 2)));
+  return static_cast<int64_t>(std::min(bytes, static_cast<double>(int64_t{1} << 62)));
 }
 
 std::vector<MeasuredStep> CostModel::Measured() const {
@@ -193,8 +160,7 @@ std::vector<MeasuredStep> CostModel::Measured() const {
     for (size_t i = 0; i < curve.cells.size(); ++i) {
       const Cell& cell = curve.cells[i];
       if (cell.count == 0) continue;
-      const ModelState& model = models_[curve.model];
-      measured.push_back({model.name, curve.tokens, static_cast<int>(i) + 1, model.pace * cell.seconds, cell.count,
+      measured.push_back({models_[curve.model].name, curve.tokens, static_cast<int>(i) + 1, cell.seconds, cell.count,
                           cell.activation_bytes});
     }
   }
@@ -219,11 +185,10 @@ absl::Status CostModel::Add(const MeasuredStep& measured) {
   }
   const CurveId curve = Curve(measured.model, measured.tokens);
   Cell* cell = MutableCell(curve, measured.rows);
-  cell->seconds = measured.seconds / models_[curves_[curve].model].pace;
+  cell->seconds = measured.seconds;
   cell->count = measured.count;
   if (measured.activation_bytes > 0) RecordMemory(curve, measured.rows, measured.activation_bytes);
-  RefitCurve(&curves_[curve]);
-  RefitModel(&models_[curves_[curve].model]);
+  Refit(&models_[curves_[curve].model]);
   return absl::OkStatus();
 }
 

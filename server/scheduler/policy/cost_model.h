@@ -2,18 +2,12 @@
 //
 // A step's cost is decided by the model, by how many tokens each row of the forward has (image and text), and by how
 // many rows there are: an image with guidance is two rows, one without is one. What has been measured is kept cell by
-// cell, (model, tokens, rows), apart from the model's pace: by how much all of its steps take longer lately than their
-// cells say, since others use the machine, or it is hot. Else a size that ran last in a slow phase would stay
-// unattractive, and a batch is chosen by comparing sizes.
-//
-// What has not been measured is predicted by a line through the other cells of the same tokens or, with less than two
-// of them, by one through all cells of the model,
+// cell, (model, tokens, rows). What has not is predicted by a line through all cells of the model,
 //
 //   seconds = overhead + slope * rows * RelativeWork(tokens),
 //
-// corrected by what the measured cell of the same tokens is off by. What has been measured a few times is predicted by
-// both. Every model begins with a measurement at load (a few sizes and row counts); until there is one, predictions are
-// 0.
+// corrected by what the nearest measured cell of the same tokens is off by. Every model begins with a measurement at
+// load (a few sizes and row counts); until there is one, predictions are 0.
 #pragma once
 
 #include <cstdint>
@@ -70,30 +64,21 @@ class CostModel {
 
  private:
   struct Cell {
-    double seconds = 0;  // at pace 1
+    double seconds = 0;
     int64_t count = 0;
     int64_t activation_bytes = 0;
   };
-  // Seconds at pace 1.
-  struct Line {
-    double overhead = 0;
-    double slope = 0;
-    double At(double x) const { return overhead + slope * x; }
-  };
-  class Fit;
   struct CurveState {
     int model = 0;
     int tokens = 0;
     double work = 0;          // RelativeWork(tokens)
     std::vector<Cell> cells;  // by rows, from 1; count 0: not measured
-    Line line;                // by rows
-    bool own_line = false;    // it has as many cells as it takes
   };
   struct ModelState {
     std::string name;
     std::vector<CurveId> curves;
-    double pace = 1;             // what a step takes lately, over what its cell says
-    Line line;                   // by relative work of all rows
+    double overhead = 0;         // seconds
+    double slope = 0;            // seconds per relative work
     double bytes_per_token = 0;  // the most seen
     int64_t records = 0;
   };
@@ -101,10 +86,8 @@ class CostModel {
   int Model(std::string_view name);
   Cell* MutableCell(CurveId curve, int rows);
   const Cell* Nearest(const CurveState& curve, int rows, int* found_rows) const;
-  double AtPaceOne(const CurveState& curve, int rows) const;
-  double FromOthers(const CurveState& curve, int rows) const;
-  static void RefitCurve(CurveState* curve);
-  void RefitModel(ModelState* model) const;
+  double Line(const CurveState& curve, int rows) const;
+  void Refit(ModelState* model) const;
 
   std::vector<ModelState> models_;
   std::vector<CurveState> curves_;

@@ -156,7 +156,7 @@ class QueueIndex {
     int64_t sequence = 0;
     int image_index = 0;
     JobId id = 0;
-    auto operator<=>(const Place&) const = default;
+    auto operator<=>(const Place&) const = default;  // NOLINT(modernize-use-nullptr): a false alarm
   };
   struct Lane {
     TenantId tenant = 0;
@@ -169,7 +169,7 @@ class QueueIndex {
     int64_t sequence = 0;
     int image_index = 0;
     JobId id = 0;
-    auto operator<=>(const ByArrival&) const = default;
+    auto operator<=>(const ByArrival&) const = default;  // NOLINT(modernize-use-nullptr): likewise
   };
   struct GroupState {
     Group group;

@@ -162,7 +162,8 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts) {
   index_.AdvanceTo(now);
   Decision decision = policy_->Decide(index_, *costs_, device, now);
-  BoundStages(index_, *costs_, finished_[device], texts, options_.policy == kDeadlineFair, &decision);
+  BoundStages(index_, *costs_, finished_[device], index_.device(device).limits.max_batch, texts,
+              options_.policy == kDeadlineFair, &decision);
   for (JobId job : decision.decode) RemoveFinished(job);
   Apply(device, decision, now);
   return decision;

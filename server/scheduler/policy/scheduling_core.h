@@ -105,6 +105,8 @@ class SchedulingCore {
   Decision Decide(DeviceId device, absl::Time now);
   // The same, with what is prepared and decoded held to about a step (BoundStages).
   Decision Decide(DeviceId device, absl::Time now, TextCount texts);
+  // Between two decisions: an image that is on a device is moving to host memory.
+  void Preempt(JobId job) { index_.Preempt(job); }
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
   // gone from the core or, where they are kept, `finished` on the device until Decide says that they are decoded, and

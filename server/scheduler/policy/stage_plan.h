@@ -46,8 +46,10 @@ using TextCount = absl::FunctionRef<int(absl::Span<const JobId>)>;
 // What a policy has decided for a device, with what is decoded first, and without what starts at a later boundary: what
 // is prepared and decoded holds up the running part of the batch for about as long as a step of it, by what was
 // measured. Where nothing of the batch runs yet all of it is prepared, and one image at least decoded. An image that
-// does not start goes on waiting, at its place. `by_due`: the most urgent goes first, else who came first.
+// does not start goes on waiting, at its place; none starts while more than `max_finished` wait to be decoded: where
+// decodes take longer than steps those would pile up, and be held up by what came after them. `by_due`: the most urgent
+// goes first, else who came first.
 void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<const FinishedImage> finished,
-                 TextCount texts, bool by_due, Decision* decision);
+                 int max_finished, TextCount texts, bool by_due, Decision* decision);
 
 }  // namespace fresco

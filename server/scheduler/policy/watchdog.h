@@ -15,9 +15,9 @@ struct WatchdogOptions {
   double factor = 20;                        // of what is predicted
 };
 
-// kMove: between the device and host memory.
-enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove };
-inline constexpr int kDeviceCalls = 5;
+// kMove: between the device and host memory. kWarmUp, kUnload: of a whole engine.
+enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove, kWarmUp, kUnload };
+inline constexpr int kDeviceCalls = 7;
 
 class Watchdog {
  public:
@@ -27,7 +27,7 @@ class Watchdog {
   // one of the kind has taken counts where that is more. Calls do not overlap.
   void Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   void End() { hung_at_ = absl::InfiniteFuture(); }
-  // A call that came back has taken so long.
+  // A call that came back, with what was asked for, has taken so long.
   void Learn(DeviceCall kind, int64_t size, absl::Duration duration);
 
   // When the call under way is hung; InfiniteFuture: there is none.

@@ -421,7 +421,8 @@ INSTANTIATE_TEST_SUITE_P(All, QuantizeInt8CalibratedTest, ::testing::Values("int
 TEST_P(QuantizeFp8CalibratedTest, KeepsLayersHighForAQuality) {
   const std::string calibration = " --calibration " + Calibrate();
   const auto quantize = [&](const std::string& psnr) {
-    return Quantize("--force --json -o " + File("q") + calibration + " --width 64 --height 48 --steps 2 --guidance 3" +
+    // After two steps the calibrated model is as near as bf16, and all that keeping layers can do is chance.
+    return Quantize("--force --json -o " + File("q") + calibration + " --width 64 --height 48 --steps 6 --guidance 3" +
                     " --prompts " + File("prompts.txt") + " --keep-psnr " + psnr);
   };
   const Result low = quantize("1");

@@ -277,6 +277,26 @@ TEST_F(ToolTest, BenchMeasuresAModel) {
   EXPECT_GE(report["peak_memory_bytes"], report["weight_bytes"]);
 }
 
+TEST_F(ToolTest, BenchLetsPrecisionsTakeTurns) {
+  const std::string bench = "bench --model " + std::string(kMedium) +
+                            " --precision fp32 --threads 1 --width 32 --height 32 --steps 3 --text-tokens 16 --json";
+  const Json alone = Run(bench).json();
+  const Result result = Run(bench + " --beside int8");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_EQ(report["precision"], "fp32");
+  EXPECT_EQ(report["beside"]["precision"], "int8");
+  EXPECT_GT(report["beside"]["step_seconds"], 0.0);
+  EXPECT_GT(report["beside"]["speed"], 0.0);
+  // The other's weights are not counted.
+  EXPECT_EQ(report["weight_bytes"], alone["weight_bytes"]);
+  EXPECT_EQ(report["peak_memory_bytes"], alone["peak_memory_bytes"]);
+  EXPECT_FALSE(alone.contains("beside"));
+  const Result unknown = Run(bench + " --beside fp64");
+  EXPECT_NE(unknown.code, 0);
+  EXPECT_THAT(unknown.errors, HasSubstr("fp64"));
+}
+
 TEST_F(ToolTest, BenchMakesAKnownShapeWithRandomWeights) {
   const Result result =
       Run("bench --preset sd3.5-medium --layers 1 --precision bf16 --width 32 --height 32 --text-tokens 16 --steps 1 "

@@ -55,13 +55,24 @@ TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
   EXPECT_TRUE(config->models.empty());
 }
 
+TEST_F(ConfigTest, AMemoryBudgetIsOfADeviceAndInBytes) {
+  EXPECT_THAT(ErrorOf("compute: {memory_budget: 4GiB}"),
+              HasSubstr("fresco.yaml:1: compute.memory_budget: expected a mapping of devices"));
+  EXPECT_THAT(ErrorOf("compute: {memory_budget: {gpu: 4GiB}}"),
+              HasSubstr("fresco.yaml:1: compute.memory_budget: expected cpu or cuda:N, found 'gpu'"));
+  EXPECT_THAT(ErrorOf("compute: {memory_budget: {auto: 4GiB}}"), HasSubstr("found 'auto'"));
+  EXPECT_THAT(ErrorOf("compute: {memory_budget: {cpu: 4}}"), HasSubstr("compute.memory_budget.cpu"));
+  EXPECT_THAT(ErrorOf("models: [{path: models/demo, load: never}]"),
+              HasSubstr("models[0].load: expected one of startup, on_demand, manual, found 'never'"));
+}
+
 TEST_F(ConfigTest, EverySettingIsRead) {
   const auto config = Parse(R"(
 server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7,
   exit_when_device_lost: false}
 metrics: {address: "localhost:9", enabled: false}
 models:
-  - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"]}
+  - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"], load: on_demand, pinned: true}
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
      static_scales: true, overflow_guard: false, noise_correction: false}
@@ -70,12 +81,17 @@ scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4,
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
   tenants: {studio: {weight: 2.5}, "night shift": {}}}
-compute: {threads: 5, prompt_cache_bytes: 2GiB}
+compute: {threads: 5, prompt_cache_bytes: 2GiB, memory_budget: {cpu: 4GiB, "cuda:1": 16GiB}}
 images: {embed_prompts: false}
 limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
 log: {level: warning, format: json, prompts: true}
 )");
   ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->memory_budgets, ElementsAre(Pair("cpu", int64_t{4} << 30), Pair("cuda:1", int64_t{16} << 30)));
+  EXPECT_EQ(config->models.at(0).load, LoadPolicy::kOnDemand);
+  EXPECT_TRUE(config->models.at(0).pinned);
+  EXPECT_EQ(config->models.at(1).load, LoadPolicy::kStartup);
+  EXPECT_FALSE(config->models.at(1).pinned);
   EXPECT_EQ(config->address, "[::1]:0");
   EXPECT_EQ(config->grace_period, absl::Seconds(90));
   EXPECT_EQ(config->max_request_bytes, 1 << 20);

@@ -21,11 +21,13 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 TEST(MetricsTest, AnEngineOfALostDeviceIsNotAskedAnyMore) {
-  const FakeEngine lost(FakeModelInfo("demo", "cuda:0"), std::make_shared<FakeScript>(), nullptr);
-  const FakeEngine fine(FakeModelInfo("demo", "cuda:1"), std::make_shared<FakeScript>(), nullptr);
+  const auto lost =
+      std::make_shared<FakeEngine>(FakeModelInfo("demo", "cuda:0"), std::make_shared<FakeScript>(), nullptr);
+  const auto fine =
+      std::make_shared<FakeEngine>(FakeModelInfo("demo", "cuda:1"), std::make_shared<FakeScript>(), nullptr);
   Metrics metrics({"demo"}, "1.2.3");
-  metrics.AddEngine(&lost, absl::Seconds(1));
-  metrics.AddEngine(&fine, absl::Seconds(1));
+  metrics.AddEngine(lost, absl::Seconds(1));
+  metrics.AddEngine(fine, absl::Seconds(1));
   EXPECT_THAT(metrics.Text(), HasSubstr("fresco_device_lost{device=\"cuda:0\"} 0\n"));
   metrics.OnDeviceLost("cuda:0", "it hangs");
   EXPECT_THAT(metrics.Text(), AllOf(HasSubstr("fresco_device_lost{device=\"cuda:0\"} 1\n"),
@@ -49,8 +51,6 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   metrics.OnStage("demo", "decode", absl::Milliseconds(20));
   metrics.OnStep("demo", "cpu", 3, absl::Milliseconds(70));
   metrics.OnStep("demo", "cpu", 5, absl::Milliseconds(90));
-  metrics.OnStepPredicted("demo", "cpu", absl::Milliseconds(80), absl::Milliseconds(70));
-  metrics.OnStepPredicted("demo", "cpu", absl::Milliseconds(60), absl::Milliseconds(90));
   metrics.OnImage("demo");
   metrics.OnImage("demo");
   metrics.OnRequestDone("id", "demo", absl::OkStatus(), absl::Seconds(7));
@@ -72,9 +72,6 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
            "fresco_device_lost{device=\"cuda:1\"} 1\n",
            "fresco_images_moved_total{device=\"cuda:1\",model=\"demo\"} 1\n",
            "fresco_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
-           "fresco_predicted_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
-           "fresco_predicted_step_duration_seconds_bucket{device=\"cpu\",model=\"demo\",le=\"0.05\"} 0\n",
-           "fresco_step_prediction_error_ratio_sum{device=\"cpu\",model=\"demo\"} 0.625\n",
            "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
            "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",
            "fresco_images_total{model=\"demo\"} 2\n",
@@ -103,16 +100,16 @@ TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
 
 TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   const auto script = std::make_shared<FakeScript>();
-  const FakeEngine first(FakeModelInfo("one", "cpu"), script, nullptr);
+  const auto first = std::make_shared<FakeEngine>(FakeModelInfo("one", "cpu"), script, nullptr);
   const auto saturated = std::make_shared<FakeScript>();
   saturated->Saturate({"ff", /*saturated=*/7, /*guarded=*/5, /*elements=*/100});
-  FakeEngine second(FakeModelInfo("two", "cpu"), saturated, nullptr);
+  const auto second = std::make_shared<FakeEngine>(FakeModelInfo("two", "cpu"), saturated, nullptr);
   ImageSpec seven;
   seven.prompt = "letters";
-  ASSERT_TRUE(second.Prepare(seven).ok());
+  ASSERT_TRUE(second->Prepare(seven).ok());
   Metrics metrics({"one", "two"}, "1");
-  metrics.AddEngine(&first, absl::Milliseconds(1500));
-  metrics.AddEngine(&second, absl::Milliseconds(500));
+  metrics.AddEngine(first, absl::Milliseconds(1500));
+  metrics.AddEngine(second, absl::Milliseconds(500));
   const std::string text = metrics.Text();
   // Weights add up over the models of a device; what the process has allocated there does not.
   EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"weights\"} 2000\n"));
@@ -134,6 +131,29 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
       HasSubstr("fresco_model_info{model=\"two\",device=\"cpu\",precision_asked=\"auto\",precision=\"fp32\"} 1\n"));
   const auto job = FakeEngine(FakeModelInfo(), script, nullptr).Prepare(ImageSpec());
   EXPECT_THAT(metrics.Text(), HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"allocated\"} 1010\n"));
+}
+
+TEST(MetricsTest, WhatAnEngineHasCountedStaysWhenItGoes) {
+  const auto script = std::make_shared<FakeScript>();
+  script->Saturate({"ff", /*saturated=*/7, /*guarded=*/5, /*elements=*/100});
+  auto engine = std::make_shared<FakeEngine>(FakeModelInfo("one", "cpu"), script, nullptr);
+  Metrics metrics({"one"}, "1");
+  EXPECT_THAT(metrics.Text(), HasSubstr("fresco_model_unloads_total{model=\"one\",reason=\"evicted\"} 0\n"));
+  metrics.AddEngine(engine, absl::Seconds(1));
+  metrics.RemoveEngine(*engine, /*evicted=*/true);
+  engine.reset();
+  metrics.CountLoadFailure("one");
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("fresco_saturated_activations_total{model=\"one\"} 7\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_model_loads_total{model=\"one\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_model_unloads_total{model=\"one\",reason=\"evicted\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_model_unloads_total{model=\"one\",reason=\"asked\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_model_load_failures_total{model=\"one\"} 1\n"));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("fresco_model_info{")));
+  // The next one counts on.
+  const auto next = std::make_shared<FakeEngine>(FakeModelInfo("one", "cpu"), script, nullptr);
+  metrics.AddEngine(next, absl::Seconds(1));
+  EXPECT_THAT(metrics.Text(), HasSubstr("fresco_saturated_activations_total{model=\"one\"} 14\n"));
 }
 
 TEST(MetricsTest, ModelsThatNobodyConfiguredMakeNoSeries) {

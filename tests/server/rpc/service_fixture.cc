@@ -7,9 +7,18 @@
 namespace fresco {
 namespace {
 
-std::vector<ModelRegistry::Replica> OnCpu(const std::vector<std::string>& models) {
+std::vector<ManagedModel> OnCpu(const std::vector<std::string>& names) {
+  std::vector<ManagedModel> models;
+  for (const std::string& name : names) models.push_back({name, {"cpu"}});
+  return models;
+}
+
+std::vector<ModelRegistry::Replica> ReplicasOf(const std::vector<ManagedModel>& models) {
   std::vector<ModelRegistry::Replica> replicas;
-  for (const std::string& model : models) replicas.push_back({model, "cpu"});
+  for (const ManagedModel& model : models) {
+    for (const std::string& device : model.devices)
+      replicas.push_back({model.name, device, model.load == LoadPolicy::kStartup});
+  }
   return replicas;
 }
 
@@ -90,7 +99,8 @@ ServiceTest::~ServiceTest() {
   script_->prepare_gate()->Open();
   script_->step_gate()->Open();
   if (server_ != nullptr) server_->Shutdown(absl::ZeroDuration());
-  scheduler_.reset();  // its threads tell the server what has loaded
+  if (manager_ != nullptr) manager_->StopWaiting();
+  scheduler_.reset();  // its threads tell the manager, and that the server, what has loaded
   MutexLock lock(&mutex_);
 }
 
@@ -100,17 +110,25 @@ void ServiceTest::Start(Options options) {
     lines_.emplace_back(line);
     changed_.NotifyAll();
   });
-  registry_ = std::make_unique<ModelRegistry>(OnCpu(options.models));
+  if (options.managed.empty()) options.managed = OnCpu(options.models);
+  registry_ = std::make_unique<ModelRegistry>(ReplicasOf(options.managed));
   options.scheduler.on_device_lost = [this](const DeviceLoss& loss) {
-    registry_->SetLost(loss.device, loss.reason);
+    manager_->LoseDevice(loss.device, loss.reason);
     server_->RefreshHealth();
   };
   scheduler_ = std::make_unique<Scheduler>(options.scheduler, &clock_, nullptr);
+  manager_ = std::make_unique<ModelManager>(
+      ModelManagerOptions{options.managed, options.budgets, options.scheduler.max_queue},
+      ModelManagerDependencies{scheduler_.get(), registry_.get(), &clock_, &observer_,
+                               [this, options](const std::string& model, const std::string& device) {
+                                 return Load(options, model, device);
+                               }});
   RpcDependencies dependencies;
   dependencies.scheduler = scheduler_.get();
   dependencies.models = registry_.get();
   dependencies.logger = logger_.get();
   dependencies.clock = &clock_;
+  dependencies.manager = manager_.get();
   dependencies.random = [next = std::make_shared<std::atomic<uint64_t>>(1000)] { return (*next)++; };
   dependencies.on_call_done = [this](const std::string& model, const std::string& code) {
     MutexLock lock(&mutex_);
@@ -125,20 +143,21 @@ void ServiceTest::Start(Options options) {
   channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
   stub_ = v1::ImageGeneration::NewStub(channel_);
   operations_ = v1::Operations::NewStub(channel_);
-  for (const std::string& model : options.models) {
-    Scheduler::EngineLoader fake = [this, model]() -> absl::StatusOr<std::unique_ptr<Engine>> {
-      return std::make_unique<FakeEngine>(FakeModelInfo(model), script_, nullptr);
-    };
-    const bool special = options.loader != nullptr && model == options.models.front();
-    scheduler_->AddModel(model, "cpu", special ? options.loader : fake,
-                         [this, model](const absl::StatusOr<const Engine*>& engine) {
-                           registry_->SetLoaded(model, "cpu", engine);
-                           server_->RefreshHealth();
-                           MutexLock lock(&mutex_);
-                           changed_.NotifyAll();
-                         });
-  }
-  if (options.loader == nullptr) AwaitLoaded();
+  manager_->LoadAtStart();
+  if (options.loader == nullptr && options.load == nullptr) AwaitLoaded();
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> ServiceTest::Load(const Options& options, const std::string& model,
+                                                          const std::string& device) {
+  if (options.load != nullptr) return options.load(model, device);
+  if (options.loader != nullptr && model == options.models.front()) return options.loader();
+  return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
+}
+
+void ServiceTest::OnChanged() {
+  if (server_ != nullptr) server_->RefreshHealth();
+  MutexLock lock(&mutex_);
+  changed_.NotifyAll();
 }
 
 void ServiceTest::AwaitLoaded() {

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "pipeline/base/clock.h"
 #include "server/log/logger.h"
+#include "server/rpc/model_manager.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
 #include "server/scheduler/scheduler.h"
@@ -103,7 +104,11 @@ class ServiceTest : public ::testing::Test {
     SchedulerOptions scheduler;
     RpcOptions rpc;
     LogConfig log;
-    Scheduler::EngineLoader loader;  // for the first model; empty: a FakeEngine
+    Scheduler::EngineLoader loader;          // for the first model; empty: a FakeEngine
+    std::vector<ManagedModel> managed;       // instead of `models`, which are on the CPU and loaded at the start
+    std::map<std::string, int64_t> budgets;  // by device
+    // For all models; empty: as above.
+    std::function<absl::StatusOr<std::unique_ptr<Engine>>(const std::string&, const std::string&)> load;
   };
 
   ~ServiceTest() override;
@@ -132,7 +137,22 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<RpcServer> server_;
 
  private:
+  // Not the test itself: its destructors change what a call of it would be, while the scheduler's threads still call.
+  class Observer final : public ModelManagerObserver {
+   public:
+    explicit Observer(ServiceTest* test) : test_(*test) {}
+    void OnChanged() override { test_.OnChanged(); }
+
+   private:
+    ServiceTest& test_;
+  };
+
+  void OnChanged();
+  absl::StatusOr<std::unique_ptr<Engine>> Load(const Options& options, const std::string& model,
+                                               const std::string& device);
+
   SystemClock clock_;
+  Observer observer_{this};
   mutable Mutex mutex_;
   CondVar changed_;
   std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
@@ -140,6 +160,7 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<Logger> logger_;
   std::unique_ptr<ModelRegistry> registry_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<ModelManager> manager_;
 };
 
 }  // namespace fresco

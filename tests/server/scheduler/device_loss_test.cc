@@ -80,6 +80,19 @@ TEST(DeviceLossTest, TheFirstCallMayTakeLong) {
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake moved from a", 1), Pair("lost a", 1)));
 }
 
+TEST(DeviceLossTest, ACallThatFailedSaysNothingOfHowLongOneTakes) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("bad", Stage::kStep, absl::ResourceExhaustedError("no memory"));
+  EXPECT_FALSE(harness.Submit(harness.Request("bad"))->Result().ok());
+  auto image = SubmitTo(&harness, script, harness.Request("x", 2));  // no step has come to its end before
+  LetItHang(&harness);
+  harness.clock.AwaitWaiter(harness.clock.Now() + kFloor);
+  EXPECT_THAT(harness.observer.counts(), IsEmpty());
+  script->step_gate()->Open();
+  EXPECT_TRUE(image->Result().ok());
+}
+
 class LostInStageTest : public ::testing::TestWithParam<Stage> {};
 
 TEST_P(LostInStageTest, TheImageIsDrawnElsewhere) {
@@ -108,6 +121,16 @@ TEST_P(LostInStageTest, TheImageIsDrawnElsewhere) {
 INSTANTIATE_TEST_SUITE_P(Stages, LostInStageTest,
                          ::testing::Values(Stage::kPrepare, Stage::kStep, Stage::kSnapshot, Stage::kPreview,
                                            Stage::kFinish));
+
+TEST(DeviceLossTest, AContextThatALoadHasLostIsTheDevices) {
+  SchedulerHarness harness;
+  harness.AddModel("fake", "a");
+  FakeScript* b = harness.AddModel("fake", "b");
+  EXPECT_EQ(harness.Load("more", "a", [] { return ContextLost(); }).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(harness.scheduler->Snapshot().devices[0].lost, "the device's context is lost");
+  EXPECT_TRUE(harness.Submit(harness.Request("x"))->Result().ok());
+  EXPECT_THAT(StepTexts(*b), SizeIs(4));
+}
 
 TEST(DeviceLossTest, AWholeBatchAndWhatIsPausedMovesWithItsDevice) {
   SchedulerOptions options;

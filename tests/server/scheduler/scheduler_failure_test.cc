@@ -104,6 +104,43 @@ TEST(SchedulerFailureTest, ABatchThatDoesNotFitIsSplit) {
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake split on cpu", 2)));
 }
 
+// A CPU has them share steps with others, a GPU must not, and the model is on both.
+TEST(SchedulerFailureTest, AnImageThatMustBeAloneOnOneOfItsDevicesIsThere) {
+  SchedulerOptions options;
+  options.costs = FlatCosts(absl::Seconds(1));
+  SchedulerHarness harness(options);
+  const auto add = [&](const char* device, bool batch_invariant) {
+    const auto script = harness.scripts[device] = std::make_shared<FakeScript>();
+    ModelInfo info = FakeModelInfo("fake", device);
+    info.batch_invariant = batch_invariant;
+    const auto loader = [&harness, info, script]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+      return std::make_unique<FakeEngine>(info, script, &harness.clock);
+    };
+    EXPECT_TRUE(harness.Load("fake", device, loader).ok());
+    script->step_gate()->Close();
+    return script.get();
+  };
+  FakeScript* const cpu = add("cpu", true);
+  const auto busy = harness.Submit(harness.Request("busy"));
+  cpu->step_gate()->AwaitBlocked();
+  FakeScript* const gpu = add("gpu", false);
+  const auto first = harness.Submit(harness.Request("a"));
+  gpu->step_gate()->AwaitBlocked();
+  GenerationRequest request = harness.Request("alone");
+  for (ImageSpec& spec : request.images) spec.deterministic = true;
+  const auto alone = harness.Submit(request);
+  const auto other = harness.Submit(harness.Request("b"));
+  gpu->step_gate()->Open();
+  for (const auto& reader : {first.get(), alone.get(), other.get()}) EXPECT_TRUE(reader->Result().ok());
+  int steps = 0;
+  for (const FakeStep& step : gpu->steps()) {
+    if (StepText(step).find("alone") == std::string::npos) continue;
+    EXPECT_EQ(step.images.size(), 1u) << StepText(step);
+    ++steps;
+  }
+  EXPECT_EQ(steps, 4);
+}
+
 TEST(SchedulerFailureTest, WhatDoesNotFitAloneFails) {
   SchedulerHarness harness;
   FakeScript* script = harness.AddModel();

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,11 +26,11 @@ const absl::Duration kTenth = absl::Milliseconds(100);
 constexpr int kTextTokens = 256;  // of the requests
 
 // Steps of 1 s, texts of 400 ms, decodes of 600 ms.
-SchedulerOptions Measured(absl::Duration text = 4 * kTenth) {
+SchedulerOptions Measured() {
   SchedulerOptions options;
   options.costs = FlatCosts(10 * kTenth);
   for (int texts = 1; texts <= 8; ++texts) {
-    options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * text);
+    options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * 4 * kTenth);
   }
   options.costs.RecordStep(DecodeCurve(&options.costs, "fake", 1), 1, 6 * kTenth);
   return options;
@@ -98,7 +99,13 @@ TEST_F(StagesTest, ARunningBatchWaitsNoLongerThanAStepForTexts) {
 }
 
 TEST_F(StagesTest, ATextThatTakesLongerThanAStepIsEncodedAllTheSame) {
-  Run(Measured(40 * kTenth));
+  SchedulerOptions options = Measured();
+  for (int texts = 1; texts <= 8; ++texts) {
+    for (int i = 0; i < 100; ++i) {
+      options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * 40 * kTenth);
+    }
+  }
+  Run(options);
   const auto a = Submit("a", 9), b = Submit("b", 9);
   const std::vector<std::string> calls = Finish();
   ASSERT_GE(calls.size(), 4u);
@@ -186,6 +193,37 @@ TEST_F(StagesTest, WhatWaitsToBeDecodedGoesOnElsewhereWhenItsDeviceIsLost) {
   EXPECT_EQ(other->live_jobs(), 0);
 }
 
+// What runs goes on elsewhere; to decode what is done is the device's last work for the model.
+TEST_F(StagesTest, AModelThatLeavesADeviceDecodesWhatIsDoneThere) {
+  Run(Measured());
+  FakeScript* const other = harness_->AddModel("fake", "other");
+  other->prepare_gate()->Close();
+  const auto keeps_it_busy = Submit("o", 1);
+  other->prepare_gate()->AwaitBlocked();
+  const auto a = harness_->Submit(harness_->Request("a", 1, 3));
+  script_->step_gate()->Allow(2);
+  script_->step_gate()->AwaitArrivals(3);  // one is decoded, two wait
+  EXPECT_EQ(script_->live_jobs(), 3);
+  Gate removed;
+  ASSERT_TRUE(harness_->scheduler
+                  ->RemoveModel("fake", "cpu", Removal::kWhenDone,
+                                [&](const absl::Status& status) {
+                                  EXPECT_TRUE(status.ok()) << status;
+                                  removed.Pass();
+                                })
+                  .ok());
+  script_->step_gate()->Open();
+  removed.AwaitPassed(1);
+  EXPECT_EQ(std::ranges::count(script_->calls(), "finish a"), 3);
+  EXPECT_THAT(EventsOf<ImageEvent>(a->Rest()), SizeIs(3));
+  other->prepare_gate()->Open();
+  EXPECT_TRUE(running_->Result().ok());
+  EXPECT_TRUE(keeps_it_busy->Result().ok());
+  harness_->Settle();
+  EXPECT_EQ(script_->live_jobs(), 0);
+  EXPECT_EQ(other->live_jobs(), 0);
+}
+
 TEST_F(StagesTest, AnImageThatCannotBeDecodedFailsAlone) {
   Run(Measured());
   script_->Fail("bad", FakeScript::Stage::kFinish, absl::DataLossError("NaN"));
@@ -206,6 +244,16 @@ TEST_F(StagesTest, OneThatCannotBePreparedFailsAloneThoughItThrows) {
   Finish();
   EXPECT_EQ(bad->Result().code(), absl::StatusCode::kInternal);
   EXPECT_TRUE(good->Result().ok());
+}
+
+TEST_F(StagesTest, ATextWhoseEmbeddingIsNoNumberIsNotEncodedAgain) {
+  Run(Measured());
+  script_->Fail("bad", FakeScript::Stage::kPrepare, absl::DataLossError("NaN"));
+  const auto bad = harness_->Submit(harness_->Request("bad", 1, 2));
+  Finish();
+  EXPECT_EQ(bad->Result().code(), absl::StatusCode::kDataLoss);
+  ASSERT_THAT(script_->preparations(), SizeIs(2));
+  EXPECT_THAT(script_->preparations()[1].images, ElementsAre("bad", "bad"));
 }
 
 // A picture's encoder is held up; the device goes on.
@@ -281,6 +329,38 @@ TEST_F(LoadMeasurementTest, NothingIsBegunThatWouldTakeTooLong) {
   EXPECT_LE(harness_->clock.Now(), FakeClock().Now() + absl::Seconds(7));
 }
 
+// A request for another model comes while steps of the new one are measured: it does not wait for the rest of them.
+TEST_F(LoadMeasurementTest, NobodyWaitsForMoreThanTheCallUnderWay) {
+  harness_ = std::make_unique<SchedulerHarness>(Measuring(absl::Minutes(5)));
+  script_ = std::make_shared<FakeScript>();
+  harness_->scripts["cpu"] = script_;
+  script_->SetDurationsOfEach(4 * kTenth, 10 * kTenth);
+  harness_->AddModel("other");
+  ASSERT_THAT(Known(), Contains(HasSubstr("other 1 2")));
+  script_->step_gate()->Close();
+  const size_t before = script_->calls().size();
+  Gate loaded;
+  harness_->scheduler->AddModel(
+      "fake", "cpu",
+      [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+        return std::make_unique<FakeEngine>(FakeModelInfo("fake", "cpu"), script_, &harness_->clock);
+      },
+      [&](const absl::StatusOr<EngineView>& engine) {
+        EXPECT_TRUE(engine.ok());
+        loaded.Pass();
+      });
+  script_->step_gate()->AwaitBlocked();
+  GenerationRequest request = harness_->Request("o", 1);
+  request.model = "other";
+  const auto other = harness_->Submit(request);
+  script_->step_gate()->Open();
+  EXPECT_TRUE(other->Result().ok());
+  loaded.AwaitPassed(1);
+  std::vector<std::string> calls = script_->calls();
+  calls.erase(calls.begin(), calls.begin() + static_cast<std::ptrdiff_t>(before));
+  EXPECT_THAT(calls, ElementsAre("prepare   ", "step 0", "prepare o", "step o0", "finish o"));
+}
+
 TEST_F(LoadMeasurementTest, WhatIsKnownIsNotMeasuredAgain) {
   Load(Measuring(absl::Minutes(5)));
   SchedulerOptions options = Measuring(absl::Minutes(5));
@@ -338,7 +418,7 @@ TEST_F(LoadMeasurementTest, ADeviceThatHangsWhenAModelIsMeasuredKeepsNobodyWaiti
           [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
             return std::make_unique<FakeEngine>(FakeModelInfo(), script, nullptr);
           },
-          [loaded](const absl::StatusOr<const Engine*>& engine) {
+          [loaded](const absl::StatusOr<EngineView>& engine) {
             EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnavailable);
             loaded->Pass();
           });

@@ -37,37 +37,6 @@ TEST(CostModelTest, FollowsADeviceThatBecomesSlower) {
   EXPECT_NEAR(costs.StepSeconds(curve, 1), 0.020, 0.0001);
 }
 
-TEST(CostModelTest, SizesKeepTheirProportionsWhileTheDeviceIsSlow) {
-  CostModel costs;
-  const CurveId curve = costs.Curve("m", 1024);
-  for (int i = 0; i < 20; ++i) {
-    costs.RecordStep(curve, 2, absl::Milliseconds(10));
-    costs.RecordStep(curve, 4, absl::Milliseconds(14));
-  }
-  for (int i = 0; i < 30; ++i) costs.RecordStep(curve, 4, absl::Milliseconds(28));
-  EXPECT_NEAR(costs.StepSeconds(curve, 4), 0.028, 0.002);
-  EXPECT_NEAR(costs.StepSeconds(curve, 4) / costs.StepSeconds(curve, 2), 1.4, 0.14);
-}
-
-// 5 ms and 1 ms a row; the first step of a size allocates, compiles, pages in.
-TEST(CostModelTest, ASlowFirstStepDoesNotMakeASizeUnattractive) {
-  CostModel costs;
-  const CurveId curve = costs.Curve("m", 1024);
-  for (int rows : {1, 2, 4}) {
-    for (int i = 0; i < 20; ++i) costs.RecordStep(curve, rows, absl::Milliseconds(5 + rows));
-  }
-  costs.RecordStep(curve, 8, absl::Milliseconds(40));
-  EXPECT_LT(costs.StepSeconds(curve, 8), 0.020);
-}
-
-TEST(CostModelTest, OneStepOutOfAllProportionChangesLittle) {
-  CostModel costs;
-  const CurveId curve = costs.Curve("m", 1024);
-  for (int i = 0; i < 20; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(10));
-  costs.RecordStep(curve, 1, absl::Seconds(10));
-  EXPECT_LT(costs.StepSeconds(curve, 1), 0.015);
-}
-
 // A device whose steps take 5 ms and 1 us for each unit of work: what is on that line is predicted without having run.
 TEST(CostModelTest, PredictsSizesAndRowsThatHaveNotRun) {
   CostModel costs;

@@ -55,7 +55,6 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     std::vector<JobId> batch;
     absl::Time ends = absl::InfiniteFuture();
     absl::Duration duration;
-    int rows = 0;
   };
 
   void SetUp() override {
@@ -152,12 +151,13 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
     for (JobId job : decision.preempt) Park(job);
     CheckBatch(device, decision);
     Running& own = running_[device];
-    own = {decision.batch, absl::InfiniteFuture(), absl::ZeroDuration(), 0};
+    own = {decision.batch, absl::InfiniteFuture(), absl::ZeroDuration()};
     if (own.batch.empty()) return;
     batch_model_.resize(running_.size());
     batch_model_[device] = jobs_.at(own.batch.front()).model;
-    for (JobId job : own.batch) own.rows += jobs_.at(job).rows;
-    own.duration = absl::Seconds(StepSeconds(jobs_.at(own.batch.front()).tokens, own.rows) * (0.9 + 0.02 * Below(11)));
+    int rows = 0;
+    for (JobId job : own.batch) rows += jobs_.at(job).rows;
+    own.duration = absl::Seconds(StepSeconds(jobs_.at(own.batch.front()).tokens, rows) * (0.9 + 0.02 * Below(11)));
     own.ends = now_ + own.duration;
   }
 
@@ -217,7 +217,8 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
 
   // Of the step that is under way, at random: what it was computed in, and images that failed in it.
   std::vector<Forward> Outcome(const Running& step) {
-    const int rows = step.rows;
+    int rows = 0;
+    for (JobId job : step.batch) rows += jobs_.contains(job) ? jobs_.at(job).rows : 0;
     Forward forward{rows, step.duration};
     if (!GetParam().faults) return {forward};
     if (Below(30) == 0) {  // NaN or an exception, in one or in all of them

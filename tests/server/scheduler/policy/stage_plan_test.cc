@@ -4,7 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <memory>
+#include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -61,7 +66,7 @@ class StagedCore : public ::testing::Test {
 
   void Make(const std::string& policy = "deadline-fair", int64_t state_bytes = 1 << 30) {
     for (int rows = 1; rows <= 16; ++rows) {
-      costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10.5));
+      costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10));
       costs_.RecordStep(TextCurve(&costs_, "m", kTextTokens), rows, rows * absl::Seconds(4));
     }
     costs_.RecordStep(DecodeCurve(&costs_, "m", kPictureTokens), 1, absl::Seconds(6));
@@ -198,6 +203,66 @@ TEST_F(StagedCore, FinishedImagesCountInTheDevicesMemory) {
   EXPECT_EQ(core_->index().device(0).finished_bytes, 0);
   Step();
   EXPECT_THAT(Decide().start, ElementsAre(other));
+}
+
+// Eight images that share their only step take 10 s for it and 48 s to be decoded.
+TEST_F(StagedCore, ImagesThatAreDoneDoNotPileUpBehindOnesThatStart) {
+  for (const char* policy : {"fifo", "deadline-fair"}) {
+    Make(policy, /*state_bytes=*/160);  // of sixteen
+    for (int i = 0; i < 80; ++i) Add(1);
+    int steps = 0;
+    for (int decoded = 0; decoded < 80;) {
+      const Decision next = Decide();
+      ASSERT_FALSE(next.decode.empty() && next.batch.empty()) << policy;
+      for (JobId id : next.decode) core_->Remove(id);
+      decoded += static_cast<int>(next.decode.size());
+      if (next.batch.empty()) continue;
+      Step();
+      ++steps;
+      ASSERT_LE(core_->finished(0).size(), 15u) << policy;
+    }
+    EXPECT_EQ(steps, 10) << policy;  // of full batches
+    EXPECT_EQ(core_->index().unfinished(), 0);
+  }
+}
+
+// Random arrivals and cancellations, as the service has them decided.
+TEST_F(StagedCore, NothingIsLostOrDoneTwiceAndBudgetsHoldWhateverComes) {
+  constexpr int kBusy = 300;  // boundaries
+  for (const char* policy : {"fifo", "dynamic", "deadline-fair"}) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+      SCOPED_TRACE(testing::Message() << policy << " " << seed);
+      Make(policy, /*state_bytes=*/160);
+      std::mt19937_64 random(seed);
+      std::set<JobId> left, here;  // here: on the device
+      for (int boundary = 0; boundary < kBusy || !left.empty(); ++boundary) {
+        ASSERT_LT(boundary, 100 * kBusy) << "it does not end";
+        for (uint64_t i = boundary < kBusy ? random() % 3 : 0; i > 0; --i) {
+          left.insert(Add(1 + static_cast<int>(random() % 5), static_cast<PriorityClass>(random() % kPriorityClasses)));
+        }
+        if (!left.empty() && random() % 7 == 0) {
+          const JobId victim = *std::next(left.begin(), static_cast<std::ptrdiff_t>(random() % left.size()));
+          core_->Remove(victim);
+          left.erase(victim);
+          here.erase(victim);
+        }
+        const Decision next = Decide();
+        ASSERT_EQ(next.decode.empty() && next.batch.empty(), left.empty()) << "idle beside work";
+        for (JobId id : next.decode) {
+          ASSERT_EQ(here.erase(id), 1u);
+          ASSERT_EQ(left.erase(id), 1u);
+          core_->Remove(id);
+        }
+        for (JobId id : next.preempt) ASSERT_EQ(here.erase(id), 1u);
+        for (JobId id : next.start) ASSERT_TRUE(left.contains(id) && here.insert(id).second);
+        for (JobId id : next.batch) ASSERT_TRUE(here.contains(id));
+        ASSERT_LE(here.size(), 16u);
+        for (JobId id : next.preempt) core_->Parked(id, now_);
+        if (!next.batch.empty()) Step();
+      }
+      EXPECT_EQ(core_->index().unfinished(), 0);
+    }
+  }
 }
 
 TEST_F(StagedCore, AFinishedImageCanBeCancelled) {

@@ -1,0 +1,252 @@
+// Images that move from one worker with the model that ships to another: their pictures are those of an undisturbed
+// engine, bit for bit (fp32, CPU).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/mutex.h"
+#include "pipeline/engine/load.h"
+#include "tests/support/forwarding_engine.h"
+#include "tests/support/scheduler_harness.h"
+
+namespace fresco {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::Pair;
+using ::testing::SizeIs;
+
+std::unique_ptr<Engine> LoadDemo() {
+  LoadOptions options;
+  options.name = "demo";
+  options.path = "models/demo";
+  options.precision = "fp32";
+  options.threads = 2;
+  return LoadEngine(options).value();
+}
+
+ImageSpec Spec(const std::string& prompt, int width, int height, int steps, float guidance, uint64_t seed) {
+  ImageSpec spec;
+  spec.prompt = prompt;
+  spec.negative_prompt = "blurry";
+  spec.width = width;
+  spec.height = height;
+  spec.steps = steps;
+  spec.guidance_scale = guidance;
+  spec.seed = seed;
+  spec.max_sequence_length = 32;
+  spec.deterministic = true;
+  return spec;
+}
+
+// The picture that the encoder is given.
+std::string Pixels(const Image& image) {
+  return {image.rgb.begin(), image.rgb.end()};
+}
+
+// Of one device: a door before each step, and what happens in one.
+struct Device {
+  Gate gate;
+  std::string lost_with;  // its context is lost in the step of the image of this prompt
+  int lost_at = 0;        // that begins with so many steps done
+  Mutex mutex;
+  std::map<std::string, std::vector<int>> steps FRESCO_GUARDED_BY(mutex);  // made: by prompt, as they began
+
+  std::vector<int> StepsOf(const std::string& prompt) {
+    MutexLock lock(&mutex);
+    return steps[prompt];
+  }
+};
+
+class DemoEngine final : public ForwardingEngine {
+ public:
+  explicit DemoEngine(std::shared_ptr<Device> device) : ForwardingEngine(LoadDemo()), device_(std::move(device)) {}
+
+  std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override {
+    device_->gate.Pass();
+    const bool lost = std::any_of(batch.begin(), batch.end(), [&](const ImageJob* job) {
+      return job->spec().prompt == device_->lost_with && job->step() == device_->lost_at;
+    });
+    if (lost) return std::vector<absl::Status>(batch.size(), absl::AbortedError("the device's context is lost"));
+    {
+      MutexLock lock(&device_->mutex);
+      for (const ImageJob* job : batch) device_->steps[job->spec().prompt].push_back(job->step());
+    }
+    return ForwardingEngine::Step(batch);
+  }
+
+ private:
+  const std::shared_ptr<Device> device_;  // a thread that hangs outlives the test
+};
+
+class MovingTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { alone_ = LoadDemo().release(); }
+  static void TearDownTestSuite() { delete alone_; }
+
+  // The second device is loaded when the first has what is submitted first.
+  void Start(const SchedulerOptions& options = {}) {
+    harness_ = std::make_unique<SchedulerHarness>(
+        options, [](const Image& image, const EncodeOptions&) -> absl::StatusOr<std::string> { return Pixels(image); });
+    Load("a", a_);
+    a_->gate.Close();
+  }
+
+  ~MovingTest() override {
+    a_->gate.Open();
+    b_->gate.Open();
+  }
+
+  void Load(const std::string& name, const std::shared_ptr<Device>& device) {
+    const absl::Status loaded = harness_->Load("demo", name, [device]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+      return std::make_unique<DemoEngine>(device);
+    });
+    ASSERT_TRUE(loaded.ok()) << loaded;
+  }
+
+  std::unique_ptr<EventReader> Submit(const std::string& id, const std::vector<ImageSpec>& specs,
+                                      RequestPriority priority = RequestPriority::kStandard) {
+    GenerationRequest request;
+    request.id = id;
+    request.model = "demo";
+    request.images = specs;
+    request.priority = priority;
+    return harness_->Submit(std::move(request));
+  }
+
+  // By index.
+  static std::map<int, ImageEvent> Pictures(EventReader* reader) {
+    const std::vector<RequestEvent> events = reader->Rest();
+    EXPECT_TRUE(std::holds_alternative<CompletedEvent>(events.back()));
+    std::map<int, ImageEvent> pictures;
+    for (ImageEvent& image : EventsOf<ImageEvent>(events)) pictures[image.image_index] = std::move(image);
+    return pictures;
+  }
+
+  static void ExpectUndisturbed(const std::map<int, ImageEvent>& pictures, const std::vector<ImageSpec>& specs) {
+    ASSERT_EQ(pictures.size(), specs.size());
+    for (size_t i = 0; i < specs.size(); ++i) {
+      EXPECT_TRUE(pictures.at(static_cast<int>(i)).image.bytes == Undisturbed(specs[i])) << "image " << i;
+    }
+  }
+
+  static std::string Undisturbed(const ImageSpec& spec) {
+    const auto job = alone_->Prepare(spec).value();
+    while (!job->done()) {
+      for (const absl::Status& status : alone_->Step({job.get()})) EXPECT_TRUE(status.ok()) << status;
+    }
+    return Pixels(alone_->Finish(*job).value());
+  }
+
+  static Engine* alone_;
+  const std::shared_ptr<Device> a_ = std::make_shared<Device>(), b_ = std::make_shared<Device>();
+  std::unique_ptr<SchedulerHarness> harness_;
+};
+Engine* MovingTest::alone_ = nullptr;
+
+class LostTest : public MovingTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(LostTest, AnImageWhoseDeviceIsLostIsTheSamePicture) {
+  Start();
+  const ImageSpec spec = Spec("a red apple on a white background", 64, 96, 4, 4, 1);
+  a_->lost_with = spec.prompt;
+  a_->lost_at = GetParam();
+  const auto reader = Submit("x", {spec});
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->gate.Open();
+  const std::map<int, ImageEvent> pictures = Pictures(reader.get());
+  ExpectUndisturbed(pictures, {spec});
+  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  // It has gone on, and not begun again.
+  EXPECT_THAT(a_->StepsOf(spec.prompt), SizeIs(static_cast<size_t>(GetParam())));
+  EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(static_cast<size_t>(spec.steps - GetParam())));
+}
+
+// Its first step is decided while there is no other device, and so leaves no copy.
+INSTANTIATE_TEST_SUITE_P(Steps, LostTest, ::testing::Values(0, 2, 3));
+
+// They have shared steps, and are of two sizes and with and without guidance.
+TEST_F(MovingTest, AWholeBatchWhoseDeviceIsLostIsTheSamePictures) {
+  Start();
+  const std::vector<ImageSpec> specs = {Spec("a fox", 96, 64, 6, 1, 2), Spec("a robot", 64, 96, 5, 0, 5),
+                                        Spec("a red apple", 64, 96, 4, 4, 3)};
+  a_->lost_with = "a fox";
+  a_->lost_at = 2;
+  const auto reader = Submit("x", specs);
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->gate.Open();
+  ExpectUndisturbed(Pictures(reader.get()), specs);
+  EXPECT_EQ(harness_->observer.counts()["demo moved from a"], 3);
+}
+
+TEST_F(MovingTest, AnImageWhoseDeviceHangsIsTheSamePicture) {
+  Start();
+  const ImageSpec spec = Spec("a sunflower", 64, 64, 5, 2.5, 4);
+  const auto reader = Submit("x", {spec});
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->gate.Allow(2);
+  a_->gate.AwaitArrivals(3);
+  const absl::Duration floor = WatchdogOptions().floor;
+  harness_->clock.AwaitWaiter(harness_->clock.Now() + floor);
+  harness_->clock.Advance(floor);
+  ExpectUndisturbed(Pictures(reader.get()), {spec});
+  EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(3));
+  a_->gate.Open();
+}
+
+// Preempted on the one, for one that is more urgent, and free to go on on the other.
+TEST_F(MovingTest, AnImageThatMakesRoomAndGoesOnElsewhereIsTheSamePicture) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  options.max_resident = 1;
+  Start(options);
+  const ImageSpec spec = Spec("a red apple", 64, 96, 6, 4, 1);
+  const ImageSpec urgent = Spec("a fox", 96, 96, 3, 1, 2);
+  const auto reader = Submit("x", {spec}, RequestPriority::kBatch);
+  a_->gate.AwaitBlocked();
+  a_->gate.Allow(1);
+  a_->gate.AwaitArrivals(2);
+  const auto other = Submit("urgent", {urgent}, RequestPriority::kInteractive);
+  a_->gate.Allow(1);
+  a_->gate.AwaitArrivals(3);  // the urgent one's first step: the image has been parked
+  Load("b", b_);
+  const std::map<int, ImageEvent> pictures = Pictures(reader.get());
+  ExpectUndisturbed(pictures, {spec});
+  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(4));
+  a_->gate.Open();
+  ExpectUndisturbed(Pictures(other.get()), {urgent});
+  EXPECT_THAT(harness_->observer.counts(),
+              AllOf(Contains(Pair("demo preempted on a", 1)), Not(Contains(Pair("lost a", 1)))));
+}
+
+TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures) {
+  SchedulerOptions options;
+  options.max_batch = 1;
+  Start(options);
+  const std::vector<ImageSpec> specs = {Spec("a red apple", 64, 96, 5, 4, 1), Spec("a fox", 96, 96, 5, 1, 2),
+                                        Spec("a robot", 64, 64, 5, 3, 3)};
+  a_->lost_with = "a red apple";
+  a_->lost_at = 3;
+  const auto reader = Submit("x", specs);
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->gate.Open();
+  ExpectUndisturbed(Pictures(reader.get()), specs);
+}
+
+}  // namespace
+}  // namespace fresco
