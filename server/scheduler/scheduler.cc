@@ -1,7 +1,9 @@
 #include "server/scheduler/scheduler.h"
 
 #include <atomic>
+#include <functional>
 #include <map>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -63,9 +65,10 @@ class Scheduler::Impl {
   void AddModel(const std::string& model, const std::string& device, const EngineLoader& loader,
                 const LoadedCallback& callback) {
     const LoadedCallback loaded = Once<LoadedCallback>(callback);
-    loaders_.Add(device, [this, worker = WorkerFor(device), model, loader, loaded](bool cancelled) {
-      const absl::Status status =
-          cancelled ? absl::CancelledError("the scheduler is shutting down") : LoadFor(worker, model, loader, loaded);
+    loaders_.Add(device, [this, worker = WorkerFor(device), model, loader, loaded](bool cancelled,
+                                                                                   const std::function<void()>& ended) {
+      const absl::Status status = cancelled ? absl::CancelledError("the scheduler is shutting down")
+                                            : LoadFor(worker, model, loader, ended, loaded);
       if (!status.ok()) GuardedVoid("the callback", [&] { loaded(status); }).IgnoreError();
     });
   }
@@ -87,9 +90,14 @@ class Scheduler::Impl {
 
  private:
   // On the loader's thread; the device's gets what it has loaded, and answers for it from then on (OK).
-  absl::Status LoadFor(int worker, const std::string& model, const EngineLoader& loader, const LoadedCallback& loaded) {
-    FRESCO_RETURN_IF_ERROR(dispatcher_.CheckDevice(worker));
-    return dispatcher_.AddLoad(worker, {model, CallLoader(loader), loaded});
+  absl::Status LoadFor(int worker, const std::string& model, const EngineLoader& loader,
+                       const std::function<void()>& ended, const LoadedCallback& loaded) {
+    const absl::Status usable = dispatcher_.CheckDevice(worker);
+    absl::StatusOr<std::unique_ptr<Engine>> engine = absl::UnknownError("not loaded");
+    if (usable.ok()) engine = CallLoader(loader);
+    ended();
+    FRESCO_RETURN_IF_ERROR(usable);
+    return dispatcher_.AddLoad(worker, {model, std::move(engine), loaded});
   }
 
   struct Device {
