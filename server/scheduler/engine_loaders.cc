@@ -20,7 +20,7 @@ void EngineLoaders::Add(const std::string& device, Load load) {
       }
     }
   }
-  if (cancelled) load(true);
+  if (cancelled) load(true, [] {});
   if (ended.joinable()) ended.join();
 }
 
@@ -37,8 +37,7 @@ void EngineLoaders::Run(Lane* lane) {
       lane->loads.pop_front();
     }
     ++begun_;
-    load(false);
-    ++ended_;
+    load(false, [this] { ++ended_; });
   }
 }
 
@@ -54,7 +53,7 @@ void EngineLoaders::Stop() {
       if (lane.thread.joinable()) threads.push_back(std::exchange(lane.thread, {}));
     }
   }
-  for (const Load& load : cancelled) load(true);
+  for (const Load& load : cancelled) load(true, [] {});
   for (std::thread& thread : threads) thread.join();
 }
 

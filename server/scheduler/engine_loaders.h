@@ -18,8 +18,9 @@ namespace fresco {
 // Thread-safe.
 class EngineLoaders {
  public:
-  // `cancelled`: the load is not to be done any more, only to be answered.
-  using Load = std::function<void(bool cancelled)>;
+  // `cancelled`: the load is not to be done any more, only to be answered. Otherwise it calls `ended` once what it
+  // loads is loaded, before others learn of it: what they measure then is not beside a load.
+  using Load = std::function<void(bool cancelled, const std::function<void()>& ended)>;
 
   ~EngineLoaders() { Stop(); }
 

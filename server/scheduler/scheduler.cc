@@ -1,7 +1,9 @@
 #include "server/scheduler/scheduler.h"
 
 #include <atomic>
+#include <functional>
 #include <map>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,8 +52,11 @@ class Scheduler::Impl {
     dispatcher_.Stop();
     loaders_.Stop();
     for (Device& device : TakeDevices()) {
-      End(&device.thread, DeviceThread::kCompute, device.watch.get());
-      End(&device.decoder, DeviceThread::kDecode, device.watch.get());
+      if (device.watch->AwaitLeave()) {
+        device.thread.join();
+      } else {
+        device.thread.detach();  // it holds its worker, and touches nothing else once it comes back
+      }
     }
     writer_.Stop();
     timer_.join();
@@ -60,9 +65,10 @@ class Scheduler::Impl {
   void AddModel(const std::string& model, const std::string& device, const EngineLoader& loader,
                 const LoadedCallback& callback) {
     const LoadedCallback loaded = Once<LoadedCallback>(callback);
-    loaders_.Add(device, [this, worker = WorkerFor(device), model, loader, loaded](bool cancelled) {
-      const absl::Status status =
-          cancelled ? absl::CancelledError("the scheduler is shutting down") : LoadFor(worker, model, loader, loaded);
+    loaders_.Add(device, [this, worker = WorkerFor(device), model, loader, loaded](bool cancelled,
+                                                                                   const std::function<void()>& ended) {
+      const absl::Status status = cancelled ? absl::CancelledError("the scheduler is shutting down")
+                                            : LoadFor(worker, model, loader, ended, loaded);
       if (!status.ok()) GuardedVoid("the callback", [&] { loaded(status); }).IgnoreError();
     });
   }
@@ -84,11 +90,13 @@ class Scheduler::Impl {
 
  private:
   // On the loader's thread; the device's gets what it has loaded, and answers for it from then on (OK).
-  absl::Status LoadFor(int worker, const std::string& model, const EngineLoader& loader, const LoadedCallback& loaded) {
-    FRESCO_RETURN_IF_ERROR(dispatcher_.CheckDevice(worker));
-    const int64_t load = dispatcher_.BeginLoad(worker, model);
-    auto engine = CallLoader(loader);
-    dispatcher_.EndLoad(load);
+  absl::Status LoadFor(int worker, const std::string& model, const EngineLoader& loader,
+                       const std::function<void()>& ended, const LoadedCallback& loaded) {
+    const absl::Status usable = dispatcher_.CheckDevice(worker);
+    absl::StatusOr<std::unique_ptr<Engine>> engine = absl::UnknownError("not loaded");
+    if (usable.ok()) engine = CallLoader(loader);
+    ended();
+    FRESCO_RETURN_IF_ERROR(usable);
     return dispatcher_.AddLoad(worker, {model, std::move(engine), loaded});
   }
 
@@ -96,25 +104,15 @@ class Scheduler::Impl {
     int index = 0;
     std::shared_ptr<DeviceWatch> watch;
     std::shared_ptr<DeviceWorker> worker;
-    std::thread thread, decoder;
+    std::thread thread;
   };
-
-  static void End(std::thread* thread, DeviceThread which, DeviceWatch* watch) {
-    if (!thread->joinable()) return;
-    if (watch->AwaitLeave(which)) {
-      thread->join();
-    } else {
-      thread->detach();  // it holds its worker, and touches nothing else once it comes back
-    }
-  }
 
   // Without the lock they are joined: what they tell others may come back here.
   std::vector<Device> TakeDevices() {
     MutexLock lock(&mutex_);
     std::vector<Device> devices;
     for (auto& [name, device] : devices_) {
-      devices.push_back(
-          {device.index, device.watch, device.worker, std::move(device.thread), std::move(device.decoder)});
+      devices.push_back({device.index, device.watch, device.worker, std::move(device.thread)});
     }
     return devices;
   }
@@ -123,14 +121,11 @@ class Scheduler::Impl {
     MutexLock lock(&mutex_);
     Device& device = devices_[name];
     if (device.worker == nullptr) {
-      const bool beside = DecodesBesideSteps(options_.decoding, name);
-      const auto decodes = beside ? std::make_shared<DecodeQueue>() : nullptr;
-      device.watch = std::make_shared<DeviceWatch>(options_.watchdog, beside);
-      device.index = dispatcher_.AddWorker(name, device.watch, decodes);
+      device.watch = std::make_shared<DeviceWatch>(options_.watchdog);
+      device.index = dispatcher_.AddWorker(name, device.watch);
       device.worker = std::make_shared<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_,
-                                                     &writer_, device.watch, decodes, &loaders_);
+                                                     &writer_, device.watch, &loaders_);
       device.thread = std::thread([worker = device.worker] { worker->Run(); });
-      if (beside) device.decoder = std::thread([worker = device.worker] { worker->RunDecoder(); });
     }
     return device.index;
   }
