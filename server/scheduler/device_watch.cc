@@ -1,93 +1,43 @@
 #include "server/scheduler/device_watch.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace fresco {
 
-DeviceWatch::DeviceWatch(const WatchdogOptions& options, bool decodes) : threads_{Thread(options), Thread(options)} {
-  of(DeviceThread::kDecode).left = !decodes;
+void DeviceWatch::Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
+  MutexLock lock(&mutex_);
+  watchdog_.Begin(kind, size, predicted, now);
 }
 
-bool DeviceWatch::Enter(DeviceThread thread, Company company) {
+bool DeviceWatch::End() {
   MutexLock lock(&mutex_);
-  while (loss_.empty() && alone_.has_value() && alone_ != thread) changed_.Wait(&mutex_);
-  if (company == Company::kNone && loss_.empty()) {
-    alone_ = thread;  // from now on the other begins nothing
-    while (loss_.empty() && other_of(thread).calls) changed_.Wait(&mutex_);
-  }
-  if (!loss_.empty()) return false;
-  Thread& own = of(thread);
-  own.calls = true;
-  own.shared = other_of(thread).calls;
-  other_of(thread).shared = true;
-  return true;
+  watchdog_.End();
+  return !given_up_;
 }
 
-void DeviceWatch::Begin(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
+void DeviceWatch::Learn(DeviceCall kind, int64_t size, absl::Duration duration) {
   MutexLock lock(&mutex_);
-  of(thread).watchdog.Begin(kind, size, predicted, now);
+  watchdog_.Learn(kind, size, duration);
 }
 
-DeviceWatch::State DeviceWatch::End(DeviceThread thread, bool* shared) {
+void DeviceWatch::Leave() {
   MutexLock lock(&mutex_);
-  Thread& own = of(thread);
-  own.watchdog.End();
-  own.calls = false;
-  *shared = own.shared;
-  if (alone_ == thread) alone_.reset();
+  left_ = true;
   changed_.NotifyAll();
-  if (own.given_up) return State::kGivenUp;
-  return loss_.empty() ? State::kOurs : State::kLost;
-}
-
-void DeviceWatch::Learn(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration duration) {
-  MutexLock lock(&mutex_);
-  of(thread).watchdog.Learn(kind, size, duration);
-}
-
-void DeviceWatch::Lose(const std::string& reason) {
-  MutexLock lock(&mutex_);
-  if (loss_.empty()) loss_ = reason;
-  changed_.NotifyAll();
-}
-
-void DeviceWatch::Leave(DeviceThread thread) {
-  MutexLock lock(&mutex_);
-  of(thread).left = true;
-  changed_.NotifyAll();
-}
-
-std::string DeviceWatch::loss() const {
-  MutexLock lock(&mutex_);
-  return loss_;
 }
 
 absl::Time DeviceWatch::hung_at() const {
   MutexLock lock(&mutex_);
-  absl::Time first = absl::InfiniteFuture();
-  for (const Thread& thread : threads_) first = std::min(first, thread.watchdog.hung_at());
-  return first;
+  return watchdog_.hung_at();
 }
 
-std::optional<DeviceThread> DeviceWatch::GiveUpIfHung(absl::Time now) {
+bool DeviceWatch::GiveUpIfHung(absl::Time now) {
   MutexLock lock(&mutex_);
-  for (DeviceThread thread : {DeviceThread::kCompute, DeviceThread::kDecode}) {
-    Thread& own = of(thread);
-    if (own.given_up || !own.watchdog.IsHung(now)) continue;
-    own.given_up = true;
-    own.watchdog.End();
-    if (loss_.empty()) loss_ = "it hangs: a call has taken much longer than predicted";
-    changed_.NotifyAll();
-    return thread;
-  }
-  return std::nullopt;
-}
-
-bool DeviceWatch::gone(DeviceThread thread) const {
-  MutexLock lock(&mutex_);
-  const Thread& own = threads_[static_cast<size_t>(thread)];
-  return own.left || own.given_up;
+  if (given_up_ || !watchdog_.IsHung(now)) return false;
+  given_up_ = true;
+  watchdog_.End();
+  changed_.NotifyAll();
+  return true;
 }
 
 void DeviceWatch::Keep(std::unique_ptr<Engine> engine) {
@@ -95,10 +45,10 @@ void DeviceWatch::Keep(std::unique_ptr<Engine> engine) {
   kept_.push_back(std::move(engine));
 }
 
-bool DeviceWatch::AwaitLeave(DeviceThread thread) {
+bool DeviceWatch::AwaitLeave() {
   MutexLock lock(&mutex_);
-  while (!of(thread).left && !of(thread).given_up) changed_.Wait(&mutex_);
-  return of(thread).left;
+  while (!left_ && !given_up_) changed_.Wait(&mutex_);
+  return left_;
 }
 
 }  // namespace fresco
