@@ -43,11 +43,11 @@ class HeadAttention {
         scale_(scale),
         rows_at_once_(std::clamp(kScoreBytes / (filled_ * int64_t{sizeof(float)}) / kLeastRows * kLeastRows, kLeastRows,
                                  kMostRows)),
-        keys_(filled_ * width),
-        values_(filled_ * width),
-        scores_(rows_at_once_ * filled_),
-        weights_(rows_at_once_ * filled_),
-        sums_(rows_at_once_ * width),
+        keys_(static_cast<size_t>(filled_ * width)),
+        values_(static_cast<size_t>(filled_ * width)),
+        scores_(static_cast<size_t>(rows_at_once_ * filled_)),
+        weights_(static_cast<size_t>(rows_at_once_ * filled_)),
+        sums_(static_cast<size_t>(rows_at_once_ * width)),
         ones_(static_cast<size_t>(width), 1.0f) {}
 
   // Keys k and values v, `tokens` each.
@@ -84,11 +84,11 @@ class HeadAttention {
   const float scale_;
   const int64_t rows_at_once_;
   // Behind the tokens all are zero, and stay so.
-  AlignedElements<Element> keys_;    // packed [width / 2][filled][2]
-  AlignedElements<Element> values_;  // packed [filled / 2][width][2]
-  AlignedElements<float> scores_;    // [rows, filled]
-  AlignedElements<Element> weights_;
-  AlignedElements<float> sums_;  // [rows, width]
+  std::vector<Element> keys_;    // packed [width / 2][filled][2]
+  std::vector<Element> values_;  // packed [filled / 2][width][2]
+  std::vector<float> scores_;    // [rows, filled]
+  std::vector<Element> weights_;
+  std::vector<float> sums_;  // [rows, width]
   const std::vector<float> ones_;
   const PackedProducts products_;
 };

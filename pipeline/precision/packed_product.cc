@@ -43,7 +43,7 @@ bool MultipliesRight() {
 // Codes of `columns` columns, terms [begin, begin + terms), as packed bf16.
 class PackedCodes {
  public:
-  explicit PackedCodes(int64_t most_terms) : values_(kColumns * most_terms) {}
+  explicit PackedCodes(int64_t most_terms) : values_(static_cast<size_t>(kColumns * most_terms)) {}
 
   // `codes`: the first column's, from the first term on; `stride` to the next column's.
   void Pack(const uint8_t* codes, int64_t stride, int64_t columns, int64_t terms) {
@@ -61,7 +61,7 @@ class PackedCodes {
   const c10::BFloat16* values() const { return reinterpret_cast<const c10::BFloat16*>(values_.data()); }
 
  private:
-  AlignedElements<kernels::BFloat16Bits> values_;
+  std::vector<kernels::BFloat16Bits> values_;
 };
 
 // The factors and the result of MultiplyE4M3.
@@ -112,7 +112,7 @@ class E4M3Columns {
   const Factors& f_;
   const int64_t parts_, terms_;  // into how many parts of how many terms the sums are cut
   std::vector<PackedCodes> codes_;
-  AlignedElements<float> sums_;
+  std::vector<float> sums_;
   const PackedProducts products_;
 };
 

@@ -6,35 +6,13 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/BFloat16.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
-#include <type_traits>
 
 namespace fresco {
 
 // Whether this processor, and the instruction set that oneDNN is limited to, have such products. The same at every
 // call. Thread-safe.
 bool HasPackedProducts();
-
-// Memory for a product's factors and sums, its elements zero, where whole vectors lie in one line of the cache: with
-// factors that do not, a product takes twice as long.
-template <typename T>
-class AlignedElements {
- public:
-  explicit AlignedElements(int64_t count) : memory_(new (kLine) T[static_cast<size_t>(count)]()) {}
-  T* data() { return memory_.get(); }
-  const T* data() const { return memory_.get(); }
-
- private:
-  static constexpr std::align_val_t kLine{64};
-  struct Free {
-    void operator()(T* memory) const { ::operator delete[](memory, kLine); }
-  };
-  static_assert(std::is_trivially_destructible_v<T>);
-  std::unique_ptr<T[], Free> memory_;
-};
 
 // A thread's products; where HasPackedProducts. Not thread-safe.
 class PackedProducts {
