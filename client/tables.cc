@@ -10,6 +10,7 @@
 #include "client/progress.h"
 #include "fresco/v1/image_generation.pb.h"
 #include "fresco/v1/operations.pb.h"
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/strings.h"
 
 namespace fresco {
@@ -110,17 +111,6 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
     text += line + "\n";
   }
   return text;
-}
-
-std::string FormatBytes(int64_t bytes) {
-  double value = static_cast<double>(bytes);
-  const char* unit = "B";
-  for (const char* larger : {"KiB", "MiB", "GiB", "TiB"}) {
-    if (value < 1024) break;
-    value /= 1024;
-    unit = larger;
-  }
-  return StrCat(absl::StrFormat("%.*f", value < 10 && *unit != 'B' ? 1 : 0, value), " ", unit);
 }
 
 std::string ModelsText(const v1::ListModelsResponse& response) {

@@ -16,9 +16,6 @@ namespace fresco {
 // Columns as wide as their widest cell, in Unicode characters; no spaces at the ends of lines.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
-// "1.5 GiB".
-std::string FormatBytes(int64_t bytes);
-
 std::string ModelsText(const v1::ListModelsResponse& response);
 std::string StatusText(const v1::GetStatusResponse& response);
 std::string LoadModelText(const v1::LoadModelResponse& response);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_join.h"
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/excerpt.h"
@@ -226,8 +227,8 @@ void ModelManager::Refuse(const QueuedLoad& load, const absl::Status& status) {
 absl::Status ModelManager::TooLarge(const Replica& replica, const std::vector<ResidentModel>& residents) const {
   const int64_t budget = *BudgetOf(replica.device);
   absl::Status status = absl::ResourceExhaustedError(
-      StrCat("the model '", replica.model->name, "' needs ", BytesText(BytesOf(replica)), " on ", replica.device, " (",
-             replica.bytes.has_value() ? "measured" : "by its files", "), and of the memory budget ",
+      StrCat("the model '", replica.model->name, "' needs ", FormatBytes(BytesOf(replica)), " on ", replica.device,
+             " (", replica.bytes.has_value() ? "measured" : "by its files", "), and of the memory budget ",
              DescribeBudget(residents, budget)));
   int64_t stays = 0;
   for (const ResidentModel& resident : residents) stays += resident.pinned && !resident.leaving ? resident.bytes : 0;
@@ -316,8 +317,7 @@ void ModelManager::EndLoad(const std::string& device, const absl::Status& status
   const bool others = Any(model, {State::kQueued, State::kLoading, State::kReady});
   // To who draws, a model that cannot be loaded is no fault of the request, whatever the loader calls it.
   const bool failed = load.replica->state == State::kFailed && !absl::IsCancelled(status);
-  const absl::Status told =
-      failed ? CouldNotBeLoaded(model, std::string_view(status.message().data(), status.message().size())) : status;
+  const absl::Status told = failed ? CouldNotBeLoaded(model, ToStd(status.message())) : status;
   if (status.ok() || !others) TellWaiting(model, told);
   Changed();
   if (--order.left == 0) {

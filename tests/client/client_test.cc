@@ -23,6 +23,7 @@
 #include "client/ticker.h"
 #include "fresco/v1/image_generation.pb.h"
 #include "google/rpc/error_details.pb.h"
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/strings.h"
 #include "tests/support/fake_clock.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "pipeline/base/format_bytes.h"
 
 namespace fresco {
 namespace {
@@ -61,20 +61,9 @@ std::string DescribeBudget(const std::vector<ResidentModel>& residents, int64_t 
   std::string list;
   for (const ResidentModel& model : residents) {
     used += model.bytes;
-    absl::StrAppend(&list, list.empty() ? ": " : ", ", model.name, " ", BytesText(model.bytes), Why(model));
+    absl::StrAppend(&list, list.empty() ? ": " : ", ", model.name, " ", FormatBytes(model.bytes), Why(model));
   }
-  return absl::StrCat(BytesText(used), " of ", BytesText(budget), " are taken", list);
-}
-
-std::string BytesText(int64_t bytes) {
-  double value = static_cast<double>(bytes);
-  const char* unit = "B";
-  for (const char* larger : {"KiB", "MiB", "GiB", "TiB"}) {
-    if (value < 1024) break;
-    value /= 1024;
-    unit = larger;
-  }
-  return absl::StrFormat("%.*f %s", value < 10 && *unit != 'B' ? 1 : 0, value, unit);
+  return absl::StrCat(FormatBytes(used), " of ", FormatBytes(budget), " are taken", list);
 }
 
 }  // namespace fresco

@@ -38,7 +38,4 @@ EvictionPlan PlanEviction(const std::vector<ResidentModel>& residents, int64_t b
 // "4.0 GiB of 6.0 GiB are taken: a 3.0 GiB (busy), b 1.0 GiB (pinned)": for a person who wonders why it is impossible.
 std::string DescribeBudget(const std::vector<ResidentModel>& residents, int64_t budget);
 
-// "1.5 GiB".
-std::string BytesText(int64_t bytes);
-
 }  // namespace fresco
