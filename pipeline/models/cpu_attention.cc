@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "pipeline/base/ceiling.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/cpu/softmax_kernel.h"
 #include "pipeline/precision/packed_product.h"
@@ -38,7 +39,7 @@ class HeadAttention {
  public:
   HeadAttention(int64_t tokens, int64_t width, float scale)
       : tokens_(tokens),
-        filled_((tokens + kMultiple - 1) / kMultiple * kMultiple),
+        filled_(CeilingOf(tokens, kMultiple) * kMultiple),
         width_(width),
         scale_(scale),
         rows_at_once_(std::clamp(kScoreBytes / (filled_ * int64_t{sizeof(float)}) / kLeastRows * kLeastRows, kLeastRows,

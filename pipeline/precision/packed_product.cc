@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "pipeline/base/ceiling.h"
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/pack_kernel.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
@@ -23,10 +24,6 @@ constexpr int64_t kColumns = 128;
 constexpr int64_t kRows = 128;
 constexpr int64_t kMostTerms = 768;
 constexpr int64_t kPackedTerms = 128;  // of which codes are packed at a time: 16 KiB, which the first cache holds
-
-int64_t CeilingOf(int64_t value, int64_t divisor) {
-  return (value + divisor - 1) / divisor;
-}
 
 // 1 × 3 + 2 × 4 and 1 × 5 + 2 × 6, as oneDNN computes them.
 bool MultipliesRight() {

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/ceiling.h"
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
@@ -73,10 +74,6 @@ void ForPieces(const QuantizedWeight& weight, at::ScalarType dtype, int64_t byte
   const int64_t row_bytes = weight.codes.size(1) * static_cast<int64_t>(c10::elementSize(dtype));
   const int64_t piece_rows = std::max(kMinPieceRows, bytes / row_bytes);
   for (int64_t begin = 0; begin < out; begin += piece_rows) work(begin, std::min(piece_rows, out - begin));
-}
-
-int64_t CeilingOf(int64_t value, int64_t divisor) {
-  return (value + divisor - 1) / divisor;
 }
 
 // Calls work(pieces) on every thread, with its share of a weight's rows as [begin, rows) in pieces of at most
@@ -321,15 +318,14 @@ at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {
 at::Tensor QuantizedLinear::ExpandedOnCpu(const at::Tensor& x, int64_t samples) const {
   const at::ScalarType type = x.scalar_type();
   const int64_t count = x.size(0), in = x.size(1), rows_at_once = RowsAreIndependent(type) ? count : count / samples;
+  const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
+  at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
   if (type == at::kBFloat16 && IsFp8(scheme_) && in % 2 == 0 && HasPackedProducts()) {
-    const at::Tensor bias = bias_.defined() ? bias_.to(type).to(at::kFloat) : bias_;
-    at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
-    MultiplyE4M3(x.contiguous(), rows_at_once, weight_.codes, weight_.scale, bias, result);
+    MultiplyE4M3(x.contiguous(), rows_at_once, weight_.codes, weight_.scale,
+                 bias.defined() ? bias.to(at::kFloat) : bias, result);
     return result;
   }
   const int64_t piece_rows = std::max(kMinPieceRows, kCpuPieceBytes / (in * static_cast<int64_t>(x.element_size())));
-  const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
-  at::Tensor result = at::empty({count, weight_.codes.size(0)}, x.options());
   ForPiecesOfThreads(weight_.codes.size(0), piece_rows, [&](const std::vector<Piece>& pieces) {
     const at::Tensor memory = at::empty({pieces.front().rows, in}, x.options());
     for (const auto [begin, rows] : pieces) {
