@@ -14,22 +14,13 @@
 #define HWY_TARGET_INCLUDE "pipeline/kernels/cpu/row_kernels.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// After foreach_target.h, once for each of its targets.
+#include "pipeline/kernels/cpu/float_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fresco::kernels {
 namespace HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-// Vectors of floats, and what has as many lanes of other types.
-constexpr hn::ScalableTag<float> kFloats;
-constexpr hn::RebindToUnsigned<decltype(kFloats)> kBits;
-constexpr hn::RebindToSigned<decltype(kFloats)> kInts;
-template <typename T>
-using LanesOf = hn::Rebind<T, decltype(kFloats)>;
-using Floats = hn::VFromD<decltype(kFloats)>;
-using Bits = hn::VFromD<decltype(kBits)>;
 
 // ---- a row in whole vectors -----------------------------------------------------------------------------------------
 
@@ -67,20 +58,6 @@ HWY_INLINE Floats LoadFloats(const uint16_t* from) {
 
 HWY_INLINE Floats LoadFloats(const int32_t* from) {
   return hn::ConvertTo(kFloats, hn::LoadU(kInts, from));
-}
-
-HWY_INLINE void StoreFloats(Floats values, float* to) {
-  hn::StoreU(values, kFloats, to);
-}
-
-// As BFloat16::Store.
-HWY_INLINE void StoreFloats(Floats values, uint16_t* to) {
-  const Bits bits = hn::BitCast(kBits, values);
-  const Bits odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(kBits, 1));
-  const Bits rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(kBits, 0x7fff)), odd));
-  const auto nan = hn::RebindMask(kBits, hn::IsNaN(values));
-  const Bits halves = hn::IfThenElse(nan, hn::Set(kBits, 0x7fc0), rounded);
-  hn::StoreU(hn::DemoteTo(LanesOf<uint16_t>(), hn::BitCast(kInts, halves)), LanesOf<uint16_t>(), to);
 }
 
 // The sign bit of each lane.

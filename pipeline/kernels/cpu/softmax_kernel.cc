@@ -1,30 +1,21 @@
 // Compiled once per instruction set, as row_kernels.cc.
 #include "pipeline/kernels/cpu/softmax_kernel.h"
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pipeline/kernels/cpu/softmax_kernel.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-// After highway.h, whose namespaces it is compiled into.
+// After highway.h, whose namespaces they are compiled into.
 #include "hwy/contrib/math/math-inl.h"
+#include "pipeline/kernels/cpu/float_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace fresco::kernels {
 namespace HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr hn::ScalableTag<float> kFloats;
-constexpr hn::RebindToUnsigned<decltype(kFloats)> kBits;
-constexpr hn::RebindToSigned<decltype(kFloats)> kInts;
-constexpr hn::Rebind<uint16_t, decltype(kFloats)> kHalves;
-using Floats = hn::VFromD<decltype(kFloats)>;
 
 // The lanes of a row from i on; behind its end, the row's first score, which changes no maximum.
 HWY_INLINE Floats LoadEnd(const float* scores, size_t i, size_t n) {
@@ -48,14 +39,6 @@ HWY_INLINE Floats WeightsOf(Floats scores, Floats largest, Floats scale) {
   return hn::IfThenElse(hn::IsNaN(exponents), exponents, hn::Exp(kFloats, exponents));
 }
 
-// To the nearest, ties to even; a NaN that comes from arithmetic stays one.
-HWY_INLINE auto HalvesOf(Floats weights) {
-  const auto bits = hn::BitCast(kBits, weights);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(kBits, 1));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(kBits, 0x7fff)), odd));
-  return hn::DemoteTo(kHalves, hn::BitCast(kInts, rounded));
-}
-
 }  // namespace
 
 float SoftmaxWeights(const float* scores, size_t n, float scale, uint16_t* weights) {
@@ -66,13 +49,13 @@ float SoftmaxWeights(const float* scores, size_t n, float scale, uint16_t* weigh
   for (; i + lanes <= n; i += lanes) {
     const Floats values = WeightsOf(hn::LoadU(kFloats, scores + i), largest, scales);
     sum = hn::Add(sum, values);
-    hn::StoreU(HalvesOf(values), kHalves, weights + i);
+    StoreFloats(values, weights + i);
   }
   if (i < n) {
     const Floats values = WeightsOf(LoadEnd(scores, i, n), largest, scales);
     sum = hn::Add(sum, hn::IfThenElseZero(hn::FirstN(kFloats, n - i), values));
     uint16_t end[hn::MaxLanes(kFloats)];
-    hn::StoreU(HalvesOf(values), kHalves, end);
+    StoreFloats(values, end);
     memcpy(weights + i, end, (n - i) * sizeof(uint16_t));
   }
   return hn::GetLane(hn::SumOfLanes(kFloats, sum));

@@ -1,26 +1,18 @@
 #include "pipeline/kernels/cpu/pack_kernel.h"
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
-#include <hwy/targets.h>
 
 #include <cstdint>
 #include <random>
-#include <string>
 #include <vector>
+
+#include "tests/pipeline/kernels/cpu/every_target.h"
 
 namespace fresco::kernels {
 namespace {
 
-// On every instruction set that this machine has.
-class PackKernel : public ::testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Targets, PackKernel, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+class PackKernel : public EveryTarget {};
+INSTANTIATE_TEST_SUITE_P(Targets, PackKernel, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()), TargetOf);
 
 TEST_P(PackKernel, PairsAreWhereTheyBelong) {
   std::mt19937 random(3);

@@ -3,8 +3,6 @@
 #include "pipeline/kernels/cpu/row_kernels.h"
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
-#include <hwy/targets.h>
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -20,6 +18,7 @@
 #include <vector>
 
 #include "pipeline/kernels/e4m3.h"
+#include "tests/pipeline/kernels/cpu/every_target.h"
 
 namespace fresco::kernels {
 namespace {
@@ -151,14 +150,8 @@ void ExpectEachElement(const std::vector<In>& elements, Kernel kernel, Reference
 
 // ---- the instruction sets -------------------------------------------------------------------------------------------
 
-class RowKernels : public ::testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Targets, RowKernels, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+class RowKernels : public EveryTarget {};
+INSTANTIATE_TEST_SUITE_P(Targets, RowKernels, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()), TargetOf);
 
 // Scales' reciprocals as RowScale makes them, and NaN.
 const std::vector<float>& Inverses() {

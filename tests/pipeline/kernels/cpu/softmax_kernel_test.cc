@@ -1,16 +1,15 @@
 #include "pipeline/kernels/cpu/softmax_kernel.h"
 
 #include <gtest/gtest.h>
-#include <hwy/highway.h>
-#include <hwy/targets.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <random>
-#include <string>
 #include <vector>
+
+#include "tests/pipeline/kernels/cpu/every_target.h"
 
 namespace fresco::kernels {
 namespace {
@@ -18,15 +17,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// On every instruction set that this machine has.
-class SoftmaxKernel : public ::testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
-
-INSTANTIATE_TEST_SUITE_P(Targets, SoftmaxKernel, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+class SoftmaxKernel : public EveryTarget {};
+INSTANTIATE_TEST_SUITE_P(Targets, SoftmaxKernel, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()), TargetOf);
 
 struct Softmax {
   std::vector<float> weights;
