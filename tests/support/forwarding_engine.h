@@ -16,6 +16,7 @@ class ForwardingEngine : public Engine {
 
   const ModelInfo& info() const override { return engine_->info(); }
   EngineStats stats() const override { return engine_->stats(); }
+  absl::Status WarmUp() override { return engine_->WarmUp(); }
   int64_t TakePeakBytes() override { return engine_->TakePeakBytes(); }
   DeviceMemory MemoryOfDevice() override { return engine_->MemoryOfDevice(); }
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }

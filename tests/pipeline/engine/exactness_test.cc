@@ -8,46 +8,23 @@
 #include <vector>
 
 #include "pipeline/engine/engine.h"
-#include "pipeline/engine/load.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/image/similarity.h"
+#include "tests/support/demo_model.h"
 
 namespace fresco {
 namespace {
 
 constexpr double kLeastPsnr = 50;  // dB
 
-std::unique_ptr<Engine> Load(const std::string& precision, int threads = 2) {
-  LoadOptions options;
-  options.name = "demo";
-  options.path = "models/demo";
-  options.precision = precision;
-  options.threads = threads;
-  return LoadEngine(options).value();
-}
-
-ImageSpec Spec(const std::string& prompt, int width, int height, int steps, float guidance, uint64_t seed) {
-  ImageSpec spec;
-  spec.prompt = prompt;
-  spec.negative_prompt = "blurry";
-  spec.width = width;
-  spec.height = height;
-  spec.steps = steps;
-  spec.guidance_scale = guidance;
-  spec.seed = seed;
-  spec.max_sequence_length = 32;
-  spec.deterministic = true;
-  return spec;
-}
-
 // As many tokens each, in three shapes, with and without guidance, of different lengths and prompts.
 std::vector<ImageSpec> Mixed() {
-  return {Spec("a red apple on a white background", 64, 96, 4, 4, 1),
-          Spec("a fox", 96, 64, 6, 1, 2),
-          Spec("", 64, 96, 5, 7, 3),
-          Spec("a sunflower on a light blue background", 192, 32, 3, 2.5, 4),
-          Spec("a robot", 64, 96, 7, 0, 5),
-          Spec("a fox", 96, 64, 4, 3, 6)};
+  return {DeterministicSpec("a red apple on a white background", 64, 96, 4, 4, 1),
+          DeterministicSpec("a fox", 96, 64, 6, 1, 2),
+          DeterministicSpec("", 64, 96, 5, 7, 3),
+          DeterministicSpec("a sunflower on a light blue background", 192, 32, 3, 2.5, 4),
+          DeterministicSpec("a robot", 64, 96, 7, 0, 5),
+          DeterministicSpec("a fox", 96, 64, 4, 3, 6)};
 }
 
 void Step(Engine* engine, const std::vector<ImageJob*>& batch) {
@@ -83,7 +60,7 @@ std::vector<Image> Together(Engine* engine, const std::vector<ImageSpec>& specs,
 class Precisions : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Precisions, ABatchLeavesThePictureAsItIs) {
-  const auto engine = Load(GetParam());
+  const auto engine = LoadDemo(GetParam());
   const std::vector<ImageSpec> specs = Mixed();
   for (const ImageSpec& spec : specs) ASSERT_EQ(engine->BatchKey(spec), engine->BatchKey(specs.front()));
   std::vector<Image> alone;
@@ -104,7 +81,7 @@ TEST_P(Precisions, ABatchLeavesThePictureAsItIs) {
 
 // Every picture is of its own, so that equal ones say something.
 TEST_P(Precisions, OtherSpecsAreOtherPictures) {
-  const auto engine = Load(GetParam());
+  const auto engine = LoadDemo(GetParam());
   ImageSpec other = Mixed()[0];
   const Image first = Alone(engine.get(), other);
   other.seed += 1;
@@ -120,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, Precisions, ::testing::Values("fp32", "bf16", "fp8
 
 class ExactnessTest : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() { engine_ = Load("fp32").release(); }
+  static void SetUpTestSuite() { engine_ = LoadDemo("fp32").release(); }
   static void TearDownTestSuite() { delete engine_; }
   static Engine* engine_;
 };
@@ -138,7 +115,7 @@ TEST_F(ExactnessTest, PausesLeaveThePictureAsItIs) {
     if (job->done()) break;
     ASSERT_TRUE(engine_->Park(*job).ok());
     Step(engine_, {other.get()});
-    Alone(engine_, Spec("a robot", 64, 64, 1, 1, 9));
+    Alone(engine_, DeterministicSpec("a robot", 64, 64, 1, 1, 9));
     ASSERT_TRUE(engine_->Resume(*job).ok());
   }
   EXPECT_EQ(engine_->Finish(*job).value().rgb, alone.rgb);
@@ -146,7 +123,7 @@ TEST_F(ExactnessTest, PausesLeaveThePictureAsItIs) {
 
 // From one engine of the model to the other and back at every step, sharing steps with others there.
 TEST_F(ExactnessTest, MovesLeaveThePictureAsItIs) {
-  const auto replica = Load("fp32");
+  const auto replica = LoadDemo("fp32");
   const std::vector<ImageSpec> specs = Mixed();
   for (size_t i : {0, 1}) {
     const Image alone = Alone(engine_, specs[i]);
@@ -169,10 +146,10 @@ TEST_F(ExactnessTest, ThreadsLeaveThePictureAsItIs) {
   const ImageSpec spec = Mixed()[0];
   const Image two = Alone(engine_, spec);
   for (int threads : {1, 3}) {
-    const auto other = Load("fp32", threads);
+    const auto other = LoadDemo("fp32", threads);
     EXPECT_GE(Psnr(two, Alone(other.get(), spec)).value(), kLeastPsnr) << threads << " threads";
   }
-  Load("fp32", 2);  // the number is the process's
+  LoadDemo("fp32", 2);  // the number is the process's
 }
 
 TEST(BatchKeyOfTest, DeterministicImagesHaveAGroupOfTheirOwnWhereABatchChangesBits) {

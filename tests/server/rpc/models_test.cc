@@ -48,6 +48,15 @@ class ModelsTest : public ServiceTest {
     return options;
   }
 
+  // `held` is loaded once the gate lets it pass, the others at once.
+  auto LoadsBehind(Gate* gate, const std::string& held) {
+    return [this, gate, held](const std::string& model,
+                              const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
+      if (model == held) gate->Pass();
+      return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
+    };
+  }
+
   grpc::Status Load(const std::string& model, const std::vector<std::string>& devices = {}) {
     grpc::ClientContext context;
     v1::LoadModelRequest request;
@@ -133,10 +142,7 @@ TEST_F(ModelsTest, AModelThatIsOnItsWayIsNotLoadedTwiceAndOthersServe) {
   Gate loading;
   loading.Close();
   Options options = With({Model("a"), Model("slow", LoadPolicy::kManual)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    if (model == "slow") loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "slow");
   Start(options);
   AwaitLoaded();
   auto first = std::async(std::launch::async, [&] {
@@ -183,10 +189,7 @@ TEST_F(ModelsTest, TheFirstRequestLoadsAModelAndWaitsForIt) {
   Gate loading;
   loading.Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "a");
   Start(options);
   EXPECT_EQ(States(), "a UNLOADED");
   EXPECT_EQ(Health("a"), "SERVING");
@@ -221,10 +224,7 @@ TEST_F(ModelsTest, WhoLeavesWhileAModelLoadsIsNotDrawnFor) {
   Gate loading;
   loading.Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "a");
   Start(options);
   OpenCall gone(stub_.get(), Request("gone"));
   gone.Next();
@@ -242,10 +242,7 @@ TEST_F(ModelsTest, OnlySoManyRequestsWaitForModels) {
   loading.Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
   options.scheduler.max_queue = 1;
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "a");
   Start(options);
   OpenCall waits(stub_.get(), Request("w"));
   waits.Next();
@@ -260,10 +257,7 @@ TEST_F(ModelsTest, DrainingTellsWhoWaitsForAModel) {
   Gate loading;
   loading.Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "a");
   Start(options);
   OpenCall waits(stub_.get(), Request("w"));
   waits.Next();
@@ -384,10 +378,7 @@ TEST_F(ModelsTest, LoadsThatWaitForADeviceThatIsLostAreAnswered) {
   Gate loading;
   loading.Close();
   Options options = With({Model("a"), Model("slow", LoadPolicy::kManual), Model("next", LoadPolicy::kManual)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    if (model == "slow") loading.Pass();
-    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
-  };
+  options.load = LoadsBehind(&loading, "slow");
   Start(options);
   AwaitLoaded();
   const auto load = [&](const std::string& model) {

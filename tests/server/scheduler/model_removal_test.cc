@@ -1,10 +1,14 @@
 // Models that come and go while others are served.
 #include <atomic>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "server/scheduler/retry.h"
+#include "tests/support/forwarding_engine.h"
 #include "tests/support/scheduler_harness.h"
 
 namespace fresco {
@@ -23,43 +27,24 @@ struct Ends {
   std::thread::id stepped_on;
 };
 
-class EndingEngine final : public Engine {
+class EndingEngine final : public ForwardingEngine {
  public:
   EndingEngine(std::unique_ptr<Engine> engine, std::shared_ptr<Ends> ends)
-      : engine_(std::move(engine)), ends_(std::move(ends)) {}
+      : ForwardingEngine(std::move(engine)), ends_(std::move(ends)) {}
   ~EndingEngine() override {
     ends_->destroyed_on = std::this_thread::get_id();
     ends_->gate.Pass();
   }
-  const ModelInfo& info() const override { return engine_->info(); }
-  EngineStats stats() const override { return engine_->stats(); }
   absl::Status WarmUp() override {
     ends_->warm_up.Pass();
-    return engine_->WarmUp();
-  }
-  int64_t TakePeakBytes() override { return engine_->TakePeakBytes(); }
-  DeviceMemory MemoryOfDevice() override { return engine_->MemoryOfDevice(); }
-  absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
-  std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
-  ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
-  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override { return engine_->TextsToEncode(specs); }
-  absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override { return engine_->Prepare(spec); }
-  std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
-                                                                    TextCache cache) override {
-    return engine_->PrepareAll(specs, cache);
+    return ForwardingEngine::WarmUp();
   }
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override {
     ends_->stepped_on = std::this_thread::get_id();
-    return engine_->Step(batch);
+    return ForwardingEngine::Step(batch);
   }
-  absl::StatusOr<Image> Preview(const ImageJob& job, int side) override { return engine_->Preview(job, side); }
-  absl::StatusOr<Image> Finish(ImageJob& job) override { return engine_->Finish(job); }
-  absl::Status Park(ImageJob& job) override { return engine_->Park(job); }
-  absl::Status Resume(ImageJob& job) override { return engine_->Resume(job); }
-  absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override { return engine_->Snapshot(job); }
 
  private:
-  const std::unique_ptr<Engine> engine_;
   const std::shared_ptr<Ends> ends_;
 };
 
@@ -93,6 +78,27 @@ class ModelRemovalTest : public ::testing::Test {
       if (snapshot.device == device) return snapshot.models;
     }
     return {};
+  }
+
+  Scheduler::EngineLoader EndingLoader(const std::string& model, const std::shared_ptr<Ends>& ends) {
+    return [this, model, ends]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+      return std::make_unique<EndingEngine>(
+          std::make_unique<FakeEngine>(FakeModelInfo(model, "cpu"), std::make_shared<FakeScript>(), &harness_.clock),
+          ends);
+    };
+  }
+
+  // Returns when it is loaded.
+  EngineView LoadEnding(const std::string& model, const std::shared_ptr<Ends>& ends) {
+    EngineView view;
+    const auto loaded = std::make_shared<Gate>();  // whose Pass may outlast the wait for it
+    harness_.scheduler->AddModel(model, "cpu", EndingLoader(model, ends),
+                                 [&view, loaded](const absl::StatusOr<EngineView>& engine) {
+                                   view = *engine;
+                                   loaded->Pass();
+                                 });
+    loaded->AwaitPassed(1);
+    return view;
   }
 
   static GenerationRequest For(const std::string& model, GenerationRequest request) {
@@ -232,20 +238,7 @@ TEST_F(ModelRemovalTest, TheOtherModelOfADeviceIsServedOn) {
 
 TEST_F(ModelRemovalTest, AnEngineIsDestroyedOnItsDevicesThreadWhoeverLookedLast) {
   const auto ends = std::make_shared<Ends>();
-  EngineView view;
-  const auto script = std::make_shared<FakeScript>();
-  Gate loaded;
-  harness_.scheduler->AddModel(
-      "fake", "cpu",
-      [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
-        return std::make_unique<EndingEngine>(
-            std::make_unique<FakeEngine>(FakeModelInfo("fake", "cpu"), script, &harness_.clock), ends);
-      },
-      [&](const absl::StatusOr<EngineView>& engine) {
-        view = *engine;
-        loaded.Pass();
-      });
-  loaded.AwaitPassed(1);
+  EngineView view = LoadEnding("fake", ends);
   EXPECT_TRUE(harness_.Submit(harness_.Request("a"))->Result().ok());
   const auto removed = Remove();
   EXPECT_TRUE(view->Validate(harness_.Request("b").images[0]).ok());  // whoever looks may go on looking
@@ -340,20 +333,7 @@ void LetPass(SchedulerHarness* harness, absl::Duration duration) {
 
 TEST_F(ModelRemovalTest, AnEngineOfADeviceThatHangsIsLeftToItsThread) {
   const auto ends = std::make_shared<Ends>();
-  EngineView view;
-  const auto script = std::make_shared<FakeScript>();
-  Gate loaded;
-  harness_.scheduler->AddModel(
-      "leaves", "cpu",
-      [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
-        return std::make_unique<EndingEngine>(
-            std::make_unique<FakeEngine>(FakeModelInfo("leaves", "cpu"), script, &harness_.clock), ends);
-      },
-      [&](const absl::StatusOr<EngineView>& engine) {
-        view = *engine;
-        loaded.Pass();
-      });
-  loaded.AwaitPassed(1);
+  EngineView view = LoadEnding("leaves", ends);
   FakeScript* hangs = harness_.AddModel("fake", "cpu");
   EXPECT_TRUE(harness_.Submit(For("leaves", harness_.Request("a")))->Result().ok());
   const auto removed = Remove("leaves");
@@ -379,20 +359,14 @@ TEST_F(ModelRemovalTest, AnEngineOfADeviceThatHangsIsLeftToItsThread) {
 TEST_F(ModelRemovalTest, ALoadThatHangsInItsWarmUpIsAnsweredOnceAndItsEngineLeftToItsThread) {
   const auto ends = std::make_shared<Ends>();
   ends->warm_up.Close();
-  const auto script = std::make_shared<FakeScript>();
   std::vector<absl::Status> answers;
   Gate answered;
   for (const char* model : {"one", "two"}) {
-    harness_.scheduler->AddModel(
-        model, "cpu",
-        [&, model]() -> absl::StatusOr<std::unique_ptr<Engine>> {
-          return std::make_unique<EndingEngine>(
-              std::make_unique<FakeEngine>(FakeModelInfo(model, "cpu"), script, &harness_.clock), ends);
-        },
-        [&](const absl::StatusOr<EngineView>& engine) {
-          answers.emplace_back(engine.status().code(), engine.status().message());
-          answered.Pass();
-        });
+    harness_.scheduler->AddModel(model, "cpu", EndingLoader(model, ends),
+                                 [&](const absl::StatusOr<EngineView>& engine) {
+                                   answers.emplace_back(engine.status().code(), engine.status().message());
+                                   answered.Pass();
+                                 });
   }
   ends->warm_up.AwaitBlocked();
   LetPass(&harness_, WatchdogOptions().first);

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "pipeline/base/mutex.h"
-#include "pipeline/engine/load.h"
+#include "tests/support/demo_model.h"
 #include "tests/support/forwarding_engine.h"
 #include "tests/support/scheduler_harness.h"
 
@@ -25,29 +25,6 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::Pair;
 using ::testing::SizeIs;
-
-std::unique_ptr<Engine> LoadDemo() {
-  LoadOptions options;
-  options.name = "demo";
-  options.path = "models/demo";
-  options.precision = "fp32";
-  options.threads = 2;
-  return LoadEngine(options).value();
-}
-
-ImageSpec Spec(const std::string& prompt, int width, int height, int steps, float guidance, uint64_t seed) {
-  ImageSpec spec;
-  spec.prompt = prompt;
-  spec.negative_prompt = "blurry";
-  spec.width = width;
-  spec.height = height;
-  spec.steps = steps;
-  spec.guidance_scale = guidance;
-  spec.seed = seed;
-  spec.max_sequence_length = 32;
-  spec.deterministic = true;
-  return spec;
-}
 
 // The picture that the encoder is given.
 std::string Pixels(const Image& image) {
@@ -158,7 +135,7 @@ class LostTest : public MovingTest, public ::testing::WithParamInterface<int> {}
 
 TEST_P(LostTest, AnImageWhoseDeviceIsLostIsTheSamePicture) {
   Start();
-  const ImageSpec spec = Spec("a red apple on a white background", 64, 96, 4, 4, 1);
+  const ImageSpec spec = DeterministicSpec("a red apple on a white background", 64, 96, 4, 4, 1);
   a_->lost_with = spec.prompt;
   a_->lost_at = GetParam();
   const auto reader = Submit("x", {spec});
@@ -179,8 +156,9 @@ INSTANTIATE_TEST_SUITE_P(Steps, LostTest, ::testing::Values(0, 2, 3));
 // They have shared steps, and are of two sizes and with and without guidance.
 TEST_F(MovingTest, AWholeBatchWhoseDeviceIsLostIsTheSamePictures) {
   Start();
-  const std::vector<ImageSpec> specs = {Spec("a fox", 96, 64, 6, 1, 2), Spec("a robot", 64, 96, 5, 0, 5),
-                                        Spec("a red apple", 64, 96, 4, 4, 3)};
+  const std::vector<ImageSpec> specs = {DeterministicSpec("a fox", 96, 64, 6, 1, 2),
+                                        DeterministicSpec("a robot", 64, 96, 5, 0, 5),
+                                        DeterministicSpec("a red apple", 64, 96, 4, 4, 3)};
   a_->lost_with = "a fox";
   a_->lost_at = 2;
   const auto reader = Submit("x", specs);
@@ -197,8 +175,8 @@ TEST_F(MovingTest, AnImageThatMakesRoomAndGoesOnElsewhereIsTheSamePicture) {
   options.max_batch = 1;
   options.max_resident = 1;
   Start(options);
-  const ImageSpec spec = Spec("a red apple", 64, 96, 6, 4, 1);
-  const ImageSpec urgent = Spec("a fox", 96, 96, 3, 1, 2);
+  const ImageSpec spec = DeterministicSpec("a red apple", 64, 96, 6, 4, 1);
+  const ImageSpec urgent = DeterministicSpec("a fox", 96, 96, 3, 1, 2);
   const auto reader = Submit("x", {spec}, RequestPriority::kBatch);
   a_->gate.AwaitBlocked();
   a_->gate.Allow(1);
@@ -221,8 +199,9 @@ TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures
   SchedulerOptions options;
   options.max_batch = 1;
   Start(options);
-  const std::vector<ImageSpec> specs = {Spec("a red apple", 64, 96, 5, 4, 1), Spec("a fox", 96, 96, 5, 1, 2),
-                                        Spec("a robot", 64, 64, 5, 3, 3)};
+  const std::vector<ImageSpec> specs = {DeterministicSpec("a red apple", 64, 96, 5, 4, 1),
+                                        DeterministicSpec("a fox", 96, 96, 5, 1, 2),
+                                        DeterministicSpec("a robot", 64, 64, 5, 3, 3)};
   a_->lost_with = "a red apple";
   a_->lost_at = 3;
   const auto reader = Submit("x", specs);
