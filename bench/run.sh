@@ -11,6 +11,7 @@ OMP_WAIT_POLICY=passive "$build/bin/scheduling_overhead"
 "$build/bin/products_bench"
 if [ -x .deps/reference/bin/python ]; then
   .deps/reference/bin/python bench/against_diffusers.py "$build/bin/draw_on_demand" models/demo
+  .deps/reference/bin/python bench/step_beside_diffusers.py "$build/bin/fresco-model"
 else
   echo "For images per second beside diffusers: ./dev reference, then ./dev bench again."
 fi
