@@ -47,6 +47,7 @@ struct DrawProgress {
 
 struct DrawnProvenance {
   std::string model, weights_digest, precision, device, software, sampler;
+  std::string calibration_digest;  // empty: not calibrated
   int steps = 0;
   float guidance = 0;
 };

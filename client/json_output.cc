@@ -36,6 +36,7 @@ Json ToJson(const SavedImage& saved) {
           {"provenance",
            {{"model", provenance.model},
             {"weights_digest", provenance.weights_digest},
+            {"calibration_digest", provenance.calibration_digest},
             {"precision", provenance.precision},
             {"device", provenance.device},
             {"software", provenance.software},

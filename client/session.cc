@@ -75,8 +75,8 @@ v1::GenerateRequest ToWire(const DrawRequest& request) {
 }
 
 DrawnProvenance FromWire(const v1::Provenance& wire) {
-  return {wire.model(),    wire.weights_digest(), wire.precision(), wire.device(),
-          wire.software(), wire.sampler(),        wire.steps(),     wire.guidance_scale()};
+  return {wire.model(),   wire.weights_digest(),     wire.precision(), wire.device(),        wire.software(),
+          wire.sampler(), wire.calibration_digest(), wire.steps(),     wire.guidance_scale()};
 }
 
 DrawSummary FromWire(const v1::Completed& wire) {

@@ -14,6 +14,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/checkpoint/json_parse.h"
+#include "pipeline/checkpoint/sha256.h"
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/json_fields.h"
 
@@ -237,6 +238,13 @@ absl::StatusOr<Calibration> ReadCalibration(const std::string& path) {
   Calibration calibration = Read(fields);
   FRESCO_RETURN_IF_ERROR(errors.status());
   return calibration;
+}
+
+absl::StatusOr<std::string> DigestCalibration(const std::string& path) {
+  FRESCO_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxBytes));
+  Sha256 hash;
+  hash.Add(text);
+  return StrCat("sha256:", hash.FinishHex());
 }
 
 absl::Status WriteCalibration(const Calibration& calibration, const std::string& path) {

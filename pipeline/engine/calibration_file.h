@@ -18,6 +18,9 @@ inline constexpr std::string_view kCalibrationFile = "calibration.json";
 // contradicts itself (lists of different lengths, scales that are not positive, a layer named twice).
 absl::StatusOr<Calibration> ReadCalibration(const std::string& path);
 
+// "sha256:…" of the file's bytes; errors as ReadTextFile's.
+absl::StatusOr<std::string> DigestCalibration(const std::string& path);
+
 // Whole or not at all. What was written reads as an equal value.
 absl::Status WriteCalibration(const Calibration& calibration, const std::string& path);
 

@@ -22,13 +22,14 @@ namespace fresco {
 
 // What a model is and takes; constant after load.
 struct ModelInfo {
-  std::string name;              // as the configuration calls it
-  std::string architecture;      // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
-  std::string device;            // "cpu", "cuda:0"
-  std::string precision;         // what is computed in: "fp32", "bf16", …
-  std::string precision_asked;   // as LoadOptions::precision
-  std::string weights_digest;    // "sha256:…" over the weights as stored
-  bool batch_invariant = false;  // an image's bits do not depend on what else is in its steps; else to 50 dB
+  std::string name;                // as the configuration calls it
+  std::string architecture;        // "sd3.5-medium", or "mmdit 24x1536" where no known name fits
+  std::string device;              // "cpu", "cuda:0"
+  std::string precision;           // what is computed in: "fp32", "bf16", …
+  std::string precision_asked;     // as LoadOptions::precision
+  std::string weights_digest;      // "sha256:…" over the weights as stored
+  std::string calibration_digest;  // "sha256:…" of the calibration file in use; empty: none
+  bool batch_invariant = false;    // an image's bits do not depend on what else is in its steps; else to 50 dB
   // Defaults for whatever a request leaves out.
   int default_width = 1024;
   int default_height = 1024;

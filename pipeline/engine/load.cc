@@ -161,6 +161,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   std::shared_ptr<const NoiseCorrector> corrector;
   if (calibration) {
     FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));
+    FRESCO_ASSIGN_OR_RETURN(info.calibration_digest, DigestCalibration(CalibrationPath(options)));
     FRESCO_ASSIGN_OR_RETURN(corrector, MakeCorrector(*calibration, parts, precision));
     info.notes.push_back(CalibrationNote(*calibration, info));
   }

@@ -49,6 +49,7 @@ std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetad
       {"batch_size_min", provenance.batch_size_min},
       {"batch_size_max", provenance.batch_size_max},
   };
+  if (!provenance.calibration_digest.empty()) json["calibration_digest"] = provenance.calibration_digest;
   if (spec.noise_correction) json["noise_correction"] = *spec.noise_correction;
   if (spec.deterministic) json["deterministic"] = true;
   if (options.prompts) AddPrompts(spec, &json);

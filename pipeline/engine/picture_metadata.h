@@ -12,6 +12,7 @@ namespace fresco {
 struct ImageProvenance {
   std::string model;
   std::string weights_digest;
+  std::string calibration_digest;  // empty: not calibrated, and left out
   std::string precision;
   std::string device;
   std::string software;

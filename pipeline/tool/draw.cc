@@ -38,6 +38,7 @@ ImageMetadata Metadata(const ModelInfo& info, const ImageSpec& spec) {
   ImageProvenance provenance;
   provenance.model = info.name;
   provenance.weights_digest = info.weights_digest;
+  provenance.calibration_digest = info.calibration_digest;
   provenance.precision = info.precision;
   provenance.device = info.device;
   provenance.software = "fresco " FRESCO_VERSION;

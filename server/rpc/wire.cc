@@ -51,6 +51,7 @@ v1::Model::State ToWire(ModelState state) {
 void SetProvenance(const ImageProvenance& provenance, v1::Provenance* out) {
   out->set_model(provenance.model);
   out->set_weights_digest(provenance.weights_digest);
+  out->set_calibration_digest(provenance.calibration_digest);
   out->set_precision(provenance.precision);
   out->set_device(provenance.device);
   out->set_software(provenance.software);

@@ -163,6 +163,7 @@ ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {
   ImageProvenance provenance;
   provenance.model = ModelOf(image);
   provenance.weights_digest = info.weights_digest;
+  provenance.calibration_digest = info.calibration_digest;
   provenance.precision = info.precision;
   provenance.device = device_;
   provenance.software = options_.software;

@@ -316,6 +316,7 @@ ModelInfo FakeModelInfo(const std::string& name, const std::string& device) {
   info.precision = "fp32";
   info.precision_asked = "auto";
   info.weights_digest = "sha256:0000";
+  info.calibration_digest = "sha256:1111";
   info.default_width = 16;
   info.default_height = 16;
   info.default_steps = 4;

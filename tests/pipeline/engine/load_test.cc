@@ -12,6 +12,8 @@
 
 #include "absl/strings/ascii.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/sha256.h"
+#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/calibration_file.h"
 #include "tests/pipeline/engine/checkpoint_copy.h"
 
@@ -251,6 +253,19 @@ TEST(Load, SettingsWithoutEffectAreTold) {
   options.precision = "fp8-weight-only";
   EXPECT_THAT(LoadEngine(options).value()->info().notes,
               Contains(HasSubstr("static_scales: fp8-weight-only quantises no activations")));
+}
+
+TEST(Load, ACalibratedModelSaysWhichFile) {
+  const CheckpointCopy copy(kMedium);
+  LoadOptions options = Options(kMedium);
+  options.precision = "int8";
+  EXPECT_EQ(LoadEngine(options).value()->info().calibration_digest, "");
+  options.calibration = CalibrationOf(copy, "transformer_blocks.0.ff.net.2");
+  Sha256 hash;
+  hash.Add(ReadTextFile(options.calibration, 1 << 20).value());
+  EXPECT_EQ(LoadEngine(options).value()->info().calibration_digest, StrCat("sha256:", hash.FinishHex()));
+  options.precision = "fp32";
+  EXPECT_EQ(LoadEngine(options).value()->info().calibration_digest, "") << "nothing is quantised: not used";
 }
 
 TEST(Load, ACalibrationOfAnotherModelIsNamed) {

@@ -65,6 +65,14 @@ TEST(PictureMetadataTest, ProvenanceIsJson) {
   EXPECT_EQ(json["prompt"], Example().spec.prompt);
   EXPECT_EQ(json["negative_prompt"], "blurry");
   EXPECT_FALSE(json.contains("prompt_2"));
+  EXPECT_FALSE(json.contains("calibration_digest"));
+}
+
+TEST(PictureMetadataTest, ACalibratedModelIsToldFromOneThatIsNot) {
+  ImageProvenance provenance = Example();
+  provenance.calibration_digest = "sha256:34cd";
+  const auto json = nlohmann::json::parse(Value(PictureMetadata(provenance, {}), "fresco:provenance"));
+  EXPECT_EQ(json["calibration_digest"], "sha256:34cd");
 }
 
 TEST(PictureMetadataTest, PromptsCanBeLeftOut) {

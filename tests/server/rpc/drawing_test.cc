@@ -60,6 +60,7 @@ TEST_F(ServiceTest, ThePictureIsTheOneThatWasAskedFor) {
   EXPECT_EQ(chunk.height(), 32);
   EXPECT_EQ(chunk.provenance().model(), "fake");
   EXPECT_EQ(chunk.provenance().weights_digest(), "sha256:0000");
+  EXPECT_EQ(chunk.provenance().calibration_digest(), "sha256:1111");
   EXPECT_EQ(chunk.provenance().precision(), "fp32");
   EXPECT_EQ(chunk.provenance().steps(), 7);
   EXPECT_EQ(chunk.provenance().guidance_scale(), 2);
