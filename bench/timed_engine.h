@@ -68,6 +68,8 @@ class TimedEngine final : public Engine {
   absl::StatusOr<Image> Finish(ImageJob& job) override {
     return Other([&] { return engine_->Finish(job); });
   }
+  // On another thread than the device's.
+  absl::StatusOr<Image> FinishBeside(ImageJob& job) override { return engine_->FinishBeside(job); }
   absl::Status Park(ImageJob& job) override {
     return Other([&] { return engine_->Park(job); });
   }

@@ -114,6 +114,7 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes m
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
       prompts_(&parts_.text, prompt_cache_bytes),
+      side_stream_(parts_.vae.placement().device),
       denoiser_(parts_.transformer, std::move(corrector)) {}
 
 EngineStats DiffusionEngine::stats() const {
@@ -139,8 +140,10 @@ EngineStats DiffusionEngine::stats() const {
 int64_t DiffusionEngine::TakePeakBytes() {
   const at::Device& device = parts_.transformer.placement().device;
   const int64_t peak = MemoryUseOf(device).peak_bytes;
-  peak_bytes_ =
-      std::max(peak_bytes_.load(), peak);  // before the counter forgets: a scrape in between sees one or the other
+  // Before the counter forgets: a scrape in between sees one or the other.
+  int64_t most = peak_bytes_.load();
+  while (most < peak && !peak_bytes_.compare_exchange_weak(most, peak)) {
+  }
   ResetPeakMemory(device);
   return peak;
 }
@@ -296,6 +299,17 @@ absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side
     const bool started = state.velocity.defined();
     const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
     return Decode(Downsample(estimate, parts_.vae.config().downscale(), max_side));
+  });
+}
+
+absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
+  using Result = absl::StatusOr<Image>;
+  const at::Device& device = parts_.vae.placement().device;
+  // The latents are there: Step has waited for them (FiniteFlags), so that no event is needed to order the streams.
+  return CatchTorch("decoding", [&]() -> Result {
+    const c10::OptionalDeviceGuard guard(device);
+    const SideStream::Scope stream(&side_stream_);
+    return Finish(job);
   });
 }
 

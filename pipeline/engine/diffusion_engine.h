@@ -13,6 +13,7 @@
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/model_parts.h"
+#include "pipeline/engine/side_stream.h"
 
 namespace fresco {
 
@@ -41,6 +42,7 @@ class DiffusionEngine final : public Engine {
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
+  absl::StatusOr<Image> FinishBeside(ImageJob& job) override;
   absl::Status Park(ImageJob& job) override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override;
   absl::Status Resume(ImageJob& job) override;
@@ -69,6 +71,8 @@ class DiffusionEngine final : public Engine {
   std::atomic<int64_t> nonfinite_ = 0;
   std::atomic<int64_t> peak_bytes_ =
       0;  // what TakePeakBytes has taken at most; the device's own counter goes on from there
+
+  SideStream side_stream_;  // of FinishBeside
 
   // Of the compute thread.
   Denoiser denoiser_;

@@ -118,8 +118,8 @@ struct DeviceMemory {
   int64_t free_bytes = 0;
 };
 
-// Not thread-safe but for info() and stats(): all other calls come from the one compute thread of its device. Other
-// engines may be loaded, and used on their own devices' threads, meanwhile.
+// Not thread-safe but for what says so: all other calls come from the one compute thread of its device. Other engines
+// may be loaded, and used on their own devices' threads, meanwhile.
 // Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
 // or libtorch reports, DATA_LOSS for a NaN or infinite result, ABORTED where the device's context is lost: nothing more
 // comes from this device before the process is started anew. libtorch's exceptions do not leave it.
@@ -127,14 +127,15 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
+  // Thread-safe.
   virtual const ModelInfo& info() const = 0;
   virtual EngineStats stats() const = 0;
 
   // The most bytes that the process's tensors have held on the device since this was called last (since load, the first
-  // time). From the compute thread.
+  // time). Thread-safe.
   virtual int64_t TakePeakBytes() = 0;
 
-  // Asks the device. From the compute thread.
+  // Asks the device. Thread-safe; a device that hangs may keep its caller waiting.
   virtual DeviceMemory MemoryOfDevice() = 0;
 
   // Draws something small, so that what libtorch and the device make at a thread's first use is there before the first
@@ -175,6 +176,11 @@ class Engine {
 
   // The finished picture; the job must be done().
   virtual absl::StatusOr<Image> Finish(ImageJob& job) = 0;
+
+  // The same from a second thread, while the compute thread makes its calls with other jobs: one at a time. On a GPU
+  // neither waits for the other's work, and what this takes of the device's memory comes on top of a step's. The
+  // picture is the same, bit for bit.
+  virtual absl::StatusOr<Image> FinishBeside(ImageJob& job) { return Finish(job); }
 
   // Moves what the job holds on the device to host memory, so that it can wait without taking the device's; on a CPU it
   // is there already. Nothing else is done with a parked job but Resume. An error leaves it as it was.

@@ -236,6 +236,7 @@ void ReadWatchdog(YamlMap& section, WatchdogOptions* watchdog) {
   section.Read("floor", absl::Milliseconds(1), absl::Hours(24), &watchdog->floor);
   section.Read("first", absl::Milliseconds(1), absl::Hours(24), &watchdog->first);
   section.Read("factor", 1, 1e6, &watchdog->factor);
+  section.Read("load", absl::Milliseconds(1), absl::Hours(24), &watchdog->load);
 }
 
 // Empty: it is not kept.
@@ -264,6 +265,10 @@ void ReadScheduling(YamlMap& section, const ConfigSource& source, ConfigErrors* 
   ReadTenants(&section, errors, &config->scheduling.tenant_weights);
   ReadWithin(&section, "watchdog", errors, [&](YamlMap& settings) { ReadWatchdog(settings, &config->watchdog); });
   config->cost_model = ReadCostModelPath(&section, source);
+  if (const int decoding = section.ReadChoice("decoding", kDecodingNames); decoding >= 0) {
+    config->decoding = static_cast<Decoding>(decoding);
+  }
+  section.Read("preview_share", 0, 100, &config->preview_share);
   section.Read("measure_at_load", absl::ZeroDuration(), absl::Hours(1), &config->measure_at_load);
 }
 

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "pipeline/models/autoencoder_options.h"
 #include "pipeline/precision/layer_table.h"
+#include "server/scheduler/policy/decoding.h"
 #include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/policy/watchdog.h"
 
@@ -77,6 +78,8 @@ struct ServerConfig {
   CoreOptions scheduling;                                // policy, classes, shares (docs/SCHEDULING.md)
   WatchdogOptions watchdog;                              // when a device is taken for hung
   std::string cost_model;                                // absolute; what was learned of steps; empty: not kept
+  Decoding decoding = Decoding::kAuto;                   // of finished images: between a device's steps or beside them
+  double preview_share = 0.2;                            // of the steps' time, for previews that hold up other requests
   absl::Duration measure_at_load = absl::Seconds(5);     // at most, of steps of a model that was loaded; zero: not
   int encode_threads = 1;                                // for PNG, JPEG and WebP
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call

@@ -93,6 +93,8 @@ SchedulerOptions ForScheduler(const ApplicationOptions& options, CostModel costs
   result.max_resident = config.max_resident;
   result.measure_at_load = config.measure_at_load;
   result.resident_bytes = config.resident_bytes;
+  result.decoding = config.decoding;
+  result.preview_share = config.preview_share;
   result.core = config.scheduling;
   result.costs = std::move(costs);
   result.watchdog = config.watchdog;
@@ -198,6 +200,10 @@ class Application : private ModelManagerObserver {
   SchedulerOptions SchedulerSettings() {
     SchedulerOptions settings = ForScheduler(options_, KeptCosts());
     settings.on_device_lost = [this](const DeviceLoss& loss) { OnDeviceLost(loss); };
+    settings.on_slow_load = [this](const SlowLoad& load) {
+      logger_.Log(LogLevel::kWarning, "model_loads_slowly",
+                  {{"model", load.model}, {"device", load.device}, {"since", absl::FormatDuration(load.since)}});
+    };
     return settings;
   }
 

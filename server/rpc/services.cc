@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/call.h"
@@ -49,6 +51,10 @@ void SetDevice(const DeviceSnapshot& snapshot, const RpcDependencies& environmen
   out->set_lost(snapshot.lost);
   for (const std::string& model : snapshot.models) out->add_models(model);
   for (const std::string& note : environment.models->Notes(snapshot.device)) out->add_notes(note);
+  for (const SlowLoad& load : snapshot.slow_loads) {
+    out->add_notes(
+        absl::StrCat("the model '", load.model, "' has been loading for ", absl::FormatDuration(load.since)));
+  }
   int64_t weights = 0, allocated = 0, peak = 0;
   for (const ModelStatus& model : environment.models->List()) {
     for (const EngineView& engine : model.engines) {

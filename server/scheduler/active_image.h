@@ -2,6 +2,7 @@
 // dispatcher.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "absl/time/time.h"
@@ -19,6 +20,7 @@ struct ActiveImage {
   int engine = 0;      // of its device's
   ImageLoad load;
   std::unique_ptr<ImageJob> job;  // null: done with
+  int64_t preview_due = -1;       // since which of its device's steps it waits for a preview; -1: it does not
   BatchSizes batch_sizes;
   absl::Duration denoise;
 };

@@ -33,13 +33,18 @@ void Dispatcher::Keep(std::unique_ptr<ActiveImage> image) {
   old = std::exchange(found->second.kept, std::move(image));
 }
 
-void Dispatcher::LoseDevice(int worker, const std::string& reason) {
+void Dispatcher::LoseDevice(int worker) {
   Followups followups;
   {
     MutexLock lock(&mutex_);
-    TakeOver(worker, reason, clock_->Now(), &followups);
+    TakeOverIfLost(worker, clock_->Now(), &followups);
   }
   Follow(std::move(followups));
+}
+
+void Dispatcher::Wake() {
+  MutexLock lock(&mutex_);
+  changed_.NotifyAll();
 }
 
 void Dispatcher::Leave(int worker) {
@@ -49,8 +54,9 @@ void Dispatcher::Leave(int worker) {
 }
 
 bool Dispatcher::AllGone() const {
-  return std::all_of(workers_.begin(), workers_.end(),
-                     [](const Worker& worker) { return worker.left || !worker.lost.empty(); });
+  return std::all_of(workers_.begin(), workers_.end(), [](const Worker& worker) {
+    return (worker.left || !worker.lost.empty()) && worker.watch->gone(DeviceThread::kDecode);
+  });
 }
 
 SchedulingCore::StepForecast Dispatcher::Forecast(JobId image, int rows) const {
@@ -68,14 +74,27 @@ absl::Time Dispatcher::NextWatch(absl::Time now) const {
 
 void Dispatcher::FindHung(absl::Time now, Followups* followups) {
   for (size_t i = 0; i < workers_.size(); ++i) {
-    if (!workers_[i].lost.empty() || !workers_[i].watch->GiveUpIfHung(now)) continue;
-    TakeOver(static_cast<int>(i), "it hangs: a call has taken much longer than predicted", now, followups);
+    while (const auto hung = workers_[i].watch->GiveUpIfHung(now)) {
+      // A decoder's images are taken over by the compute thread, at its next boundary or when it hangs too: until then
+      // what it has is its own.
+      if (hung == DeviceThread::kCompute || workers_[i].left) TakeOverIfLost(static_cast<int>(i), now, followups);
+      changed_.NotifyAll();
+    }
   }
 }
 
-void Dispatcher::TakeOver(int lost, const std::string& reason, absl::Time now, Followups* followups) {
+// Whether it is.
+bool Dispatcher::TakeOverIfLost(int worker, absl::Time now, Followups* followups) {
+  if (workers_.at(worker).watch->loss().empty()) return false;
+  if (workers_[worker].lost.empty()) TakeOver(worker, now, followups);
+  return true;
+}
+
+void Dispatcher::TakeOver(int lost, absl::Time now, Followups* followups) {
   Worker& worker = workers_.at(lost);
+  const std::string reason = worker.watch->loss();
   worker.lost = reason;
+  if (worker.decoder != nullptr) worker.decoder->Close();
   worker.batch_size = 0;
   TakeModels(&worker, followups);
   followups->losses.push_back({worker.device, worker.had, reason});

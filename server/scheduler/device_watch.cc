@@ -1,43 +1,93 @@
 #include "server/scheduler/device_watch.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace fresco {
 
-void DeviceWatch::Begin(DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
-  MutexLock lock(&mutex_);
-  watchdog_.Begin(kind, size, predicted, now);
+DeviceWatch::DeviceWatch(const WatchdogOptions& options, bool decodes) : threads_{Thread(options), Thread(options)} {
+  of(DeviceThread::kDecode).left = !decodes;
 }
 
-bool DeviceWatch::End() {
+bool DeviceWatch::Enter(DeviceThread thread, Company company) {
   MutexLock lock(&mutex_);
-  watchdog_.End();
-  return !given_up_;
+  while (loss_.empty() && alone_.has_value() && alone_ != thread) changed_.Wait(&mutex_);
+  if (company == Company::kNone && loss_.empty()) {
+    alone_ = thread;  // from now on the other begins nothing
+    while (loss_.empty() && other_of(thread).calls) changed_.Wait(&mutex_);
+  }
+  if (!loss_.empty()) return false;
+  Thread& own = of(thread);
+  own.calls = true;
+  own.shared = other_of(thread).calls;
+  other_of(thread).shared = true;
+  return true;
 }
 
-void DeviceWatch::Learn(DeviceCall kind, int64_t size, absl::Duration duration) {
+void DeviceWatch::Begin(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now) {
   MutexLock lock(&mutex_);
-  watchdog_.Learn(kind, size, duration);
+  of(thread).watchdog.Begin(kind, size, predicted, now);
 }
 
-void DeviceWatch::Leave() {
+DeviceWatch::State DeviceWatch::End(DeviceThread thread, bool* shared) {
   MutexLock lock(&mutex_);
-  left_ = true;
+  Thread& own = of(thread);
+  own.watchdog.End();
+  own.calls = false;
+  *shared = own.shared;
+  if (alone_ == thread) alone_.reset();
   changed_.NotifyAll();
+  if (own.given_up) return State::kGivenUp;
+  return loss_.empty() ? State::kOurs : State::kLost;
+}
+
+void DeviceWatch::Learn(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  of(thread).watchdog.Learn(kind, size, duration);
+}
+
+void DeviceWatch::Lose(const std::string& reason) {
+  MutexLock lock(&mutex_);
+  if (loss_.empty()) loss_ = reason;
+  changed_.NotifyAll();
+}
+
+void DeviceWatch::Leave(DeviceThread thread) {
+  MutexLock lock(&mutex_);
+  of(thread).left = true;
+  changed_.NotifyAll();
+}
+
+std::string DeviceWatch::loss() const {
+  MutexLock lock(&mutex_);
+  return loss_;
 }
 
 absl::Time DeviceWatch::hung_at() const {
   MutexLock lock(&mutex_);
-  return watchdog_.hung_at();
+  absl::Time first = absl::InfiniteFuture();
+  for (const Thread& thread : threads_) first = std::min(first, thread.watchdog.hung_at());
+  return first;
 }
 
-bool DeviceWatch::GiveUpIfHung(absl::Time now) {
+std::optional<DeviceThread> DeviceWatch::GiveUpIfHung(absl::Time now) {
   MutexLock lock(&mutex_);
-  if (given_up_ || !watchdog_.IsHung(now)) return false;
-  given_up_ = true;
-  watchdog_.End();
-  changed_.NotifyAll();
-  return true;
+  for (DeviceThread thread : {DeviceThread::kCompute, DeviceThread::kDecode}) {
+    Thread& own = of(thread);
+    if (own.given_up || !own.watchdog.IsHung(now)) continue;
+    own.given_up = true;
+    own.watchdog.End();
+    if (loss_.empty()) loss_ = "it hangs: a call has taken much longer than predicted";
+    changed_.NotifyAll();
+    return thread;
+  }
+  return std::nullopt;
+}
+
+bool DeviceWatch::gone(DeviceThread thread) const {
+  MutexLock lock(&mutex_);
+  const Thread& own = threads_[static_cast<size_t>(thread)];
+  return own.left || own.given_up;
 }
 
 void DeviceWatch::Keep(std::unique_ptr<Engine> engine) {
@@ -45,10 +95,10 @@ void DeviceWatch::Keep(std::unique_ptr<Engine> engine) {
   kept_.push_back(std::move(engine));
 }
 
-bool DeviceWatch::AwaitLeave() {
+bool DeviceWatch::AwaitLeave(DeviceThread thread) {
   MutexLock lock(&mutex_);
-  while (!left_ && !given_up_) changed_.Wait(&mutex_);
-  return left_;
+  while (!of(thread).left && !of(thread).given_up) changed_.Wait(&mutex_);
+  return of(thread).left;
 }
 
 }  // namespace fresco

@@ -246,6 +246,7 @@ void Dispatcher::End(const RequestPtr& request) {
 void Dispatcher::Follow(Followups followups) {
   followups.dropped.clear();
   for (const DeviceLoss& loss : followups.losses) Tell(loss);
+  for (const SlowLoad& load : followups.slow_loads) Tell(load);
   for (const auto& told : followups.unloadable) {
     GuardedVoid("the callback", [&] { told.first(told.second); }).IgnoreError();
   }
@@ -295,10 +296,11 @@ void Dispatcher::RunTimer() {
       MutexLock lock(&mutex_);
       const absl::Time now = clock_->Now();
       FindHung(now, &followups);
+      FindSlowLoads(now, &followups);
       DropEnding(now, &followups);
-      if (followups.released.empty() && followups.losses.empty() && !positions_stale_) {
+      if (followups.released.empty() && followups.losses.empty() && followups.slow_loads.empty() && !positions_stale_) {
         if (stopping_ && AllGone()) return;
-        clock_->WaitUntil(&changed_, &mutex_, std::min(EarliestDeadline(), NextWatch(now)));
+        clock_->WaitUntil(&changed_, &mutex_, std::min({EarliestDeadline(), NextWatch(now), NextSlowLoad()}));
         continue;
       }
       UpdatePositions(&followups);
@@ -324,6 +326,7 @@ SchedulerSnapshot Dispatcher::Snapshot() const {
   for (const auto& [key, request] : requests_) snapshot.requests.push_back(request->Snapshot());
   for (const Worker& worker : workers_) {
     DeviceSnapshot& device = snapshot.devices.emplace_back();
+    device.slow_loads = SlowLoadsOf(static_cast<int>(snapshot.devices.size()) - 1);
     device.device = worker.device;
     device.batch_size = worker.batch_size;
     device.lost = worker.lost;

@@ -25,6 +25,7 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/active_image.h"
+#include "server/scheduler/decode_queue.h"
 #include "server/scheduler/device_watch.h"
 #include "server/scheduler/engine_return.h"
 #include "server/scheduler/ordered_calls.h"
@@ -72,6 +73,7 @@ struct VacatedSlot {
 // For one step boundary, in the order in which it is done.
 struct Work {
   bool stop = false;  // end everything and return; `loads` are not to be done any more
+  bool lost = false;  // the device is, and its images the dispatcher's: return
   std::vector<LoadTask> loads;
   std::vector<JobId> dropped;  // of the device's images: to be let go of
   std::vector<ReturnedEngine> returned;
@@ -82,6 +84,7 @@ struct Work {
   std::vector<StartOrder> starts;
   std::vector<JobId> batch;  // of the step; empty: there is none
   bool snapshots = false;    // other devices could go on with its images: Keep them
+  bool others = false;       // images that are not in it wait for the device
 };
 
 // Thread-safe.
@@ -101,9 +104,14 @@ class Dispatcher {
 
   // For the owner of the threads. Stop ends all requests with UNAVAILABLE, for their callers at once; the workers, at
   // their next step boundaries, and the timer then return.
-  int AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch);  // its number, below 64
+  // Returns its number, below 64. `decoder`: what its decoder's thread waits for; null: it has none, and decodes
+  // between steps.
+  int AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder);
   // UNAVAILABLE, with the reason: the worker's device is lost.
   absl::Status CheckDevice(int worker) const;
+  // A loader is at work, and has ended: told of meanwhile where it takes long.
+  int64_t BeginLoad(int worker, const std::string& model);
+  void EndLoad(int64_t load);
   // What a loader has loaded is the worker's; CANCELLED after Stop, UNAVAILABLE where the device is lost: then `loaded`
   // is not told.
   absl::Status AddLoad(int worker, LoadTask task);
@@ -123,20 +131,26 @@ class Dispatcher {
                                        const std::vector<JobId>& images);
   // What was measured at a load.
   void AddMeasured(const std::vector<MeasuredStep>& measured);
-  // So many texts were encoded, or a picture decoded, for `model`.
+  // So many texts were encoded, or a picture decoded, for `model`; activations: 0 where they are not known.
   void TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration);
-  void DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration);
+  void DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration, int64_t activation_bytes);
   // A preempted image is in host memory and waits for any device with its model.
   void Park(std::unique_ptr<ActiveImage> image);
   // An image on a device is drawn, has failed or is not wanted any more. Its request is let go of by the caller.
   void Remove(JobId image);
+  // The same of an image whose steps are made, by whoever decodes it. False: the device is lost, and the image not the
+  // worker's any more.
+  bool TakeFinished(int worker, JobId image);
   // `image` is as it is after its last step, parked, and without a request: what to go on with should its device be
   // lost.
   void Keep(std::unique_ptr<ActiveImage> image);
-  // The worker's device is lost, for good: its images are the dispatcher's from now on, and the worker returns.
-  void LoseDevice(int worker, const std::string& reason);
+  // The worker's device is lost, for good, as its watch says: its images are the dispatcher's from now on, and the
+  // worker returns.
+  void LoseDevice(int worker);
   // The worker returns, its device not being lost.
   void Leave(int worker);
+  // For its decoder, which has found the device lost or is about to return: whoever waits looks at the watch.
+  void Wake();
   // Of a step of so many rows in which the image is.
   SchedulingCore::StepForecast Forecast(JobId image, int rows) const;
   // Images that the worker has handed to the encoder and that are not encoded yet; with too many of them it gets no new
@@ -165,6 +179,12 @@ class Dispatcher {
     bool let_go = false;
     Scheduler::RemovedCallback removed;
   };
+  struct LoadUnderWay {
+    int worker = 0;
+    std::string model;
+    absl::Time begin;
+    absl::Time tell_at;  // that it takes long
+  };
   // What a worker has to tell since its last NextWork.
   struct Handed {
     std::vector<Scheduler::LoadedCallback> loads;
@@ -183,6 +203,7 @@ class Dispatcher {
     int batch_size = 0;
     int encoding = 0;
     std::shared_ptr<DeviceWatch> watch;
+    std::shared_ptr<DecodeQueue> decoder;  // null: there is none
     bool left = false;
     std::string lost;              // why; empty: it is not
     std::vector<std::string> had;  // models, when it was lost
@@ -215,6 +236,7 @@ class Dispatcher {
     std::vector<std::unique_ptr<ActiveImage>> dropped;  // before their requests are released: memory first
     std::vector<RequestPtr> released;
     std::vector<RequestPtr> told;
+    std::vector<SlowLoad> slow_loads;
     std::vector<DeviceLoss> losses;                                              // before their requests are released
     std::vector<EngineView> views;                                               // of engines on devices that are lost
     std::vector<std::pair<Scheduler::LoadedCallback, absl::Status>> unloadable;  // likewise
@@ -260,12 +282,19 @@ class Dispatcher {
   // Devices that are lost (device_loss.cc).
   absl::Status LossOf(const Worker& worker) const FRESCO_REQUIRES(mutex_);  // OK: it is not
   void FindHung(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void TakeOver(int lost, const std::string& reason, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  bool TakeOverIfLost(int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void TakeOver(int lost, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void TakeModels(Worker* worker, Followups* followups) FRESCO_REQUIRES(mutex_);
   void Displace(JobId id, const DeviceLoss& loss, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void EndUnservable(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   absl::Time NextWatch(absl::Time now) const FRESCO_REQUIRES(mutex_);
   void Tell(const DeviceLoss& loss) FRESCO_EXCLUDES(mutex_);
+
+  // Models that come (slow_loads.cc).
+  void FindSlowLoads(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  std::vector<SlowLoad> SlowLoadsOf(int worker) const FRESCO_REQUIRES(mutex_);
+  absl::Time NextSlowLoad() const FRESCO_REQUIRES(mutex_);
+  void Tell(const SlowLoad& load) FRESCO_EXCLUDES(mutex_);
 
   // Models that go (dispatcher_removal.cc).
   void Retire(int worker, std::unique_ptr<Engine> engine) FRESCO_EXCLUDES(mutex_);
@@ -301,7 +330,9 @@ class Dispatcher {
   std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);             // by arrival
   std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
   std::map<std::string, absl::Time> last_used_ FRESCO_GUARDED_BY(mutex_);  // by model
-  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;                              // engines, of all workers
+  std::map<int64_t, LoadUnderWay> loads_ FRESCO_GUARDED_BY(mutex_);
+  int64_t loads_begun_ FRESCO_GUARDED_BY(mutex_) = 0;
+  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;  // engines, of all workers
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
   int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started
   int running_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which something has

@@ -12,15 +12,18 @@ namespace fresco {
 namespace {
 
 constexpr size_t kMaxWorkers = 64;  // the bits of DevicesOf
+// With a device's decoder: the one that it decodes, and the next, so that it need not wait for the step that runs.
+constexpr int kWithDecoder = 2;
 
 bool IsIdle(const Work& work) {
   return work.batch.empty() && work.decodes.empty() && work.dropped.empty() && work.loads.empty() &&
-         work.preempted.empty() && work.returned.empty() && work.vacated.empty() && !work.stop;
+         work.preempted.empty() && work.returned.empty() && work.vacated.empty() && !work.stop && !work.lost;
 }
 
 }  // namespace
 
-int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch) {
+int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch> watch,
+                          std::shared_ptr<DecodeQueue> decoder) {
   MutexLock lock(&mutex_);
   if (workers_.size() == kMaxWorkers) {
     std::fprintf(stderr, "more than %zu devices: the configuration should have refused them\n", kMaxWorkers);
@@ -36,6 +39,8 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   limits.max_batch = options_.max_batch;
   limits.max_resident = options_.max_resident;
   limits.state_bytes = options_.resident_bytes;
+  limits.decoding = decoder == nullptr ? 0 : kWithDecoder;
+  worker.decoder = std::move(decoder);
   return core_->AddDevice(limits);
 }
 
@@ -101,6 +106,8 @@ Work Dispatcher::NextWork(int worker) {
     through = std::exchange(workers_.at(worker).handed, {});
     while (true) {
       const absl::Time now = clock_->Now();
+      work.lost = TakeOverIfLost(worker, now, &followups);
+      if (work.lost) break;
       DropHopeless(worker, now, &work, &followups);
       DropEnding(now, &followups);
       DropResidents(worker, now, &work);
@@ -193,6 +200,7 @@ void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* follo
   work->preempted.insert(work->preempted.end(), decision.preempt.begin(), decision.preempt.end());
   work->batch = std::move(decision.batch);
   if (work->batch.empty()) return;
+  work->others = core_->index().waiting() > 0 || core_->index().device(worker).resident.size() > work->batch.size();
   const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
   work->snapshots = (others & ~(uint64_t{1} << worker)) != 0;
 }
@@ -261,9 +269,10 @@ void Dispatcher::TextsDone(const std::string& model, int text_tokens, int texts,
   core_->RecordTexts(core_->Model(model), text_tokens, texts, duration);
 }
 
-void Dispatcher::DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration) {
+void Dispatcher::DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration,
+                            int64_t activation_bytes) {
   MutexLock lock(&mutex_);
-  core_->RecordDecode(core_->Model(model), picture_tokens, duration);
+  core_->RecordDecode(core_->Model(model), picture_tokens, duration, activation_bytes);
 }
 
 void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
@@ -283,6 +292,14 @@ void Dispatcher::Remove(JobId image) {
   MutexLock lock(&mutex_);
   if (images_.erase(image) > 0) core_->Remove(image);
   WakeLeaving();
+}
+
+bool Dispatcher::TakeFinished(int worker, JobId image) {
+  MutexLock lock(&mutex_);
+  if (!workers_.at(worker).lost.empty()) return false;
+  if (images_.erase(image) > 0) core_->Remove(image);
+  changed_.NotifyAll();  // the decoder has room for another, and a model that waits for this may go
+  return true;
 }
 
 void Dispatcher::LeavePositionsToTimer() {

@@ -71,6 +71,10 @@ absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job) {
   return Guarded(kEngine, [&] { return engine->Finish(*job); });
 }
 
+absl::StatusOr<Image> CallFinishBeside(Engine* engine, ImageJob* job) {
+  return Guarded(kEngine, [&] { return engine->FinishBeside(*job); });
+}
+
 absl::Status CallPark(Engine* engine, ImageJob* job) {
   return Guarded(kEngine, [&] { return engine->Park(*job); });
 }

@@ -25,6 +25,7 @@ PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> spec
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side);
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
+absl::StatusOr<Image> CallFinishBeside(Engine* engine, ImageJob* job);
 absl::Status CallPark(Engine* engine, ImageJob* job);
 absl::Status CallResume(Engine* engine, ImageJob* job);
 absl::StatusOr<std::unique_ptr<ImageJob>> CallSnapshot(Engine* engine, ImageJob* job);

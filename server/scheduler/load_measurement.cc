@@ -133,11 +133,16 @@ class Measurer {
     const ImageLoad load = engine_->LoadOf(job->spec());
     const CurveId curve = DecodeCurve(&costs_, model_, load.picture_tokens);
     if (!HasTimeFor(DecodeSeconds(costs_, curve))) return false;
+    engine_->TakePeakBytes();
     const absl::Time begin = clock_->Now();
     const absl::Status status =
         measurement_.watched(DeviceCall::kFinish, load.tokens, [&] { return CallFinish(engine_, job).status(); });
     if (!status.ok()) return false;
-    Add(DecodeCurveName(model_), curve, load.picture_tokens, 1, clock_->Now() - begin, 0);
+    const absl::Duration duration = clock_->Now() - begin;
+    int64_t state = 0;
+    for (const auto& kept : jobs_) state += engine_->LoadOf(kept->spec()).state_bytes;
+    const int64_t activations = engine_->TakePeakBytes() - measurement_.kept_bytes - state;
+    Add(DecodeCurveName(model_), curve, load.picture_tokens, 1, duration, std::max<int64_t>(0, activations));
     return true;
   }
 

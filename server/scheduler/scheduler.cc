@@ -52,11 +52,8 @@ class Scheduler::Impl {
     dispatcher_.Stop();
     loaders_.Stop();
     for (Device& device : TakeDevices()) {
-      if (device.watch->AwaitLeave()) {
-        device.thread.join();
-      } else {
-        device.thread.detach();  // it holds its worker, and touches nothing else once it comes back
-      }
+      End(&device.thread, DeviceThread::kCompute, device.watch.get());
+      End(&device.decoder, DeviceThread::kDecode, device.watch.get());
     }
     writer_.Stop();
     timer_.join();
@@ -94,7 +91,11 @@ class Scheduler::Impl {
                        const std::function<void()>& ended, const LoadedCallback& loaded) {
     const absl::Status usable = dispatcher_.CheckDevice(worker);
     absl::StatusOr<std::unique_ptr<Engine>> engine = absl::UnknownError("not loaded");
-    if (usable.ok()) engine = CallLoader(loader);
+    if (usable.ok()) {
+      const int64_t load = dispatcher_.BeginLoad(worker, model);
+      engine = CallLoader(loader);
+      dispatcher_.EndLoad(load);
+    }
     ended();
     FRESCO_RETURN_IF_ERROR(usable);
     return dispatcher_.AddLoad(worker, {model, std::move(engine), loaded});
@@ -104,15 +105,25 @@ class Scheduler::Impl {
     int index = 0;
     std::shared_ptr<DeviceWatch> watch;
     std::shared_ptr<DeviceWorker> worker;
-    std::thread thread;
+    std::thread thread, decoder;
   };
+
+  static void End(std::thread* thread, DeviceThread which, DeviceWatch* watch) {
+    if (!thread->joinable()) return;
+    if (watch->AwaitLeave(which)) {
+      thread->join();
+    } else {
+      thread->detach();  // it holds its worker, and touches nothing else once it comes back
+    }
+  }
 
   // Without the lock they are joined: what they tell others may come back here.
   std::vector<Device> TakeDevices() {
     MutexLock lock(&mutex_);
     std::vector<Device> devices;
     for (auto& [name, device] : devices_) {
-      devices.push_back({device.index, device.watch, device.worker, std::move(device.thread)});
+      devices.push_back(
+          {device.index, device.watch, device.worker, std::move(device.thread), std::move(device.decoder)});
     }
     return devices;
   }
@@ -121,11 +132,14 @@ class Scheduler::Impl {
     MutexLock lock(&mutex_);
     Device& device = devices_[name];
     if (device.worker == nullptr) {
-      device.watch = std::make_shared<DeviceWatch>(options_.watchdog);
-      device.index = dispatcher_.AddWorker(name, device.watch);
+      const bool beside = DecodesBesideSteps(options_.decoding, name);
+      const auto decodes = beside ? std::make_shared<DecodeQueue>() : nullptr;
+      device.watch = std::make_shared<DeviceWatch>(options_.watchdog, beside);
+      device.index = dispatcher_.AddWorker(name, device.watch, decodes);
       device.worker = std::make_shared<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_,
-                                                     &writer_, device.watch, &loaders_);
+                                                     &writer_, device.watch, decodes, &loaders_);
       device.thread = std::thread([worker = device.worker] { worker->Run(); });
+      if (beside) device.decoder = std::thread([worker = device.worker] { worker->RunDecoder(); });
     }
     return device.index;
   }

@@ -19,6 +19,7 @@
 #include "server/scheduler/event_channel.h"
 #include "server/scheduler/events.h"
 #include "server/scheduler/observer.h"
+#include "server/scheduler/policy/decoding.h"
 #include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/policy/watchdog.h"
 
@@ -50,6 +51,12 @@ struct DeviceLoss {
   std::string reason;
 };
 
+// A model whose load takes long: its files may be on a disk or a share that does not answer.
+struct SlowLoad {
+  std::string model, device;
+  absl::Duration since;  // it began
+};
+
 struct SchedulerOptions {
   int max_queue = 256;                        // requests waiting
   int max_batch = 8;                          // images per step
@@ -57,9 +64,12 @@ struct SchedulerOptions {
   int64_t resident_bytes = int64_t{1} << 30;  // of these images' latents and texts, on a device
   CoreOptions core;                           // policy, classes, shares; of a known policy
   CostModel costs;                            // what is known of steps from before; it goes on learning
-  absl::Duration measure_at_load;             // at most, of a model's load, for what is not known; zero: not
-  WatchdogOptions watchdog;                   // when a device is taken for hung
+  Decoding decoding = Decoding::kAuto;
+  double preview_share = 0.2;      // of the steps' time, for previews that hold up other requests (PreviewBudget)
+  absl::Duration measure_at_load;  // at most, of a model's load, for what is not known; zero: not
+  WatchdogOptions watchdog;        // when a device is taken for hung
   std::function<void(const DeviceLoss&)> on_device_lost;  // from any thread, before the requests concerned hear of it
+  std::function<void(const SlowLoad&)> on_slow_load;      // likewise; each WatchdogOptions::load
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
   int64_t channel_bytes = 32 << 20;                      // events a channel holds before it is full
@@ -87,8 +97,9 @@ struct ModelUse {
 struct DeviceSnapshot {
   std::string device;
   std::vector<std::string> models;
-  int batch_size = 0;  // images in the current step
-  std::string lost;    // why; empty: it is not
+  int batch_size = 0;                // images in the current step
+  std::string lost;                  // why; empty: it is not
+  std::vector<SlowLoad> slow_loads;  // that take longer than WatchdogOptions::load
 };
 
 struct SchedulerSnapshot {

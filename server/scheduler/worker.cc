@@ -8,14 +8,9 @@
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
-#include "server/scheduler/memory_report.h"
 
 namespace fresco {
 namespace {
-
-// Progress events of one image that wait for their previews at a time; further previews are left out, since they hold
-// pixels.
-constexpr int kMaxHeldPreviews = 32;
 
 bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
   return std::all_of(statuses.begin(), statuses.end(),
@@ -26,7 +21,8 @@ bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
 
 DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
                            SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                           std::shared_ptr<DeviceWatch> watch, const EngineLoaders* loaders)
+                           std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder,
+                           const EngineLoaders* loaders)
     : index_(index),
       device_(std::move(device)),
       options_(*options),
@@ -35,17 +31,41 @@ DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions
       dispatcher_(dispatcher),
       writer_(writer),
       watch_(std::move(watch)),
-      loaders_(loaders) {}
+      decoder_queue_(std::move(decoder)),
+      loaders_(loaders),
+      caller_(watch_.get(), DeviceThread::kCompute, clock),
+      decoder_(index, device_, options, clock, observer, dispatcher, writer, &peaks_),
+      previews_(options->preview_share),
+      decoder_caller_(watch_.get(), DeviceThread::kDecode, clock),
+      beside_(index, device_, options, clock, observer, dispatcher, writer, &peaks_) {}
 
 void DeviceWorker::Run() {
   Serve();
+  if (decoder_queue_ != nullptr) decoder_queue_->Close();
   if (!lost_) dispatcher_->Leave(index_);
-  watch_->Leave();
+  watch_->Leave(DeviceThread::kCompute);
+}
+
+void DeviceWorker::RunDecoder() {
+  while (std::optional<DecodeTask> task = decoder_queue_->Next()) {
+    if (beside_.Decode(&*task, &decoder_caller_)) continue;
+    abandoned_beside_.push_back(*std::move(task));  // to free what it has is a call of the device
+    break;
+  }
+  watch_->Leave(DeviceThread::kDecode);
+  if (!decoder_caller_.given_up()) dispatcher_->Wake();
+}
+
+// What is the dispatcher's from now on it knows already where this thread was given up.
+void DeviceWorker::NoteLoss() {
+  lost_ = true;
+  if (!caller_.given_up()) dispatcher_->LoseDevice(index_);
 }
 
 void DeviceWorker::Serve() {
   while (!lost_) {
     Work work = dispatcher_->NextWork(index_);
+    lost_ = work.lost;
     for (JobId id : work.dropped) LetGo(id);
     for (ReturnedEngine& returned : work.returned) {
       if (!lost_) Destroy(std::move(returned));
@@ -75,7 +95,7 @@ void DeviceWorker::Do(Work work) {
     if (!lost_) Park(id);
   }
   if (!lost_) Start(std::move(work.starts));
-  if (!lost_) Advance(work.batch, work.snapshots);
+  if (!lost_) Advance(work);
 }
 
 void DeviceWorker::Load(LoadTask* task) {
@@ -132,13 +152,14 @@ void DeviceWorker::Vacate(VacatedSlot vacated) {
 
 void DeviceWorker::Lose(const absl::Status& loss) {
   lost_ = true;
-  dispatcher_->LoseDevice(index_, std::string(loss.message()));
+  watch_->Lose(std::string(loss.message()));
+  dispatcher_->LoseDevice(index_);
 }
 
 void DeviceWorker::Measure(const std::string& model, Engine* engine) {
   const auto watched = [&](DeviceCall kind, int64_t size, absl::FunctionRef<absl::Status()> call) {
     if (dispatcher_->IsWanted(index_)) return absl::CancelledError("others wait for the device");
-    const absl::Status status = Watched(kind, size, {}, call);
+    const absl::Status status = Watched(kind, size, {}, call, Company::kNone);
     return lost_ ? absl::AbortedError("the device is lost") : status;
   };
   const LoadMeasurement measurement = {options_.measure_at_load, KeptBytes(), watched};
@@ -147,7 +168,7 @@ void DeviceWorker::Measure(const std::string& model, Engine* engine) {
   });
   if (lost_) return;
   measuring_.clear();
-  CallTakePeakBytes(engine);  // which is no request's
+  peaks_.Take(DeviceThread::kCompute, engine);  // which is no request's
   if (measured.ok()) dispatcher_->AddMeasured(*measured);
 }
 
@@ -208,8 +229,8 @@ std::vector<DeviceWorker::Batch> DeviceWorker::PartsOf(const Batch& batch) {
   return parts;
 }
 
-void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
-  const Batch batch = BatchOf(ids);
+void DeviceWorker::Advance(const Work& work) {
+  const Batch batch = BatchOf(work.batch);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
@@ -221,10 +242,10 @@ void DeviceWorker::Advance(const std::vector<JobId>& ids, bool snapshots) {
   std::vector<JobId> stepped;
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
-  if (snapshots) KeepSnapshots(batch);
-  for (size_t i = 0; i < batch.size(); ++i) {
-    if (!lost_ && batch[i]->job != nullptr && !batch[i]->request->ending()) ReportProgress(batch[i], remaining[i]);
-  }
+  ++steps_;
+  for (const Forward& forward : forwards) previews_.AddStep(forward.duration);
+  if (work.snapshots) KeepSnapshots(batch);
+  if (!lost_) ReportProgress(batch, remaining, work.others);
   if (lost_) return;
   for (const ActiveImage* image : batch) {
     if (image->job == nullptr) LetGo(image->id);
@@ -269,8 +290,8 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   forward.duration = end - begin;
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
-  // An engine that was loading meanwhile has taken memory too.
-  if (!loads.quiet() || loaders_->mark() != loads) forward.activation_bytes = 0;
+  // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded.
+  if (!loads.quiet() || loaders_->mark() != loads || caller_.shared()) forward.activation_bytes = 0;
   const int size = static_cast<int>(batch.size());
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
@@ -298,43 +319,8 @@ void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl:
   image->request->AddStep(begin, end, batch_size);
 }
 
-void DeviceWorker::ReportProgress(ActiveImage* image, absl::Duration remaining) {
-  ProgressEvent event;
-  event.image_index = image->index;
-  event.step = image->job->step();
-  event.total_steps = image->job->spec().steps;
-  event.remaining = remaining;
-  if (WantsPreview(*image) && SendPreview(image, event)) return;
-  image->request->output()->AddForImage(image->index, std::move(event));
-  image->request->output()->Deliver();
-}
-
-bool DeviceWorker::WantsPreview(const ActiveImage& image) const {
-  const int every = image.request->request().preview_every;
-  // A reader that is behind would not get it anyway.
-  return every > 0 && image.job->step() % every == 0 && !image.request->channel()->full_since() &&
-         image.request->output()->held(image.index) < kMaxHeldPreviews;
-}
-
-// False: there is none, and the progress goes without.
-bool DeviceWorker::SendPreview(ActiveImage* image, const ProgressEvent& event) {
-  const absl::Time begin = clock_->Now();
-  const int max_side = image->request->request().preview_max_side;
-  auto preview = Watched(DeviceCall::kPreview, int64_t{max_side} * max_side, {},
-                         [&] { return CallPreview(EngineOf(*image), *image->job, max_side); });
-  if (lost_) return true;
-  if (absl::IsResourceExhausted(preview.status())) return false;
-  if (!preview.ok()) {
-    Fail(image, preview.status());
-    return true;
-  }
-  observer_->OnStage(ModelOf(*image), "preview", clock_->Now() - begin);
-  writer_->WritePreview(image->request, event, *std::move(preview));
-  return true;
-}
-
 int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
-  const int64_t peak = CallTakePeakBytes(engine);
+  const int64_t peak = peaks_.Take(DeviceThread::kCompute, engine);
   for (auto& [id, image] : active_) {
     if (image->request != nullptr) image->request->AddPeakMemory(peak);
   }
@@ -351,18 +337,13 @@ int64_t DeviceWorker::KeptBytes() const {
   return kept;
 }
 
-absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
-                                   int64_t seen) const {
-  if (!absl::IsResourceExhausted(status)) return status;
+MemoryReport DeviceWorker::ReportOf(const ActiveImage& image) const {
   MemoryReport report;
   report.device = device_;
   for (const LoadedEngine& loaded : engines_) {
     if (loaded.engine == nullptr) continue;
     report.models.push_back({loaded.model, loaded.engine->info().precision, loaded.weight_bytes});
   }
-  const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
-  report.total_bytes = memory.total_bytes;
-  report.free_bytes = memory.free_bytes;
   for (const auto& [id, other] : active_) {
     if (id == image.id || other == nullptr || other->job == nullptr) continue;
     ++report.other_images;
@@ -372,9 +353,19 @@ absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status&
   report.width = spec.width;
   report.height = spec.height;
   report.state_bytes = image.load.state_bytes;
+  report.decoding = image.job != nullptr && image.job->done();
+  return report;
+}
+
+absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
+                                   int64_t seen) const {
+  if (!absl::IsResourceExhausted(status)) return status;
+  MemoryReport report = ReportOf(image);
+  const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
+  report.total_bytes = memory.total_bytes;
+  report.free_bytes = memory.free_bytes;
   report.predicted_activation_bytes = predicted;
   report.seen_activation_bytes = seen;
-  report.decoding = image.job != nullptr && image.job->done();
   absl::Status explained(status.code(), absl::StrCat(absl::string_view(status.message()), ": ", Describe(report)));
   return explained;
 }

@@ -1,6 +1,7 @@
-// The one thread that computes on a device. At every step boundary it does what the dispatcher says: lets go of what
+// The threads of a device. One computes: at every step boundary it does what the dispatcher says: lets go of what
 // should end, decodes what is done, moves what is preempted to host memory, starts or resumes what is to start, and
-// advances one batch by one step; whatever does not need the device happens elsewhere.
+// advances one batch by one step; whatever does not need the device happens elsewhere. There may be a second one, which
+// decodes beside it.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +16,18 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/engine/engine.h"
 #include "server/scheduler/active_image.h"
+#include "server/scheduler/decode_queue.h"
+#include "server/scheduler/device_caller.h"
 #include "server/scheduler/device_watch.h"
 #include "server/scheduler/dispatcher.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/engine_loaders.h"
+#include "server/scheduler/memory_report.h"
 #include "server/scheduler/observer.h"
+#include "server/scheduler/peak_meter.h"
+#include "server/scheduler/picture_decoder.h"
 #include "server/scheduler/picture_writer.h"
+#include "server/scheduler/policy/preview_budget.h"
 #include "server/scheduler/request_state.h"
 
 namespace fresco {
@@ -30,12 +37,14 @@ class DeviceWorker {
   // All outlive Run, but for what it says. `index`: the dispatcher's number of it.
   DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
                SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-               std::shared_ptr<DeviceWatch> watch, const EngineLoaders* loaders);
+               std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder, const EngineLoaders* loaders);
 
   // The thread's body; returns after Dispatcher::Stop, or when the device is lost: then, should it come back from a
   // call that hung, nothing of what the constructor was given is used any more but the watch. The engines live on until
   // the worker is destroyed.
   void Run();
+  // The decoder's, where there is one: returns after Run has or when the device is lost, and the same is true of it.
+  void RunDecoder();
 
  private:
   struct LoadedEngine {
@@ -60,20 +69,25 @@ class DeviceWorker {
   PreparedJobs CallPrepareOf(absl::Span<ActiveImage* const> images);
   void Resume(StartOrder order);
   void Decode(JobId id);
+  DecodeTask TaskOf(std::unique_ptr<ActiveImage> image) const;
   void Park(JobId id);
   Batch BatchOf(const std::vector<JobId>& ids);
   static std::vector<Batch> PartsOf(const Batch& batch);
-  void Advance(const std::vector<JobId>& ids, bool snapshots);
+  void Advance(const Work& work);
   // A call of an engine, under the watch. Whoever calls looks at lost_ before anything else.
   template <typename Call>
-  auto Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call) -> decltype(call());
+  auto Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call,
+               Company company = Company::kAny) -> decltype(call());
+  void NoteLoss();
   void Serve();
   void Do(Work work);
   void KeepSnapshots(const Batch& batch);
   void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
   void AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end, int batch_size);
-  void ReportProgress(ActiveImage* image, absl::Duration remaining);
-  bool WantsPreview(const ActiveImage& image) const;
+  // What callers hear of a step (worker_progress.cc).
+  void ReportProgress(const Batch& batch, const std::vector<absl::Duration>& remaining, bool others);
+  void SendProgress(const ActiveImage& image, ProgressEvent event);
+  bool WantsPreview(ActiveImage* image);
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
   // What the device has held since the last call counts for every request that is on it.
   int64_t RecordPeakMemory(Engine* engine);
@@ -81,14 +95,15 @@ class DeviceWorker {
   int64_t ActivationsOf(int64_t peak_bytes) const;
   // Weights, and what the images keep from step to step.
   int64_t KeptBytes() const;
-  // With who holds the device's memory, where it has run out.
+  // Who holds the device's memory beside the image.
+  MemoryReport ReportOf(const ActiveImage& image) const;
+  // With that, where memory has run out.
   absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen) const;
   // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
   void ReleaseRequestOf(ActiveImage* image);
   void LetGo(JobId id);
 
-  ImageProvenance ProvenanceOf(const ActiveImage& image) const;
   Engine* EngineOf(const ActiveImage& image) const { return engines_[image.engine].engine.get(); }
   const std::string& ModelOf(const ActiveImage& image) const { return engines_[image.engine].model; }
 
@@ -100,29 +115,33 @@ class DeviceWorker {
   Dispatcher* const dispatcher_;
   PictureWriter* const writer_;
   const std::shared_ptr<DeviceWatch> watch_;
+  const std::shared_ptr<DecodeQueue> decoder_queue_;  // null: it has no decoder
   const EngineLoaders* const loaders_;
+  PeakMeter peaks_;
 
-  // The thread's own.
+  // The compute thread's own.
+  DeviceCaller caller_;
+  PictureDecoder decoder_;
   bool lost_ = false;                                     // the device; its images' requests are the dispatcher's
   std::vector<LoadedEngine> engines_;                     // by slot
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
   std::vector<std::unique_ptr<ImageJob>> measuring_;      // likewise, of a model that is being loaded
+  std::vector<DecodeTask> abandoned_;                     // likewise, of a device that is lost
   int64_t weight_bytes_ = 0;                              // of all engines
+  int64_t steps_ = 0;
+  PreviewBudget previews_;
+
+  // The decoder's.
+  DeviceCaller decoder_caller_;
+  PictureDecoder beside_;
+  std::vector<DecodeTask> abandoned_beside_;
 };
 
 template <typename Call>
-auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call)
+auto DeviceWorker::Watched(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call, Company company)
     -> decltype(call()) {
-  const absl::Time begin = clock_->Now();
-  watch_->Begin(kind, size, predicted, begin);
-  auto result = call();
-  if (!watch_->End()) {
-    lost_ = true;
-    return result;
-  }
-  // What fails may do so long before it would have been done.
-  if (AnyOf(result)) watch_->Learn(kind, size, clock_->Now() - begin);
-  if (const absl::Status loss = LossOf(result); !loss.ok()) Lose(loss);
+  auto result = caller_.Make(kind, size, predicted, call, company);
+  if (!caller_.ours()) NoteLoss();
   return result;
 }
 

@@ -5,7 +5,6 @@
 #include <set>
 #include <utility>
 
-#include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/worker.h"
 
@@ -68,7 +67,7 @@ void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   PreparedJobs jobs = PrepareTogether(images);
   if (lost_) {
     // To free them is a call of the device.
-    for (size_t i = 0; i < images.size(); ++i) images[i]->job = jobs[i].ok() ? *std::move(jobs[i]) : nullptr;
+    for (size_t i = 0; i < jobs.size(); ++i) images[i]->job = jobs[i].ok() ? *std::move(jobs[i]) : nullptr;
     return;
   }
   const absl::Duration duration = clock_->Now() - begin;
@@ -100,7 +99,8 @@ PreparedJobs DeviceWorker::PrepareTogether(const std::vector<ActiveImage*>& imag
   });
   if (lost_ || !nothing || images.size() < 2) return jobs;
   for (size_t i = 0; i < images.size() && !lost_; ++i) {
-    jobs[i] = std::move(CallPrepareOf(absl::MakeConstSpan(images).subspan(i, 1)).front());
+    PreparedJobs one = CallPrepareOf(absl::MakeConstSpan(images).subspan(i, 1));
+    if (!one.empty()) jobs[i] = std::move(one.front());  // else the device was lost before
   }
   return jobs;
 }
@@ -129,49 +129,29 @@ void DeviceWorker::Resume(StartOrder order) {
 void DeviceWorker::Decode(JobId id) {
   const auto found = active_.find(id);
   if (found == active_.end()) return;
-  ActiveImage* const image = found->second.get();
-  if (image->request->ending()) {
-    LetGo(id);
+  DecodeTask task = TaskOf(std::move(active_.extract(found).mapped()));
+  if (decoder_queue_ != nullptr) {
+    decoder_queue_->Add(std::move(task));
     return;
   }
-  const std::string& model = ModelOf(*image);
-  observer_->OnStage(model, "denoise", image->denoise);
-  const absl::Time begin = clock_->Now();
-  auto picture = Watched(DeviceCall::kFinish, image->load.tokens, {},
-                         [&] { return CallFinish(EngineOf(*image), image->job.get()); });
-  if (lost_) return;
-  const absl::Duration duration = clock_->Now() - begin;
-  if (!picture.ok()) {
-    Fail(image, Explain(*image, picture.status(), 0, 0));
-    LetGo(id);
+  if (decoder_.Decode(&task, &caller_)) {
+    for (auto& [other, image] : active_) {
+      if (image->request != nullptr) image->request->AddPeakMemory(task.peak_bytes);
+    }
     return;
   }
-  dispatcher_->Remove(id);
-  ImageProvenance provenance = ProvenanceOf(*image);
-  image->job.reset();
-  observer_->OnStage(model, "decode", duration);
-  dispatcher_->DecodeDone(model, image->load.picture_tokens, duration);
-  image->request->AddDecode(duration);
-  RecordPeakMemory(EngineOf(*image));
-  // The writer takes over the hold on the request.
-  writer_->WriteImage({std::move(image->request), image->index, index_, std::move(provenance), *std::move(picture)});
-  LetGo(id);
+  NoteLoss();
+  abandoned_.push_back(std::move(task));
 }
 
-ImageProvenance DeviceWorker::ProvenanceOf(const ActiveImage& image) const {
-  const ModelInfo& info = EngineOf(image)->info();
-  ImageProvenance provenance;
-  provenance.model = ModelOf(image);
-  provenance.weights_digest = info.weights_digest;
-  provenance.calibration_digest = info.calibration_digest;
-  provenance.precision = info.precision;
-  provenance.device = device_;
-  provenance.software = options_.software;
-  provenance.sampler = kSampler;
-  provenance.spec = image.job->spec();
-  provenance.batch_size_min = image.batch_sizes.min;
-  provenance.batch_size_max = image.batch_sizes.max;
-  return provenance;
+DecodeTask DeviceWorker::TaskOf(std::unique_ptr<ActiveImage> image) const {
+  DecodeTask task;
+  task.engine = engines_[image->engine].engine;
+  task.model = ModelOf(*image);
+  task.kept_bytes = KeptBytes() + image->load.state_bytes;
+  task.report = ReportOf(*image);
+  task.image = std::move(image);
+  return task;
 }
 
 }  // namespace fresco

@@ -14,6 +14,16 @@ namespace {
 
 constexpr int64_t kStateBytes = 10;  // of an image
 
+// Counts a call while it lasts.
+class UnderWay {
+ public:
+  explicit UnderWay(std::atomic<int>* calls) : calls_(*calls) { ++calls_; }
+  ~UnderWay() { --calls_; }
+
+ private:
+  std::atomic<int>& calls_;
+};
+
 }  // namespace
 
 class FakeJob final : public ImageJob {
@@ -73,6 +83,11 @@ void FakeScript::SetDurationsOfEach(absl::Duration text, absl::Duration row) {
   MutexLock lock(&mutex_);
   text_ = text;
   row_ = row;
+}
+
+void FakeScript::SetPreviewDuration(absl::Duration preview) {
+  MutexLock lock(&mutex_);
+  preview_ = preview;
 }
 
 void FakeScript::Saturate(const EngineStats::SaturatedLayer& layer) {
@@ -156,7 +171,7 @@ EngineStats FakeEngine::stats() const {
 
 int64_t FakeEngine::TakePeakBytes() {
   script_->Check("", FakeScript::Stage::kPeak, 0).IgnoreError();
-  return 1000 * (1 + std::exchange(largest_batch_, 0));
+  return 1000 * (1 + largest_batch_.exchange(0));
 }
 
 absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
@@ -230,14 +245,16 @@ absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::NewJob(const ImageSpec& sp
 
 std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   script_->Record(batch);
-  largest_batch_ = std::max<int64_t>(largest_batch_, static_cast<int64_t>(batch.size()));
+  const UnderWay under_way(&script_->steps_under_way_);
+  const bool crowded = script_->no_room_beside_ && script_->decodes_under_way_ > 0;
+  largest_batch_ = std::max<int64_t>(largest_batch_.load(), static_cast<int64_t>(batch.size()));
   script_->step_gate()->Pass();
   int rows = 0;
   for (const ImageJob* job : batch) rows += LoadOf(job->spec()).rows;
   Spend(&FakeScript::step_, &FakeScript::row_, rows);
   {
     MutexLock lock(&script_->mutex_);
-    if (static_cast<int>(batch.size()) > script_->memory_limit_) {
+    if (crowded || static_cast<int>(batch.size()) > script_->memory_limit_) {
       return std::vector<absl::Status>(batch.size(), absl::ResourceExhaustedError("no memory for so many"));
     }
   }
@@ -254,6 +271,7 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
 
 absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
   ++script_->previews_;
+  Spend(&FakeScript::preview_);
   CheckOnDevice(job);
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kPreview, 0);
   if (!status.ok()) return status;
@@ -264,9 +282,12 @@ absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
 
 absl::StatusOr<Image> FakeEngine::Finish(ImageJob& job) {
   script_->RecordCall(absl::StrCat("finish ", job.spec().prompt));
+  const UnderWay under_way(&script_->decodes_under_way_);
+  const bool crowded = script_->no_room_beside_ && script_->steps_under_way_ > 0;
   script_->finish_gate()->Pass();
   Spend(&FakeScript::finish_);
   CheckOnDevice(job);
+  if (crowded) return absl::ResourceExhaustedError("no memory beside a step");
   const absl::Status status = script_->Check(job.spec().prompt, FakeScript::Stage::kFinish, 0);
   if (!status.ok()) return status;
   const ImageSpec& spec = job.spec();

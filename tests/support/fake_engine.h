@@ -52,11 +52,15 @@ class FakeScript {
   void Throw(const std::string& prompt, Stage stage, int step = 0);
   // A Step of more images than that is RESOURCE_EXHAUSTED for all of them.
   void SetMemoryLimit(int images);
+  // A step and a decode do not fit beside each other: whichever begins while the other is under way is
+  // RESOURCE_EXHAUSTED.
+  void SetNoRoomBeside() { no_room_beside_ = true; }
 
   // How long things take on the clock. `prepare`: of each call.
   void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
   // More: of a preparation for each text that is not in the cache, of a step for each row.
   void SetDurationsOfEach(absl::Duration text, absl::Duration row);
+  void SetPreviewDuration(absl::Duration preview);
 
   // Stats say so from now on.
   void Saturate(const EngineStats::SaturatedLayer& layer);
@@ -91,6 +95,8 @@ class FakeScript {
   Gate prepare_gate_;
   Gate step_gate_;
   Gate finish_gate_;
+  std::atomic<bool> no_room_beside_ = false;
+  std::atomic<int> steps_under_way_ = 0, decodes_under_way_ = 0;
   std::atomic<int> live_jobs_ = 0;
   std::atomic<int> previews_ = 0;
   std::atomic<int> parks_ = 0;
@@ -107,6 +113,7 @@ class FakeScript {
   absl::Duration finish_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration text_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration row_ FRESCO_GUARDED_BY(mutex_);
+  absl::Duration preview_ FRESCO_GUARDED_BY(mutex_);
 };
 
 // The colour of a finished picture of this spec: what the engine draws follows from it alone.
@@ -146,7 +153,7 @@ class FakeEngine final : public Engine {
   const ModelInfo info_;
   const std::shared_ptr<FakeScript> script_;
   FakeClock* const clock_;
-  int64_t largest_batch_ = 0;  // since TakePeakBytes
+  std::atomic<int64_t> largest_batch_ = 0;  // since TakePeakBytes
   mutable Mutex mutex_;
   std::set<std::string> cache_ FRESCO_GUARDED_BY(mutex_);  // texts, of a byte a letter; it forgets none
 };

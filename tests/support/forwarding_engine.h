@@ -19,6 +19,7 @@ class ForwardingEngine : public Engine {
   absl::Status WarmUp() override { return engine_->WarmUp(); }
   int64_t TakePeakBytes() override { return engine_->TakePeakBytes(); }
   DeviceMemory MemoryOfDevice() override { return engine_->MemoryOfDevice(); }
+  absl::Status WarmUp() override { return engine_->WarmUp(); }
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
@@ -31,12 +32,17 @@ class ForwardingEngine : public Engine {
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override { return engine_->Step(batch); }
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override { return engine_->Preview(job, max_side); }
   absl::StatusOr<Image> Finish(ImageJob& job) override { return engine_->Finish(job); }
+  absl::StatusOr<Image> FinishBeside(ImageJob& job) override { return engine_->FinishBeside(job); }
   absl::Status Park(ImageJob& job) override { return engine_->Park(job); }
   absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override { return engine_->Snapshot(job); }
   absl::Status Resume(ImageJob& job) override { return engine_->Resume(job); }
 
+ protected:
+  // For a destructor that has something to say once it is gone.
+  void Destroy() { engine_.reset(); }
+
  private:
-  const std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Engine> engine_;
 };
 
 }  // namespace fresco

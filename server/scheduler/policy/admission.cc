@@ -46,7 +46,9 @@ void CheckMemory(const QueueIndex& index, const CostModel& costs, const Admissio
                  Admission* admission) {
   int64_t state = 0;
   for (const AdmissionRequest::Image& image : request.images) {
-    admission->activation_bytes = std::max(admission->activation_bytes, costs.ActivationBytes(image.curve, image.rows));
+    // Steps and decodes have the device to themselves where both together would not fit.
+    admission->activation_bytes =
+        std::max({admission->activation_bytes, costs.ActivationBytes(image.curve, image.rows), image.decode_bytes});
     state = std::max(state, image.state_bytes);
   }
   const int64_t most_activations =
@@ -55,9 +57,10 @@ void CheckMemory(const QueueIndex& index, const CostModel& costs, const Admissio
       MostOfDevices(index, request.model, [](const DeviceLimits& limits) { return limits.state_bytes; });
   if (admission->activation_bytes <= most_activations && state <= most_state) return;
   admission->refusal = Admission::Refusal::kMemory;
-  admission->message = StrCat("an image of this size needs about ", admission->activation_bytes,
-                              " bytes for a step and ", state, " for its latents and texts, where devices have ",
-                              most_activations, " and ", most_state, ": ask for a smaller width or height");
+  admission->message =
+      StrCat("an image of this size needs about ", admission->activation_bytes,
+             " bytes for a step or its decoding and ", state, " for its latents and texts, where devices have ",
+             most_activations, " and ", most_state, ": ask for a smaller width or height");
 }
 
 void CheckBacklog(const QueueIndex& index, const AdmissionOptions& options, const AdmissionRequest& request,

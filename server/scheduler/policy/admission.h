@@ -41,6 +41,7 @@ struct AdmissionRequest {
     int steps = 1;
     int64_t state_bytes = 0;
     double stage_seconds = 0;  // of a text and of decoding
+    int64_t decode_bytes = 0;  // activations, of decoding
   };
   std::vector<Image> images;
 };

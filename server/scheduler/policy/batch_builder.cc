@@ -16,7 +16,7 @@ bool BatchBuilder::Fits(const Job& job) const {
   if (job.state == JobState::kWaiting && !index_.IsLoaded(id_, index_.group(job.spec.group).model)) return false;
   if (job.spec.alone) return false;
   return size() < limits_.max_batch && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
-         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) <= device_.batch_bytes;
+         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) + device_.decode_bytes <= device_.batch_bytes;
 }
 
 void BatchBuilder::Add(const Job& job) {

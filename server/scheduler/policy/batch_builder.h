@@ -15,9 +15,9 @@ class BatchBuilder {
   // The referenced outlive it.
   BatchBuilder(const QueueIndex& index, const CostModel& costs, DeviceId device);
 
-  // Within the device's limits: images, activations of the step, and, for one that is not resident yet, the state of
-  // all that are in the batch; it is resident or the device has its model; and none that must be alone. The first
-  // always fits: admission has refused what cannot.
+  // Within the device's limits: images, activations of the step with those of a decode beside it, and, for one that is
+  // not resident yet, the state of all that are in the batch; it is resident or the device has its model; and none that
+  // must be alone. The first always fits: admission has refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
 

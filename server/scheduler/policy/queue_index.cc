@@ -237,6 +237,10 @@ void QueueIndex::SetFinished(DeviceId device, int images, int64_t state_bytes) {
   devices_[device].finished_bytes = state_bytes;
 }
 
+void QueueIndex::SetDecoding(DeviceId device, int64_t activation_bytes) {
+  devices_[device].decode_bytes = activation_bytes;
+}
+
 void QueueIndex::Charge(TenantId tenant, double device_seconds) {
   shares_.Charge(tenant, device_seconds);
   RelistChangedTenants();

@@ -32,6 +32,9 @@ struct DeviceLimits {
   int max_resident = 32;                        // images on it, in the step or paused; every decision looks at each
   int64_t state_bytes = int64_t{1} << 30;       // of the jobs that are resident
   int64_t activation_bytes = int64_t{1} << 50;  // of a step
+  // Finished images that a thread of their own may have, to decode them beside the steps; 0: they are decoded between
+  // the steps.
+  int decoding = 0;
 };
 
 struct IndexOptions {
@@ -65,6 +68,7 @@ class QueueIndex {
     int64_t state_bytes = 0;      // theirs
     int finished = 0;             // images that are on it until they are decoded; told by SetFinished
     int64_t finished_bytes = 0;   // their state
+    int64_t decode_bytes = 0;     // activations of what is decoded beside its steps
     bool idle = true;             // makes no step; told by SetBatch
     int64_t batch_bytes = 0;      // activations of a step of several images, as far as they are known to fit
     bool lost = false;            // for good
@@ -98,6 +102,8 @@ class QueueIndex {
   // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
   void SetBatch(DeviceId device, const std::vector<JobId>& batch);
   void SetFinished(DeviceId device, int images, int64_t state_bytes);
+  // Beside the device's steps a picture is decoded, whose activations are predicted to be so many; 0: none is.
+  void SetDecoding(DeviceId device, int64_t activation_bytes);
   // A step of several images did not fit into the device, which was predicted to need so much: those that follow stay
   // below, as long as memory is short. It may not be for ever, as others may use the device too: each step raises the
   // bound a little, so that the larger one is tried again.

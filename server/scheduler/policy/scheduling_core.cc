@@ -16,6 +16,9 @@ namespace {
 constexpr double kBacklogShare = 0.2;
 constexpr double kWeightOfNewestSpeedup = 0.01;
 
+// As many images, times the largest batch, may wait for a decoder that works beside the steps.
+constexpr size_t kMostFinished = 2;
+
 constexpr std::string_view kDeadlineFair = "deadline-fair";
 
 IndexOptions IndexOptionsOf(const CoreOptions& options) {
@@ -54,6 +57,7 @@ SchedulingCore::SchedulingCore(const CoreOptions& options, std::unique_ptr<const
 DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
   steps_.emplace_back();
   finished_.emplace_back();
+  decoding_.emplace_back();
   return index_.AddDevice(limits);
 }
 
@@ -76,7 +80,8 @@ AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::T
     const CurveId curve = costs_->Curve(index_.model_name(request.model), image.tokens);
     const StageCurves stages = StagesOf(request.model, image);
     const double stage_seconds = StageSeconds(*costs_, stages.text, stages.decode);
-    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes, stage_seconds});
+    const int64_t decode_bytes = stages.decode < 0 ? 0 : costs_->ActivationBytes(stages.decode, 1);
+    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes, stage_seconds, decode_bytes});
     alone += image.steps * costs_->StepSeconds(curve, image.rows) + stage_seconds;
   }
   translated.due = DueOf(request.priority, request.deadline, alone, now);
@@ -142,14 +147,24 @@ void SchedulingCore::Displace(JobId job, int steps_left, absl::Time now) {
 void SchedulingCore::RemoveFinished(JobId job) {
   const DeviceId device = index_.job(job).device;
   if (device < 0) return;
-  std::erase_if(finished_[device], [&](const FinishedImage& image) { return image.id == job; });
+  const auto is_it = [&](const FinishedImage& image) { return image.id == job; };
+  std::erase_if(finished_[device], is_it);
+  std::erase_if(decoding_[device], is_it);
   CountFinished(device);
 }
 
 void SchedulingCore::CountFinished(DeviceId device) {
-  int64_t bytes = 0;
+  int64_t bytes = 0, activations = 0;
   for (const FinishedImage& image : finished_[device]) bytes += image.spec.state_bytes;
-  index_.SetFinished(device, static_cast<int>(finished_[device].size()), bytes);
+  for (const FinishedImage& image : decoding_[device]) {
+    bytes += image.spec.state_bytes;
+    // One after another.
+    if (image.spec.decode_curve >= 0) {
+      activations = std::max(activations, costs_->ActivationBytes(image.spec.decode_curve, 1));
+    }
+  }
+  index_.SetFinished(device, static_cast<int>(finished_[device].size() + decoding_[device].size()), bytes);
+  index_.SetDecoding(device, activations);
 }
 
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
@@ -161,12 +176,38 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
 
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts) {
   index_.AdvanceTo(now);
+  std::vector<JobId> handed;
+  if (HandToDecoder(device, &handed)) {
+    Decision decision;
+    decision.decode = std::move(handed);
+    return decision;
+  }
+  const bool beside = index_.device(device).limits.decoding > 0;
+  const std::vector<FinishedImage> between = beside ? std::vector<FinishedImage>() : finished_[device];
   Decision decision = policy_->Decide(index_, *costs_, device, now);
-  BoundStages(index_, *costs_, finished_[device], index_.device(device).limits.max_batch, texts,
-              options_.policy == kDeadlineFair, &decision);
+  BoundStages(index_, *costs_, between, index_.device(device).limits.max_batch, texts, options_.policy == kDeadlineFair,
+              &decision);
   for (JobId job : decision.decode) RemoveFinished(job);
+  decision.decode.insert(decision.decode.end(), handed.begin(), handed.end());
   Apply(device, decision, now);
   return decision;
+}
+
+bool SchedulingCore::HandToDecoder(DeviceId device, std::vector<JobId>* decode) {
+  const DeviceLimits& limits = index_.device(device).limits;
+  std::vector<FinishedImage>& decoding = decoding_[device];
+  const auto most = static_cast<size_t>(limits.decoding);
+  if (most == 0) return false;
+  if (decoding.size() < most) {
+    *decode = NextDecodes(*costs_, finished_[device], options_.policy == kDeadlineFair, most - decoding.size());
+  }
+  for (JobId job : *decode) {
+    const FinishedImage image = {job, index_.job(job).spec};
+    RemoveFinished(job);
+    decoding.push_back(image);
+  }
+  CountFinished(device);
+  return finished_[device].size() >= kMostFinished * static_cast<size_t>(limits.max_batch);
 }
 
 void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time now) {
@@ -190,8 +231,11 @@ void SchedulingCore::RecordTexts(ModelId model, int text_tokens, int texts, absl
   costs_->RecordStep(TextCurve(costs_, index_.model_name(model), text_tokens), texts, duration);
 }
 
-void SchedulingCore::RecordDecode(ModelId model, int picture_tokens, absl::Duration duration) {
-  costs_->RecordStep(DecodeCurve(costs_, index_.model_name(model), picture_tokens), 1, duration);
+void SchedulingCore::RecordDecode(ModelId model, int picture_tokens, absl::Duration duration,
+                                  int64_t activation_bytes) {
+  const CurveId curve = DecodeCurve(costs_, index_.model_name(model), picture_tokens);
+  costs_->RecordStep(curve, 1, duration);
+  if (activation_bytes > 0) costs_->RecordMemory(curve, 1, activation_bytes);
 }
 
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration, DoneJobs done) {

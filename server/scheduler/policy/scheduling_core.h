@@ -110,7 +110,7 @@ class SchedulingCore {
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
   // The step of the device's last decision was made; `duration`: the step's own. Those that are done are returned, and
   // gone from the core or, where they are kept, `finished` on the device until Decide says that they are decoded, and
-  // known until Remove or Displace.
+  // known until Remove or Displace. Where they are decoded beside the steps they count as on the device as long.
   enum class DoneJobs { kRemove, kKeep };
   std::vector<JobId> StepDone(DeviceId device, absl::Duration duration, DoneJobs done = DoneJobs::kRemove);
   std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs done = DoneJobs::kRemove);
@@ -119,7 +119,8 @@ class SchedulingCore {
   const std::vector<FinishedImage>& finished(DeviceId device) const { return finished_[device]; }
   // What was measured of the stages beside the steps.
   void RecordTexts(ModelId model, int text_tokens, int texts, absl::Duration duration);
-  void RecordDecode(ModelId model, int picture_tokens, absl::Duration duration);
+  // `activation_bytes`: that the device held for it beyond weights and jobs' state; 0: not known.
+  void RecordDecode(ModelId model, int picture_tokens, absl::Duration duration, int64_t activation_bytes = 0);
 
   // Until it starts, as predicted now; zero for what does not wait.
   absl::Duration PredictedWait(JobId job, absl::Time now) const;
@@ -149,6 +150,9 @@ class SchedulingCore {
 
   absl::Duration RawWait(ModelId model, const JobSpec& spec, absl::Time now) const;
   void Apply(DeviceId device, const Decision& decision, absl::Time now);
+  // For a device that decodes beside its steps: what its decoder gets. True: it is so far behind that what is finished
+  // would pile up, and nothing else is decided.
+  bool HandToDecoder(DeviceId device, std::vector<JobId>* decode);
   void RemoveFinished(JobId job);
   void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.
@@ -169,6 +173,7 @@ class SchedulingCore {
   WaitCorrection waits_;
   std::vector<RunningStep> steps_;                    // by device
   std::vector<std::vector<FinishedImage>> finished_;  // by device
+  std::vector<std::vector<FinishedImage>> decoding_;  // by device: beside its steps
 };
 
 }  // namespace fresco

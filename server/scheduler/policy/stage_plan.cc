@@ -69,13 +69,21 @@ double StepSeconds(const QueueIndex& index, const CostModel& costs, const std::v
   return rows == 0 ? 0 : costs.StepSeconds(curve, rows);
 }
 
-}  // namespace
+StageItem DecodeOf(const CostModel& costs, const FinishedImage& image, bool by_due) {
+  return ItemOf(image.id, image.spec, true, DecodeSecondsOf(costs, image.spec), by_due);
+}
 
-StagePlan PlanStages(std::vector<StageItem> items, double budget, absl::FunctionRef<double(const StagePlan&)> seconds) {
+void MostUrgentFirst(std::vector<StageItem>* items) {
   const auto order = [](const StageItem& item) {
     return std::tie(item.latest, item.sequence, item.image_index, item.id);
   };
-  std::sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  std::sort(items->begin(), items->end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+}
+
+}  // namespace
+
+StagePlan PlanStages(std::vector<StageItem> items, double budget, absl::FunctionRef<double(const StagePlan&)> seconds) {
+  MostUrgentFirst(&items);
   StagePlan plan;
   for (const StageItem& item : items) {
     StagePlan larger = plan;
@@ -102,9 +110,7 @@ void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<con
   const bool running = fresh.size() < decision->batch.size();
   const StageCosts stages(index, costs, finished, texts);
   std::vector<StageItem> items;
-  for (const FinishedImage& image : finished) {
-    items.push_back(ItemOf(image.id, image.spec, true, DecodeSecondsOf(costs, image.spec), by_due));
-  }
+  for (const FinishedImage& image : finished) items.push_back(DecodeOf(costs, image, by_due));
   if (running) {
     for (JobId id : fresh) {
       const Job& job = index.job(id);
@@ -122,6 +128,16 @@ void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<con
   };
   std::erase_if(decision->start, later);
   std::erase_if(decision->batch, later);
+}
+
+std::vector<JobId> NextDecodes(const CostModel& costs, absl::Span<const FinishedImage> finished, bool by_due,
+                               size_t room) {
+  std::vector<StageItem> items;
+  for (const FinishedImage& image : finished) items.push_back(DecodeOf(costs, image, by_due));
+  MostUrgentFirst(&items);
+  std::vector<JobId> next;
+  for (size_t i = 0; i < std::min(room, items.size()); ++i) next.push_back(items[i].id);
+  return next;
 }
 
 }  // namespace fresco

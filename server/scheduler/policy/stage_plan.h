@@ -2,6 +2,7 @@
 // its last. Each of these holds up the batch that runs meanwhile, so between two steps there is only so much of it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -51,5 +52,10 @@ using TextCount = absl::FunctionRef<int(absl::Span<const JobId>)>;
 // goes first, else who came first.
 void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<const FinishedImage> finished,
                  int max_finished, TextCount texts, bool by_due, Decision* decision);
+
+// The same of a device that decodes beside its steps: which of its finished images its decoder gets next, at most
+// `room`; they hold up no step.
+std::vector<JobId> NextDecodes(const CostModel& costs, absl::Span<const FinishedImage> finished, bool by_due,
+                               size_t room);
 
 }  // namespace fresco

@@ -13,6 +13,9 @@ struct WatchdogOptions {
   absl::Duration floor = absl::Seconds(30);  // no call is taken for hung earlier; InfiniteDuration: none ever is
   absl::Duration first = absl::Minutes(30);  // nor earlier where none of its kind that is as large has come back yet
   double factor = 20;                        // of what is predicted
+  // A model's load that takes longer is told of, each time that so long has passed; it goes on, as it is no call of a
+  // device that others wait for.
+  absl::Duration load = absl::Minutes(10);
 };
 
 // kMove: between the device and host memory. kWarmUp, kUnload: of a whole engine.

@@ -77,8 +77,9 @@ models:
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
      static_scales: true, overflow_guard: false, noise_correction: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536,
-  watchdog: {floor: 2s, first: 3m, factor: 4.5},
+  watchdog: {floor: 2s, first: 3m, factor: 4.5, load: 7m},
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
+  decoding: beside-steps, preview_share: 0.5,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
   tenants: {studio: {weight: 2.5}, "night shift": {}}}
 compute: {threads: 5, prompt_cache_bytes: 2GiB, memory_budget: {cpu: 4GiB, "cuda:1": 16GiB}}
@@ -130,10 +131,13 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->watchdog.floor, absl::Seconds(2));
   EXPECT_EQ(config->watchdog.first, absl::Minutes(3));
   EXPECT_EQ(config->watchdog.factor, 4.5);
+  EXPECT_EQ(config->watchdog.load, absl::Minutes(7));
   EXPECT_FALSE(config->exit_when_device_lost);
   EXPECT_EQ(config->resident_bytes, 8 << 20);
   EXPECT_EQ(config->cost_model, (folder_ / "costs.json").string());
   EXPECT_EQ(config->measure_at_load, absl::ZeroDuration());
+  EXPECT_EQ(config->decoding, Decoding::kBesideSteps);
+  EXPECT_EQ(config->preview_share, 0.5);
   EXPECT_EQ(config->scheduling.policy, "dynamic");
   EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(6));
   EXPECT_EQ(config->scheduling.classes[0].target, absl::Milliseconds(250));

@@ -34,6 +34,7 @@ std::string Pixels(const Image& image) {
 // Of one device: a door before each step, and what happens in one.
 struct Device {
   Gate gate;
+  Gate gone;              // passed when its engine is
   std::string lost_with;  // its context is lost in the step of the image of this prompt
   int lost_at = 0;        // that begins with so many steps done
   Mutex mutex;
@@ -48,6 +49,10 @@ struct Device {
 class DemoEngine final : public ForwardingEngine {
  public:
   explicit DemoEngine(std::shared_ptr<Device> device) : ForwardingEngine(LoadDemo()), device_(std::move(device)) {}
+  ~DemoEngine() override {
+    Destroy();
+    device_->gone.Pass();
+  }
 
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override {
     device_->gate.Pass();
@@ -169,6 +174,25 @@ TEST_F(MovingTest, AWholeBatchWhoseDeviceIsLostIsTheSamePictures) {
   EXPECT_EQ(harness_->observer.counts()["demo moved from a"], 3);
 }
 
+TEST_F(MovingTest, AnImageWhoseDeviceHangsIsTheSamePicture) {
+  Start();
+  const ImageSpec spec = Spec("a sunflower", 64, 64, 5, 2.5, 4);
+  const auto reader = Submit("x", {spec});
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->gate.Allow(2);
+  a_->gate.AwaitArrivals(3);
+  const absl::Duration floor = WatchdogOptions().floor;
+  harness_->clock.AwaitWaiter(harness_->clock.Now() + floor);
+  harness_->clock.Advance(floor);
+  ExpectUndisturbed(Pictures(reader.get()), {spec});
+  EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(3));
+  // The step that was given up goes on by itself, and is not to be in libtorch when the process ends.
+  harness_->scheduler.reset();
+  a_->gate.Open();
+  a_->gone.AwaitPassed(1);
+}
+
 // Preempted on the one, for one that is more urgent, and free to go on on the other.
 TEST_F(MovingTest, AnImageThatMakesRoomAndGoesOnElsewhereIsTheSamePicture) {
   SchedulerOptions options;
@@ -207,6 +231,19 @@ TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures
   const auto reader = Submit("x", specs);
   a_->gate.AwaitBlocked();
   Load("b", b_);
+  a_->gate.Open();
+  ExpectUndisturbed(Pictures(reader.get()), specs);
+}
+
+// The short ones are decoded while the steps of the long one are made.
+TEST_F(MovingTest, PicturesThatAreDecodedBesideStepsAreTheSame) {
+  SchedulerOptions options;
+  options.decoding = Decoding::kBesideSteps;
+  Start(options);
+  const std::vector<ImageSpec> specs = {Spec("a robot", 64, 96, 12, 3, 3), Spec("a red apple", 64, 96, 2, 4, 1),
+                                        Spec("a fox", 96, 64, 4, 1, 2)};
+  const auto reader = Submit("x", specs);
+  a_->gate.AwaitBlocked();
   a_->gate.Open();
   ExpectUndisturbed(Pictures(reader.get()), specs);
 }

@@ -59,6 +59,23 @@ TEST(PlanStagesTest, AmongEqualsWhoCameFirst) {
   EXPECT_THAT(PlanStages({Item(7, true, 1), Item(5, true, 1), Item(6, true, 1)}, 6, Seconds).decode, ElementsAre(5, 6));
 }
 
+TEST(NextDecodesTest, TakesTheMostUrgentForWhichThereIsRoom) {
+  CostModel costs;
+  const auto finished = [&](JobId id, double due) {
+    FinishedImage image;
+    image.id = id;
+    image.spec.sequence = id;
+    image.spec.due = kStart + absl::Seconds(due);
+    image.spec.decode_curve = DecodeCurve(&costs, "model", 100);
+    return image;
+  };
+  const std::vector<FinishedImage> images = {finished(1, 30), finished(2, 10), finished(3, 20)};
+  EXPECT_THAT(NextDecodes(costs, images, /*by_due=*/true, 2), ElementsAre(2, 3));
+  EXPECT_THAT(NextDecodes(costs, images, /*by_due=*/false, 2), ElementsAre(1, 2));
+  EXPECT_THAT(NextDecodes(costs, images, true, 9), ElementsAre(2, 3, 1));
+  EXPECT_THAT(NextDecodes(costs, images, true, 0), IsEmpty());
+}
+
 // A device that draws images of one size, each of one text: a step takes 10 s, a text 4 s, a decode 6 s.
 class StagedCore : public ::testing::Test {
  protected:

@@ -1,0 +1,154 @@
+// Whether pictures are better decoded beside the steps, on a thread of their own, or between them: an image of many
+// steps is drawn while short ones come, one after another, and are done and decoded.
+//
+//   decode_overlap [ROUNDS]   (5)
+//
+// Printed for each size, as medians of the rounds, which take turns: how long the long image's steps take (with what
+// lies between them), the short ones' time from call to picture, and how many of them are drawn in a second.
+// FRESCO_BENCH_MODEL, FRESCO_BENCH_PRECISION and FRESCO_BENCH_DEVICE choose what is measured (models/demo, fp32, cpu).
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bench/bench_model.h"
+#include "pipeline/base/clock.h"
+#include "pipeline/base/median.h"
+#include "pipeline/base/mutex.h"
+#include "pipeline/engine/load.h"
+#include "server/scheduler/scheduler.h"
+
+namespace fresco {
+namespace {
+
+constexpr int kSides[] = {64, 128, 256};  // pixels
+constexpr int kLongSteps = 60;
+constexpr int kShortSteps = 2;
+
+// Reads a request's events to its end.
+CompletedEvent AwaitEnd(EventChannel* channel) {
+  Mutex mutex;
+  CondVar changed;
+  bool ready = false;
+  channel->SetReadyCallback([&] {
+    MutexLock lock(&mutex);
+    ready = true;
+    changed.NotifyAll();
+  });
+  while (true) {
+    std::optional<RequestEvent> event = channel->Next();
+    if (!event) {
+      MutexLock lock(&mutex);
+      while (!ready) changed.Wait(&mutex);
+      ready = false;
+      continue;
+    }
+    if (const auto* failed = std::get_if<FailedEvent>(&*event)) Die(failed->status);
+    if (const auto* completed = std::get_if<CompletedEvent>(&*event)) {
+      channel->SetReadyCallback({});
+      return *completed;
+    }
+  }
+}
+
+struct Run {
+  double step_ms = 0;   // of the long image
+  double short_ms = 0;  // from call to picture, median
+  double short_rate = 0;
+};
+
+class Service {
+ public:
+  explicit Service(Decoding decoding) : scheduler_(OptionsOf(decoding), &clock_, nullptr) {
+    const LoadOptions options = BenchModel("fp32");
+    std::promise<absl::Status> loaded;
+    scheduler_.AddModel(
+        "bench", options.device, [options] { return LoadEngine(options); },
+        [&](const auto& engine) { loaded.set_value(engine.status()); });
+    if (const absl::Status status = loaded.get_future().get(); !status.ok()) Die(status);
+  }
+
+  Run Draw(int side) {
+    using Seconds = std::chrono::duration<double>;
+    const auto long_image = Submit(side, kLongSteps);
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<double> short_ms;
+    std::future<CompletedEvent> end = std::async(std::launch::async, [&] { return AwaitEnd(long_image.get()); });
+    while (end.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+      short_ms.push_back(1e3 * absl::ToDoubleSeconds(AwaitEnd(Submit(side, kShortSteps).get()).timings.total));
+    }
+    const double seconds = Seconds(std::chrono::steady_clock::now() - begin).count();
+    const double step_ms = 1e3 * absl::ToDoubleSeconds(end.get().timings.denoise) / kLongSteps;
+    return {step_ms, Median(short_ms), static_cast<double>(short_ms.size()) / seconds};
+  }
+
+ private:
+  static SchedulerOptions OptionsOf(Decoding decoding) {
+    SchedulerOptions options;
+    options.decoding = decoding;
+    options.measure_at_load = absl::Minutes(1);
+    for (ClassOptions& of : options.core.classes) of.max_wait = absl::Hours(10);
+    return options;
+  }
+
+  std::shared_ptr<EventChannel> Submit(int side, int steps) {
+    ImageSpec spec;
+    spec.prompt = "a red apple on a light blue background";
+    spec.width = spec.height = side;
+    spec.steps = steps;
+    spec.guidance_scale = 3;
+    spec.max_sequence_length = 32;
+    spec.seed = next_;
+    GenerationRequest request;
+    request.id = std::to_string(next_++);
+    request.model = "bench";
+    request.images = {spec};
+    return OrDie(scheduler_.Submit(std::move(request)));
+  }
+
+  SystemClock clock_;
+  uint64_t next_ = 0;
+  Scheduler scheduler_;
+};
+
+void Print(int side, const char* name, const std::vector<Run>& runs) {
+  std::vector<double> steps, shorts, rates;
+  for (const Run& run : runs) {
+    steps.push_back(run.step_ms);
+    shorts.push_back(run.short_ms);
+    rates.push_back(run.short_rate);
+  }
+  std::printf("%4d x %-4d  %-14s  a step of the long image %7.2f ms, a short image %7.2f ms, %6.2f short images/s\n",
+              side, side, name, Median(steps), Median(shorts), Median(rates));
+}
+
+void Main(int rounds) {
+  Service between(Decoding::kBetweenSteps), beside(Decoding::kBesideSteps);
+  for (int side : kSides) {
+    std::vector<Run> of_between, of_beside;
+    between.Draw(side);  // warm
+    beside.Draw(side);
+    for (int round = 0; round < rounds; ++round) {
+      of_between.push_back(between.Draw(side));
+      of_beside.push_back(beside.Draw(side));
+    }
+    Print(side, "between steps", of_between);
+    Print(side, "beside steps", of_beside);
+  }
+}
+
+}  // namespace
+}  // namespace fresco
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 5;
+  if (rounds <= 0) {
+    std::fprintf(stderr, "usage: decode_overlap [ROUNDS]\n");
+    return 2;
+  }
+  fresco::Main(rounds);
+}
