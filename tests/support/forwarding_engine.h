@@ -19,7 +19,6 @@ class ForwardingEngine : public Engine {
   absl::Status WarmUp() override { return engine_->WarmUp(); }
   int64_t TakePeakBytes() override { return engine_->TakePeakBytes(); }
   DeviceMemory MemoryOfDevice() override { return engine_->MemoryOfDevice(); }
-  absl::Status WarmUp() override { return engine_->WarmUp(); }
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
