@@ -19,8 +19,7 @@ struct DecodeTask {
   std::unique_ptr<ActiveImage> image;  // its steps are made
   std::shared_ptr<Engine> engine;      // that has made them
   std::string model;
-  int64_t kept_bytes = 0;  // on the device when it was handed over: weights and all images' state
-  MemoryReport report;     // likewise, for the case that memory runs out
+  MemoryReport report;     // as it was when it was handed over, for the case that memory runs out
   int64_t peak_bytes = 0;  // once it is decoded: the most that the device has held meanwhile
 };
 

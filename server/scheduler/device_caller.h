@@ -45,7 +45,9 @@ class DeviceCaller {
   auto Make(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call, Company company = Company::kAny)
       -> decltype(call()) {
     auto result = MakeOnce(kind, size, predicted, call, company);
-    if (ours() && shared_ && OutOfMemory(result)) result = MakeOnce(kind, size, predicted, call, Company::kNone);
+    if (!ours() || !shared_ || !OutOfMemory(result)) return result;
+    result = MakeOnce(kind, size, predicted, call, Company::kNone);
+    shared_ = true;  // the first time
     return result;
   }
 
@@ -54,8 +56,10 @@ class DeviceCaller {
   // Then: the thread was given up, in a call that has come back after all. What is not its own, its clock for one, may
   // be gone.
   bool given_up() const { return state_ == DeviceWatch::State::kGivenUp; }
-  // The other thread was in a call during some of the last.
+  // The other thread was in a call during some of the last, each time that it was made.
   bool shared() const { return shared_; }
+  // What the last took, without what came before it: waiting for the other thread's, or a first try in vain.
+  absl::Duration duration() const { return duration_; }
   DeviceThread thread() const { return thread_; }
 
  private:
@@ -71,8 +75,9 @@ class DeviceCaller {
     auto result = call();
     state_ = watch_.End(thread_, &shared_);
     if (!ours()) return result;
+    duration_ = clock_.Now() - begin;
     // What fails may do so long before it would have been done.
-    if (AnyOf(result)) watch_.Learn(thread_, kind, size, clock_.Now() - begin);
+    if (AnyOf(result)) watch_.Learn(thread_, kind, size, duration_);
     if (const absl::Status loss = LossOf(result); !loss.ok()) {
       watch_.Lose(std::string(loss.message()));
       state_ = DeviceWatch::State::kLost;
@@ -85,6 +90,7 @@ class DeviceCaller {
   Clock& clock_;
   DeviceWatch::State state_ = DeviceWatch::State::kOurs;
   bool shared_ = false;
+  absl::Duration duration_;
 };
 
 }  // namespace fresco

@@ -55,7 +55,9 @@ void Dispatcher::Leave(int worker) {
 
 bool Dispatcher::AllGone() const {
   return std::all_of(workers_.begin(), workers_.end(), [](const Worker& worker) {
-    return (worker.left || !worker.lost.empty()) && worker.watch->gone(DeviceThread::kDecode);
+    // In this order: a decoder that leaves as it has found the device lost has said so before.
+    if (!worker.watch->gone(DeviceThread::kDecode)) return false;
+    return !worker.lost.empty() || (worker.left && worker.watch->loss().empty());
   });
 }
 
@@ -75,11 +77,12 @@ absl::Time Dispatcher::NextWatch(absl::Time now) const {
 void Dispatcher::FindHung(absl::Time now, Followups* followups) {
   for (size_t i = 0; i < workers_.size(); ++i) {
     while (const auto hung = workers_[i].watch->GiveUpIfHung(now)) {
-      // A decoder's images are taken over by the compute thread, at its next boundary or when it hangs too: until then
-      // what it has is its own.
-      if (hung == DeviceThread::kCompute || workers_[i].left) TakeOverIfLost(static_cast<int>(i), now, followups);
+      if (hung == DeviceThread::kCompute) TakeOverIfLost(static_cast<int>(i), now, followups);
       changed_.NotifyAll();
     }
+    // What a decoder finds, that it hangs or has lost the context, the compute thread acts on at its next boundary (or
+    // when it hangs too): until then what it has is its own. One that has left does so no more.
+    if (workers_[i].left) TakeOverIfLost(static_cast<int>(i), now, followups);
   }
 }
 

@@ -4,9 +4,9 @@
 // outside, in the order in which their causes happened inside (ordered_calls.h).
 //
 // Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
-// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices' or that of
-// an engine's cache. A reactor's and the dispatcher's are never held together: callbacks happen without either, and so
-// do Submit and Cancel.
+// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices', a
+// device's watch's, a decode queue's or that of an engine's cache. A reactor's and the dispatcher's are never held
+// together: callbacks happen without either, and so do Submit and Cancel.
 #pragma once
 
 #include <cstdint>
@@ -269,6 +269,7 @@ class Dispatcher {
   void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
   void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  bool OthersWait(int worker, const Work& work) const FRESCO_REQUIRES(mutex_);
   int TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);

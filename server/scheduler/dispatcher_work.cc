@@ -200,9 +200,20 @@ void Dispatcher::Decide(int worker, absl::Time now, Work* work, Followups* follo
   work->preempted.insert(work->preempted.end(), decision.preempt.begin(), decision.preempt.end());
   work->batch = std::move(decision.batch);
   if (work->batch.empty()) return;
-  work->others = core_->index().waiting() > 0 || core_->index().device(worker).resident.size() > work->batch.size();
+  work->others = OthersWait(worker, *work);
   const uint64_t others = DevicesOf(images_.at(work->batch.front()).request->request().model);
   work->snapshots = (others & ~(uint64_t{1} << worker)) != 0;
+}
+
+// For the device, beside the images of the step and, of those that are done, of the first one's request.
+bool Dispatcher::OthersWait(int worker, const Work& work) const {
+  if (core_->index().waiting() > 0) return true;
+  if (core_->index().device(worker).resident.size() > work.batch.size()) return true;
+  const RequestPtr& request = images_.at(work.batch.front()).request;
+  const std::vector<FinishedImage>& finished = core_->finished(worker);
+  return std::any_of(finished.begin(), finished.end(), [&](const FinishedImage& image) FRESCO_REQUIRES(mutex_) {
+    return images_.at(image.id).request != request;
+  });
 }
 
 // Of one model.

@@ -12,7 +12,7 @@ namespace fresco {
 
 PictureDecoder::PictureDecoder(int worker, std::string device, const SchedulerOptions* options, Clock* clock,
                                SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                               PeakMeter* peaks)
+                               const EngineLoaders* loaders, PeakMeter* peaks)
     : worker_(worker),
       device_(std::move(device)),
       options_(*options),
@@ -20,6 +20,7 @@ PictureDecoder::PictureDecoder(int worker, std::string device, const SchedulerOp
       observer_(observer),
       dispatcher_(dispatcher),
       writer_(writer),
+      loaders_(loaders),
       peaks_(peaks) {}
 
 bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
@@ -28,24 +29,26 @@ bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
   observer_->OnStage(task->model, "denoise", image.denoise);
   Engine* const engine = task->engine.get();
   peaks_->Take(caller->thread(), engine);  // from now on
-  const absl::Time begin = clock_->Now();
+  const Before before = {CallStats(*engine).allocated_bytes, loaders_->mark()};
   auto picture = caller->Make(DeviceCall::kFinish, image.load.tokens, {}, [&] {
     return caller->thread() == DeviceThread::kDecode ? CallFinishBeside(engine, image.job.get())
                                                      : CallFinish(engine, image.job.get());
   });
   if (!caller->ours()) return false;
   if (!picture.ok()) return Fail(task, Explain(task, picture.status()));
-  return HandOn(task, *std::move(picture), clock_->Now() - begin, *caller);
+  return HandOn(task, *std::move(picture), before, *caller);
 }
 
-bool PictureDecoder::HandOn(DecodeTask* task, Image picture, absl::Duration duration, const DeviceCaller& caller) {
+bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller) {
   ActiveImage& image = *task->image;
+  const absl::Duration duration = caller.duration();
   ImageProvenance provenance = ProvenanceOf(*task);
   const int64_t peak = task->peak_bytes = peaks_->Take(caller.thread(), task->engine.get());
   if (!dispatcher_->TakeFinished(worker_, image.id)) return false;
   image.job.reset();  // its memory is free before its caller hears of the picture
-  // What steps took beside it cannot be told from what it took itself.
-  const int64_t activations = caller.shared() ? 0 : std::max<int64_t>(0, peak - task->kept_bytes);
+  // What a step or a load took beside it cannot be told from what it took itself.
+  const bool by_itself = !caller.shared() && before.loads.quiet() && loaders_->mark() == before.loads;
+  const int64_t activations = by_itself ? std::max<int64_t>(0, peak - before.allocated_bytes) : 0;
   observer_->OnStage(task->model, "decode", duration);
   dispatcher_->DecodeDone(task->model, image.load.picture_tokens, duration, activations);
   image.request->AddDecode(duration);

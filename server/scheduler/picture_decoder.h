@@ -2,6 +2,7 @@
 // makes them, or beside them, on a thread of its own.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -9,6 +10,7 @@
 #include "server/scheduler/decode_queue.h"
 #include "server/scheduler/device_caller.h"
 #include "server/scheduler/dispatcher.h"
+#include "server/scheduler/engine_loaders.h"
 #include "server/scheduler/observer.h"
 #include "server/scheduler/peak_meter.h"
 #include "server/scheduler/picture_writer.h"
@@ -20,7 +22,8 @@ class PictureDecoder {
  public:
   // All outlive its use. `worker`: the dispatcher's number of it.
   PictureDecoder(int worker, std::string device, const SchedulerOptions* options, Clock* clock,
-                 SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer, PeakMeter* peaks);
+                 SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
+                 const EngineLoaders* loaders, PeakMeter* peaks);
 
   // Decodes, and hands on or ends the request with why not; an image that is not wanted any more is let go of. One that
   // runs out of memory is the only one that fails, once it has had the device for itself. False: the device is lost
@@ -28,7 +31,12 @@ class PictureDecoder {
   bool Decode(DecodeTask* task, DeviceCaller* caller);
 
  private:
-  bool HandOn(DecodeTask* task, Image picture, absl::Duration duration, const DeviceCaller& caller);
+  // What the device held when a decode began, and what was being loaded onto some device.
+  struct Before {
+    int64_t allocated_bytes = 0;
+    EngineLoaders::Mark loads;
+  };
+  bool HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller);
   bool Fail(DecodeTask* task, const absl::Status& status);
   bool LetGo(DecodeTask* task);
   absl::Status Explain(DecodeTask* task, const absl::Status& status) const;
@@ -41,6 +49,7 @@ class PictureDecoder {
   SchedulerObserver* const observer_;
   Dispatcher* const dispatcher_;
   PictureWriter* const writer_;
+  const EngineLoaders* const loaders_;
   PeakMeter* const peaks_;
 };
 

@@ -34,10 +34,10 @@ DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions
       decoder_queue_(std::move(decoder)),
       loaders_(loaders),
       caller_(watch_.get(), DeviceThread::kCompute, clock),
-      decoder_(index, device_, options, clock, observer, dispatcher, writer, &peaks_),
+      decoder_(index, device_, options, clock, observer, dispatcher, writer, loaders, &peaks_),
       previews_(options->preview_share),
       decoder_caller_(watch_.get(), DeviceThread::kDecode, clock),
-      beside_(index, device_, options, clock, observer, dispatcher, writer, &peaks_) {}
+      beside_(index, device_, options, clock, observer, dispatcher, writer, loaders, &peaks_) {}
 
 void DeviceWorker::Run() {
   Serve();
@@ -287,7 +287,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
               [&] { return CallStep(engine, jobs); });
   if (lost_) return;
   const absl::Time end = clock_->Now();
-  forward.duration = end - begin;
+  forward.duration = caller_.duration();
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
   // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded.

@@ -148,7 +148,6 @@ DecodeTask DeviceWorker::TaskOf(std::unique_ptr<ActiveImage> image) const {
   DecodeTask task;
   task.engine = engines_[image->engine].engine;
   task.model = ModelOf(*image);
-  task.kept_bytes = KeptBytes() + image->load.state_bytes;
   task.report = ReportOf(*image);
   task.image = std::move(image);
   return task;

@@ -171,7 +171,7 @@ EngineStats FakeEngine::stats() const {
 
 int64_t FakeEngine::TakePeakBytes() {
   script_->Check("", FakeScript::Stage::kPeak, 0).IgnoreError();
-  return 1000 * (1 + largest_batch_.exchange(0));
+  return std::max(1000 * (1 + largest_batch_.exchange(0)), decode_peak_.exchange(0));
 }
 
 absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
@@ -285,6 +285,7 @@ absl::StatusOr<Image> FakeEngine::Finish(ImageJob& job) {
   const UnderWay under_way(&script_->decodes_under_way_);
   const bool crowded = script_->no_room_beside_ && script_->steps_under_way_ > 0;
   script_->finish_gate()->Pass();
+  decode_peak_ = stats().allocated_bytes + script_->decode_bytes_;
   Spend(&FakeScript::finish_);
   CheckOnDevice(job);
   if (crowded) return absl::ResourceExhaustedError("no memory beside a step");

@@ -62,6 +62,9 @@ class FakeScript {
   void SetDurationsOfEach(absl::Duration text, absl::Duration row);
   void SetPreviewDuration(absl::Duration preview);
 
+  // What a decode takes of the device's memory while it lasts.
+  void SetDecodeBytes(int64_t bytes) { decode_bytes_ = bytes; }
+
   // Stats say so from now on.
   void Saturate(const EngineStats::SaturatedLayer& layer);
 
@@ -97,6 +100,7 @@ class FakeScript {
   Gate finish_gate_;
   std::atomic<bool> no_room_beside_ = false;
   std::atomic<int> steps_under_way_ = 0, decodes_under_way_ = 0;
+  std::atomic<int64_t> decode_bytes_ = 0;
   std::atomic<int> live_jobs_ = 0;
   std::atomic<int> previews_ = 0;
   std::atomic<int> parks_ = 0;
@@ -127,7 +131,7 @@ class FakeEngine final : public Engine {
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
-  // 1000 and 1000 for each image of the largest step since the last call.
+  // 1000 and 1000 for each image of the largest step since the last call, or what a decode had if that is more.
   int64_t TakePeakBytes() override;
   DeviceMemory MemoryOfDevice() override { return {8000, 2000}; }
   absl::Status Validate(const ImageSpec& spec) const override;
@@ -153,7 +157,7 @@ class FakeEngine final : public Engine {
   const ModelInfo info_;
   const std::shared_ptr<FakeScript> script_;
   FakeClock* const clock_;
-  std::atomic<int64_t> largest_batch_ = 0;  // since TakePeakBytes
+  std::atomic<int64_t> largest_batch_ = 0, decode_peak_ = 0;  // since TakePeakBytes
   mutable Mutex mutex_;
   std::set<std::string> cache_ FRESCO_GUARDED_BY(mutex_);  // texts, of a byte a letter; it forgets none
 };

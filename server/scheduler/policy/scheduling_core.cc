@@ -16,8 +16,9 @@ namespace {
 constexpr double kBacklogShare = 0.2;
 constexpr double kWeightOfNewestSpeedup = 0.01;
 
-// As many images, times the largest batch, may wait for a decoder that works beside the steps.
-constexpr size_t kMostFinished = 2;
+// While more images than that, times the largest batch, wait to be decoded, none starts that has not before; and where
+// they are decoded beside the steps no step is made at all.
+constexpr size_t kManyFinished = 1, kMostFinished = 2;
 
 constexpr std::string_view kDeadlineFair = "deadline-fair";
 
@@ -184,9 +185,10 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts
   }
   const bool beside = index_.device(device).limits.decoding > 0;
   const std::vector<FinishedImage> between = beside ? std::vector<FinishedImage>() : finished_[device];
+  const bool many = MoreFinished(device, kManyFinished);
   Decision decision = policy_->Decide(index_, *costs_, device, now);
-  BoundStages(index_, *costs_, between, index_.device(device).limits.max_batch, texts, options_.policy == kDeadlineFair,
-              &decision);
+  if (many) WithholdNew(index_, &decision);
+  BoundStages(index_, *costs_, between, texts, options_.policy == kDeadlineFair, &decision);
   for (JobId job : decision.decode) RemoveFinished(job);
   decision.decode.insert(decision.decode.end(), handed.begin(), handed.end());
   Apply(device, decision, now);
@@ -207,7 +209,11 @@ bool SchedulingCore::HandToDecoder(DeviceId device, std::vector<JobId>* decode) 
     decoding.push_back(image);
   }
   CountFinished(device);
-  return finished_[device].size() >= kMostFinished * static_cast<size_t>(limits.max_batch);
+  return MoreFinished(device, kMostFinished);
+}
+
+bool SchedulingCore::MoreFinished(DeviceId device, size_t batches) const {
+  return finished_[device].size() > batches * static_cast<size_t>(index_.device(device).limits.max_batch);
 }
 
 void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time now) {

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -153,6 +154,8 @@ class SchedulingCore {
   // For a device that decodes beside its steps: what its decoder gets. True: it is so far behind that what is finished
   // would pile up, and nothing else is decided.
   bool HandToDecoder(DeviceId device, std::vector<JobId>* decode);
+  // More than so many of the largest batches wait to be decoded.
+  bool MoreFinished(DeviceId device, size_t batches) const;
   void RemoveFinished(JobId job);
   void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.

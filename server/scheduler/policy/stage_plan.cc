@@ -95,13 +95,14 @@ StagePlan PlanStages(std::vector<StageItem> items, double budget, absl::Function
   return plan;
 }
 
+void WithholdNew(const QueueIndex& index, Decision* decision) {
+  const auto is_new = [&](JobId id) { return IsNew(index.job(id)); };
+  std::erase_if(decision->start, is_new);
+  std::erase_if(decision->batch, is_new);
+}
+
 void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<const FinishedImage> finished,
-                 int max_finished, TextCount texts, bool by_due, Decision* decision) {
-  if (static_cast<int>(finished.size()) > max_finished) {
-    const auto is_new = [&](JobId id) { return IsNew(index.job(id)); };
-    std::erase_if(decision->start, is_new);
-    std::erase_if(decision->batch, is_new);
-  }
+                 TextCount texts, bool by_due, Decision* decision) {
   std::vector<JobId> fresh;
   for (JobId id : decision->batch) {
     if (IsNew(index.job(id))) fresh.push_back(id);

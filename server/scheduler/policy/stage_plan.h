@@ -44,14 +44,17 @@ struct FinishedImage {
 // How many texts would have to be encoded to prepare these images, of one model, together.
 using TextCount = absl::FunctionRef<int(absl::Span<const JobId>)>;
 
+// Takes out of what a policy has decided those that would start for the first time: they go on waiting, at their
+// places. For a device on which many images wait to be decoded: where decodes take longer than steps those would pile
+// up, and be held up by what came after them.
+void WithholdNew(const QueueIndex& index, Decision* decision);
+
 // What a policy has decided for a device, with what is decoded first, and without what starts at a later boundary: what
 // is prepared and decoded holds up the running part of the batch for about as long as a step of it, by what was
 // measured. Where nothing of the batch runs yet all of it is prepared, and one image at least decoded. An image that
-// does not start goes on waiting, at its place; none starts while more than `max_finished` wait to be decoded: where
-// decodes take longer than steps those would pile up, and be held up by what came after them. `by_due`: the most urgent
-// goes first, else who came first.
+// does not start goes on waiting, at its place. `by_due`: the most urgent goes first, else who came first.
 void BoundStages(const QueueIndex& index, const CostModel& costs, absl::Span<const FinishedImage> finished,
-                 int max_finished, TextCount texts, bool by_due, Decision* decision);
+                 TextCount texts, bool by_due, Decision* decision);
 
 // The same of a device that decodes beside its steps: which of its finished images its decoder gets next, at most
 // `room`; they hold up no step.

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "server/scheduler/policy/stage_times.h"
 #include "server/scheduler/scheduler.h"
 #include "tests/support/scheduler_harness.h"
 
@@ -17,6 +19,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pair;
 using ::testing::SizeIs;
 using Stage = FakeScript::Stage;
@@ -122,8 +125,48 @@ TEST_F(DecodeBesideTest, TheDeviceWaitsForADecoderThatIsFarBehind) {
     script_->finish_gate()->AwaitPassed(i + 1);
   }
   for (auto& reader : readers) EXPECT_TRUE(reader->Result().ok());
-  // Two with the decoder and one that it has just handed on, fewer than two batches that wait for it, and the step's.
-  for (const FakeStep& step : script_->steps()) EXPECT_LE(step.live_jobs, 2 + 1 + 3 + 2);
+  // Two with the decoder and one that it has just handed on; a batch that waits for it, and the step's.
+  for (const FakeStep& step : script_->steps()) EXPECT_LE(step.live_jobs, 2 + 1 + 2 + 2);
+}
+
+// What waits does so in the queue, where it counts.
+TEST_F(DecodeBesideTest, WhoComesWhileTheDecoderIsFarBehindIsRefused) {
+  SchedulerOptions options = Beside();
+  options.max_batch = 1;
+  options.max_queue = 3;
+  harness_ = std::make_unique<SchedulerHarness>(options);
+  script_ = harness_->AddModel();
+  script_->finish_gate()->Close();
+  std::vector<std::unique_ptr<EventReader>> readers;
+  for (int i = 0; i < 4; ++i) {  // two for the decoder, and two that wait for it: then none starts
+    readers.push_back(Submit(absl::StrCat("drawn", i)));
+    script_->step_gate()->AwaitPassed(i + 1);
+  }
+  for (int i = 0; i < 3; ++i) readers.push_back(Submit(absl::StrCat("waits", i)));
+  const absl::Status refused = harness_->scheduler->Submit(harness_->Request("late")).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+  EXPECT_EQ(harness_->scheduler->Snapshot().waiting, 3);
+  EXPECT_THAT(script_->steps(), SizeIs(4));
+  script_->finish_gate()->Open();
+  for (auto& reader : readers) EXPECT_TRUE(reader->Result().ok());
+}
+
+TEST_F(DecodeBesideTest, WhatRunsGoesOnWhileTheDecoderIsBehind) {
+  SchedulerOptions options = Beside();
+  options.max_batch = 2;
+  Run(options);
+  // With the decoder two, and three that wait for it: more than a batch.
+  std::vector<std::unique_ptr<EventReader>> readers;
+  for (int i = 0; i < 5; ++i) {
+    readers.push_back(Submit(absl::StrCat("i", i)));
+    StepTo(i + 2);
+  }
+  readers.push_back(Submit("new"));
+  StepTo(12);
+  EXPECT_THAT(StepTexts(*script_), Not(Contains(HasSubstr("new"))));
+  EXPECT_THAT(StepTexts(*script_), Contains("r11"));
+  Finish();
+  for (auto& reader : readers) EXPECT_TRUE(reader->Result().ok());
 }
 
 TEST_F(DecodeBesideTest, ThoseThatAreCancelledInTheDecoderLeaveNothing) {
@@ -139,6 +182,23 @@ TEST_F(DecodeBesideTest, ThoseThatAreCancelledInTheDecoderLeaveNothing) {
   EXPECT_EQ(script_->live_jobs(), 0);
   EXPECT_TRUE(running_->Result().ok());
   EXPECT_EQ(harness_->observer.images(), 1);
+}
+
+TEST_F(DecodeBesideTest, ADeadlineThatPassesDuringTheDecodeIsMissed) {
+  SchedulerOptions options = Beside();
+  options.costs = FlatCosts(absl::Milliseconds(10));
+  Run(options);
+  GenerationRequest request = harness_->Request("a", 1);
+  request.deadline = harness_->clock.Now() + absl::Seconds(5);
+  const auto a = harness_->Submit(request);
+  StepTo(2);
+  script_->finish_gate()->AwaitBlocked();
+  harness_->clock.Advance(absl::Seconds(6));
+  script_->finish_gate()->Open();
+  EXPECT_EQ(a->Result().code(), absl::StatusCode::kDeadlineExceeded);
+  Finish();
+  EXPECT_EQ(harness_->observer.images(), 1);
+  EXPECT_EQ(script_->live_jobs(), 0);
 }
 
 TEST_F(DecodeBesideTest, ADecodeThatDoesNotFitBesideAStepHasTheDeviceToItself) {
@@ -171,6 +231,92 @@ TEST_F(DecodeBesideTest, AStepThatDoesNotFitBesideADecodeHasTheDeviceToItself) {
   EXPECT_TRUE(a->Result().ok());
   EXPECT_TRUE(running_->Result().ok());
   EXPECT_THAT(harness_->observer.counts(), IsEmpty());  // no batch was split
+}
+
+// A step takes a second: neither the time in which the first try came to nothing is one's, nor that of the decode.
+TEST_F(DecodeBesideTest, AStepThatIsMadeTwiceIsNotTakenForASlowOne) {
+  Run();
+  script_->SetDurations({}, absl::Seconds(1), {});
+  const auto a = Submit("a");
+  StepTo(2);
+  script_->finish_gate()->AwaitBlocked();
+  script_->SetNoRoomBeside();
+  StepTo(3);
+  const absl::Duration long_time = WatchdogOptions().floor - absl::Seconds(5);
+  harness_->clock.Advance(long_time);
+  script_->step_gate()->Allow(1);
+  script_->finish_gate()->Open();
+  script_->step_gate()->AwaitArrivals(5);  // the second try
+  script_->step_gate()->Allow(1);
+  script_->step_gate()->AwaitArrivals(6);  // it is made, and known
+  EXPECT_TRUE(a->Result().ok());
+  CostModel costs = harness_->scheduler->Costs();
+  const int rows = harness_->Request("r").images[0].guidance_scale > 1 ? 2 : 1;
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("fake", 1), rows), 1, 0.1);
+}
+
+class DecodeMemoryTest : public DecodeBesideTest {
+ protected:
+  // What a decode is known to need, once it is known.
+  int64_t Learned() const {
+    CostModel costs = harness_->scheduler->Costs();
+    return costs.ActivationBytes(DecodeCurve(&costs, "fake", 1), 1);
+  }
+};
+
+TEST_F(DecodeMemoryTest, WhatADecodeNeedsIsLearnedOfOneByItself) {
+  for (Decoding decoding : {Decoding::kBetweenSteps, Decoding::kBesideSteps}) {
+    SchedulerOptions options = Beside();
+    options.decoding = decoding;
+    harness_ = std::make_unique<SchedulerHarness>(options);
+    script_ = harness_->AddModel();
+    script_->SetDecodeBytes(70'000);
+    EXPECT_TRUE(Submit("a", 3)->Result().ok());
+    EXPECT_EQ(Learned(), 70'000);
+  }
+}
+
+TEST_F(DecodeMemoryTest, BesideAStepItIsNotKnownWhoNeededWhat) {
+  Run();
+  script_->SetDecodeBytes(70'000);
+  const auto a = Submit("a");
+  StepTo(2);
+  script_->finish_gate()->AwaitArrivals(1);
+  script_->finish_gate()->Open();
+  EXPECT_TRUE(a->Result().ok());
+  EXPECT_EQ(Learned(), 0);
+  harness_->scheduler->Cancel("", "r", {}).IgnoreError();
+}
+
+TEST_F(DecodeMemoryTest, NorBesideALoad) {
+  harness_ = std::make_unique<SchedulerHarness>(Beside());
+  script_ = harness_->AddModel();
+  script_->SetDecodeBytes(70'000);
+  Gate loading;
+  loading.Close();
+  harness_->scheduler->AddModel(
+      "other", "cpu",
+      [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+        loading.Pass();
+        return absl::UnavailableError("never mind");
+      },
+      [](const auto&) {});
+  loading.AwaitBlocked();
+  EXPECT_TRUE(Submit("a")->Result().ok());
+  EXPECT_EQ(Learned(), 0);
+  loading.Open();
+  harness_->scheduler.reset();
+}
+
+TEST_F(DecodeBesideTest, APictureThatIsNotFiniteFailsAlone) {
+  Run();
+  script_->Fail("bad", Stage::kFinish, absl::DataLossError("NaN"));
+  const auto bad = Submit("bad");
+  const auto good = Submit("good");
+  Finish();
+  EXPECT_EQ(bad->Result().code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(good->Result().ok());
+  EXPECT_TRUE(running_->Result().ok());
 }
 
 TEST_F(DecodeBesideTest, OneThatCannotBeDecodedAtAllFailsAloneAndSaysWhoHasTheMemory) {
@@ -318,6 +464,23 @@ TEST_F(DecodeBesideTest, StoppingEndsWhatTheDecoderHas) {
   EXPECT_EQ(a->Result().code(), absl::StatusCode::kUnavailable);
   harness_->OpenGates();
   harness_->scheduler.reset();
+  EXPECT_EQ(script_->live_jobs(), 0);
+}
+
+// The thread that computes has left by then, and cannot act on it.
+TEST_F(DecodeBesideTest, ADecoderThatFindsTheDeviceLostWhenAllIsStoppedEndsItsRequests) {
+  Run();
+  script_->Fail("a", Stage::kFinish, ContextLost());
+  const auto a = Submit("a", 1, 2);
+  StepTo(2);
+  script_->finish_gate()->AwaitBlocked();
+  harness_->scheduler->Stop();
+  script_->step_gate()->Open();
+  EXPECT_EQ(running_->Result().code(), absl::StatusCode::kUnavailable);
+  script_->finish_gate()->Open();
+  harness_->scheduler.reset();
+  EXPECT_THAT(harness_->observer.done(), SizeIs(2));  // both requests
+  EXPECT_THAT(harness_->observer.counts(), Contains(Pair("lost cpu", 1)));
   EXPECT_EQ(script_->live_jobs(), 0);
 }
 

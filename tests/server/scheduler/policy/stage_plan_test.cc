@@ -21,6 +21,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 const absl::Time kStart = absl::FromUnixSeconds(1'000'000);
 
@@ -81,22 +82,26 @@ class StagedCore : public ::testing::Test {
  protected:
   static constexpr int kTokens = 100, kTextTokens = 20, kPictureTokens = 80;
 
-  void Make(const std::string& policy = "deadline-fair", int64_t state_bytes = 1 << 30) {
+  void Make(const std::string& policy = "deadline-fair", int64_t state_bytes = 1 << 30, int decoding = 0,
+            int max_batch = DeviceLimits().max_batch) {
     for (int rows = 1; rows <= 16; ++rows) {
       costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10));
       costs_.RecordStep(TextCurve(&costs_, "m", kTextTokens), rows, rows * absl::Seconds(4));
     }
     costs_.RecordStep(DecodeCurve(&costs_, "m", kPictureTokens), 1, absl::Seconds(6));
-    CoreOptions options;
-    options.policy = policy;
-    core_ = *SchedulingCore::Create(options, &costs_);
+    options_.policy = policy;
+    core_ = *SchedulingCore::Create(options_, &costs_);
     DeviceLimits limits;
     limits.state_bytes = state_bytes;
+    limits.decoding = decoding;
+    limits.max_batch = max_batch;
     core_->SetLoaded(core_->AddDevice(limits), core_->Model("m"), true);
   }
 
-  JobId Add(int steps, PriorityClass priority = PriorityClass::kStandard) {
+  JobId Add(int steps, PriorityClass priority = PriorityClass::kStandard,
+            absl::Time deadline = absl::InfiniteFuture()) {
     RequestedJobs request;
+    request.deadline = deadline;
     request.tenant = "t";
     request.priority = priority;
     request.model = core_->Model("m");
@@ -114,6 +119,7 @@ class StagedCore : public ::testing::Test {
     core_->StepDone(0, absl::Seconds(10), SchedulingCore::DoneJobs::kKeep);
   }
 
+  CoreOptions options_;
   CostModel costs_;
   std::unique_ptr<SchedulingCore> core_;
   absl::Time now_ = kStart;
@@ -273,6 +279,87 @@ TEST_F(StagedCore, NothingIsLostOrDoneTwiceAndBudgetsHoldWhateverComes) {
         for (JobId id : next.preempt) ASSERT_EQ(here.erase(id), 1u);
         for (JobId id : next.start) ASSERT_TRUE(left.contains(id) && here.insert(id).second);
         for (JobId id : next.batch) ASSERT_TRUE(here.contains(id));
+        ASSERT_LE(here.size(), 16u);
+        for (JobId id : next.preempt) core_->Parked(id, now_);
+        if (!next.batch.empty()) Step();
+      }
+      EXPECT_EQ(core_->index().unfinished(), 0);
+    }
+  }
+}
+
+TEST_F(StagedCore, BesideTheStepsTheDecoderGetsTheMostUrgentAndNoStepWaits) {
+  Make("deadline-fair", 1 << 30, /*decoding=*/1);
+  const JobId batch = Add(1, PriorityClass::kBatch), interactive = Add(1, PriorityClass::kInteractive),
+              running = Add(9);
+  Decide();
+  Step();
+  const JobId a = Add(9), b = Add(9);
+  const Decision first = Decide();
+  EXPECT_THAT(first.decode, ElementsAre(interactive));
+  EXPECT_THAT(first.batch, ElementsAre(running, a, b));  // two texts, though a decode takes as long as another
+  EXPECT_EQ(core_->index().device(0).finished, 2);
+  Step();
+  EXPECT_THAT(Decide().decode, IsEmpty());
+  core_->Remove(interactive);  // it is decoded
+  EXPECT_THAT(Decide().decode, ElementsAre(batch));
+}
+
+// Each is more urgent than those before it, so that all have a step to go.
+TEST_F(StagedCore, NoStepIsMadeWhileTheDecoderIsTwoBatchesBehind) {
+  for (ClassOptions& of_class : options_.classes) of_class.target = absl::Hours(1);  // deadlines decide
+  Make("deadline-fair", 1 << 30, /*decoding=*/1, /*max_batch=*/1);
+  for (int i = 0; i < 6; ++i) {
+    Add(2, PriorityClass::kStandard, now_ + absl::Seconds(1000 - 100 * i));
+    ASSERT_THAT(Decide().start, SizeIs(1));
+    Step();
+  }
+  std::vector<JobId> decoding;
+  int finished = 0;
+  for (Decision next = Decide(); !next.batch.empty(); next = Decide()) {
+    decoding.insert(decoding.end(), next.decode.begin(), next.decode.end());
+    Step();
+    ++finished;
+  }
+  EXPECT_EQ(finished, 4);  // with the decoder one, and three that wait for it
+  EXPECT_THAT(decoding, SizeIs(1));
+  core_->Remove(decoding.front());
+  const Decision next = Decide();
+  EXPECT_THAT(next.decode, SizeIs(1));
+  EXPECT_THAT(next.batch, SizeIs(1));
+}
+
+// As above, decoded beside the steps: a decode takes from none to five boundaries.
+TEST_F(StagedCore, BesideTheStepsToo) {
+  constexpr int kBusy = 300;  // boundaries
+  for (const char* policy : {"fifo", "dynamic", "deadline-fair"}) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+      SCOPED_TRACE(testing::Message() << policy << " " << seed);
+      Make(policy, /*state_bytes=*/160, /*decoding=*/2, /*max_batch=*/4);
+      std::mt19937_64 random(seed);
+      std::set<JobId> left, here;
+      std::vector<JobId> decoding;
+      for (int boundary = 0; boundary < kBusy || !left.empty(); ++boundary) {
+        ASSERT_LT(boundary, 100 * kBusy) << "it does not end";
+        for (uint64_t i = boundary < kBusy ? random() % 3 : 0; i > 0; --i) {
+          left.insert(Add(1 + static_cast<int>(random() % 5), static_cast<PriorityClass>(random() % kPriorityClasses)));
+        }
+        if (!decoding.empty() && random() % 3 == 0) {
+          const JobId drawn = decoding.front();
+          decoding.erase(decoding.begin());
+          core_->Remove(drawn);
+          ASSERT_EQ(left.erase(drawn) + here.erase(drawn), 2u);
+        }
+        const Decision next = Decide();
+        decoding.insert(decoding.end(), next.decode.begin(), next.decode.end());
+        ASSERT_LE(decoding.size(), 2u);
+        // Nothing to do but for the decoder, or it is behind.
+        const bool behind = core_->finished(0).size() > 4;
+        ASSERT_TRUE(!next.batch.empty() || behind || here.size() == left.size()) << "idle beside work";
+        for (JobId id : next.preempt) ASSERT_EQ(here.erase(id), 1u);
+        for (JobId id : next.start) ASSERT_TRUE(left.contains(id) && here.insert(id).second);
+        for (JobId id : next.batch) ASSERT_TRUE(here.contains(id));
+        for (JobId id : next.decode) ASSERT_TRUE(here.contains(id));
         ASSERT_LE(here.size(), 16u);
         for (JobId id : next.preempt) core_->Parked(id, now_);
         if (!next.batch.empty()) Step();
