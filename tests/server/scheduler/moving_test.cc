@@ -21,7 +21,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Contains;
-using ::testing::IsEmpty;
+using ::testing::ElementsAre;
 using ::testing::Not;
 using ::testing::Pair;
 using ::testing::SizeIs;
@@ -31,9 +31,10 @@ std::string Pixels(const Image& image) {
   return {image.rgb.begin(), image.rgb.end()};
 }
 
-// Of one device: a door before each step, and what happens in one.
+// Of one device: a door before each step and one before each decode beside the steps, and what happens in a step.
 struct Device {
   Gate gate;
+  Gate decodes;
   Gate gone;              // passed when its engine is
   std::string lost_with;  // its context is lost in the step of the image of this prompt
   int lost_at = 0;        // that begins with so many steps done
@@ -66,6 +67,10 @@ class DemoEngine final : public ForwardingEngine {
     }
     return ForwardingEngine::Step(batch);
   }
+  absl::StatusOr<Image> FinishBeside(ImageJob& job) override {
+    device_->decodes.Pass();
+    return ForwardingEngine::FinishBeside(job);
+  }
 
  private:
   const std::shared_ptr<Device> device_;  // a thread that hangs outlives the test
@@ -85,8 +90,10 @@ class MovingTest : public ::testing::Test {
   }
 
   ~MovingTest() override {
-    a_->gate.Open();
-    b_->gate.Open();
+    for (Device* device : {a_.get(), b_.get()}) {
+      device->gate.Open();
+      device->decodes.Open();
+    }
   }
 
   void Load(const std::string& name, const std::shared_ptr<Device>& device) {
@@ -122,6 +129,21 @@ class MovingTest : public ::testing::Test {
     }
   }
 
+  // The call of the first device that stands before a door, its only one, takes too long, and the device is given up.
+  void LetItHang() {
+    const absl::Duration floor = WatchdogOptions().floor;
+    harness_->clock.AwaitWaiter(harness_->clock.Now() + floor);
+    harness_->clock.Advance(floor);
+  }
+
+  // The call that was given up goes on by itself: it is not to be in libtorch when the process ends.
+  void AwaitTheHung() {
+    harness_->scheduler.reset();
+    a_->gate.Open();
+    a_->decodes.Open();
+    a_->gone.AwaitPassed(1);
+  }
+
   static std::string Undisturbed(const ImageSpec& spec) {
     const auto job = alone_->Prepare(spec).value();
     while (!job->done()) {
@@ -130,6 +152,10 @@ class MovingTest : public ::testing::Test {
     return Pixels(alone_->Finish(*job).value());
   }
 
+  // They share steps, and are done at different times.
+  const std::vector<ImageSpec> long_and_short_ = {DeterministicSpec("a robot", 64, 96, 12, 3, 3),
+                                                  DeterministicSpec("a red apple", 64, 96, 2, 4, 1),
+                                                  DeterministicSpec("a fox", 96, 64, 4, 1, 2)};
   static Engine* alone_;
   const std::shared_ptr<Device> a_ = std::make_shared<Device>(), b_ = std::make_shared<Device>();
   std::unique_ptr<SchedulerHarness> harness_;
@@ -176,21 +202,38 @@ TEST_F(MovingTest, AWholeBatchWhoseDeviceIsLostIsTheSamePictures) {
 
 TEST_F(MovingTest, AnImageWhoseDeviceHangsIsTheSamePicture) {
   Start();
-  const ImageSpec spec = Spec("a sunflower", 64, 64, 5, 2.5, 4);
+  const ImageSpec spec = DeterministicSpec("a sunflower", 64, 64, 5, 2.5, 4);
   const auto reader = Submit("x", {spec});
   a_->gate.AwaitBlocked();
   Load("b", b_);
   a_->gate.Allow(2);
   a_->gate.AwaitArrivals(3);
-  const absl::Duration floor = WatchdogOptions().floor;
-  harness_->clock.AwaitWaiter(harness_->clock.Now() + floor);
-  harness_->clock.Advance(floor);
-  ExpectUndisturbed(Pictures(reader.get()), {spec});
-  EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(3));
-  // The step that was given up goes on by itself, and is not to be in libtorch when the process ends.
-  harness_->scheduler.reset();
+  LetItHang();
+  const std::map<int, ImageEvent> pictures = Pictures(reader.get());
+  ExpectUndisturbed(pictures, {spec});
+  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_THAT(b_->StepsOf(spec.prompt), ElementsAre(2, 3, 4));
+  AwaitTheHung();
+}
+
+TEST_F(MovingTest, AnImageWhoseDecoderHangsIsTheSamePicture) {
+  SchedulerOptions options;
+  options.decoding = Decoding::kBesideSteps;
+  options.watchdog.first = options.watchdog.floor;
+  Start(options);
+  const ImageSpec spec = DeterministicSpec("a sunflower", 64, 64, 4, 2.5, 4);
+  const auto reader = Submit("x", {spec});
+  a_->gate.AwaitBlocked();
+  Load("b", b_);
+  a_->decodes.Close();
   a_->gate.Open();
-  a_->gone.AwaitPassed(1);
+  a_->decodes.AwaitBlocked();
+  LetItHang();
+  const std::map<int, ImageEvent> pictures = Pictures(reader.get());
+  ExpectUndisturbed(pictures, {spec});
+  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_THAT(b_->StepsOf(spec.prompt), ElementsAre(3));  // the last is made once more
+  AwaitTheHung();
 }
 
 // Preempted on the one, for one that is more urgent, and free to go on on the other.
@@ -235,17 +278,30 @@ TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures
   ExpectUndisturbed(Pictures(reader.get()), specs);
 }
 
-// The short ones are decoded while the steps of the long one are made.
+// Their bytes do not depend on where they are decoded.
+TEST_F(MovingTest, PicturesThatAreDecodedBetweenStepsAreTheSame) {
+  SchedulerOptions options;
+  options.decoding = Decoding::kBetweenSteps;
+  Start(options);
+  const auto reader = Submit("x", long_and_short_);
+  a_->gate.Open();
+  ExpectUndisturbed(Pictures(reader.get()), long_and_short_);
+}
+
 TEST_F(MovingTest, PicturesThatAreDecodedBesideStepsAreTheSame) {
   SchedulerOptions options;
   options.decoding = Decoding::kBesideSteps;
   Start(options);
-  const std::vector<ImageSpec> specs = {Spec("a robot", 64, 96, 12, 3, 3), Spec("a red apple", 64, 96, 2, 4, 1),
-                                        Spec("a fox", 96, 64, 4, 1, 2)};
-  const auto reader = Submit("x", specs);
-  a_->gate.AwaitBlocked();
+  a_->decodes.Close();
+  const auto reader = Submit("x", long_and_short_);
+  // The third step, of those that are not done, and the decode of the one that is begin together.
+  a_->gate.Allow(2);
+  a_->gate.AwaitArrivals(3);
+  a_->decodes.AwaitArrivals(1);
+  a_->decodes.Open();
   a_->gate.Open();
-  ExpectUndisturbed(Pictures(reader.get()), specs);
+  ExpectUndisturbed(Pictures(reader.get()), long_and_short_);
+  a_->decodes.AwaitPassed(3);
 }
 
 }  // namespace
