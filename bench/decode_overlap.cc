@@ -1,10 +1,12 @@
-// Whether pictures are better decoded beside the steps, on a thread of their own, or between them: an image of many
-// steps is drawn while short ones come, one after another, and are done and decoded.
+// Whether pictures are better decoded beside the steps, on a thread of their own, or between them: when a crowd of
+// images of different numbers of steps comes at once; and when an image of many steps is drawn while short ones come,
+// one after another, and are done and decoded.
 //
 //   decode_overlap [ROUNDS]   (5)
 //
-// Printed for each size, as medians of the rounds, which take turns: how long the long image's steps take (with what
-// lies between them), the short ones' time from call to picture, and how many of them are drawn in a second.
+// Printed for each size, as medians of the rounds, which take turns, and the two as a ratio: how many images of the
+// crowd are drawn in a second; how long the long image's steps take (with what lies between them), the short ones' time
+// from call to picture, and how many of them are drawn in a second.
 // FRESCO_BENCH_MODEL, FRESCO_BENCH_PRECISION and FRESCO_BENCH_DEVICE choose what is measured (models/demo, fp32, cpu).
 #include <chrono>
 #include <cstdio>
@@ -13,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/bench_model.h"
@@ -26,8 +29,9 @@ namespace fresco {
 namespace {
 
 constexpr int kSides[] = {64, 128, 256};  // pixels
-constexpr int kLongSteps = 60;
+constexpr int kLongSteps = 40;
 constexpr int kShortSteps = 2;
+constexpr int kCrowd = 8;  // images, of 2, 3, … steps
 
 // Reads a request's events to its end.
 CompletedEvent AwaitEnd(EventChannel* channel) {
@@ -56,10 +60,15 @@ CompletedEvent AwaitEnd(EventChannel* channel) {
 }
 
 struct Run {
-  double step_ms = 0;   // of the long image
-  double short_ms = 0;  // from call to picture, median
+  double crowd_rate = 0;  // images a second
+  double step_ms = 0;     // of the long image
+  double short_ms = 0;    // from call to picture, median
   double short_rate = 0;
 };
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 class Service {
  public:
@@ -73,7 +82,21 @@ class Service {
   }
 
   Run Draw(int side) {
-    using Seconds = std::chrono::duration<double>;
+    Run run = DrawLongAndShort(side);
+    run.crowd_rate = DrawCrowd(side);
+    return run;
+  }
+
+ private:
+  double DrawCrowd(int side) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::vector<std::shared_ptr<EventChannel>> crowd;
+    for (int i = 0; i < kCrowd; ++i) crowd.push_back(Submit(side, 2 + i));
+    for (const auto& channel : crowd) AwaitEnd(channel.get());
+    return kCrowd / SecondsSince(begin);
+  }
+
+  Run DrawLongAndShort(int side) {
     const auto long_image = Submit(side, kLongSteps);
     const auto begin = std::chrono::steady_clock::now();
     std::vector<double> short_ms;
@@ -81,12 +104,14 @@ class Service {
     while (end.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
       short_ms.push_back(1e3 * absl::ToDoubleSeconds(AwaitEnd(Submit(side, kShortSteps).get()).timings.total));
     }
-    const double seconds = Seconds(std::chrono::steady_clock::now() - begin).count();
-    const double step_ms = 1e3 * absl::ToDoubleSeconds(end.get().timings.denoise) / kLongSteps;
-    return {step_ms, Median(short_ms), static_cast<double>(short_ms.size()) / seconds};
+    const double seconds = SecondsSince(begin);
+    Run run;
+    run.step_ms = 1e3 * absl::ToDoubleSeconds(end.get().timings.denoise) / kLongSteps;
+    run.short_ms = Median(short_ms);
+    run.short_rate = static_cast<double>(short_ms.size()) / seconds;
+    return run;
   }
 
- private:
   static SchedulerOptions OptionsOf(Decoding decoding) {
     SchedulerOptions options;
     options.decoding = decoding;
@@ -115,15 +140,24 @@ class Service {
   Scheduler scheduler_;
 };
 
-void Print(int side, const char* name, const std::vector<Run>& runs) {
-  std::vector<double> steps, shorts, rates;
-  for (const Run& run : runs) {
-    steps.push_back(run.step_ms);
-    shorts.push_back(run.short_ms);
-    rates.push_back(run.short_rate);
+double MedianOf(const std::vector<Run>& runs, double Run::*figure) {
+  std::vector<double> values;
+  for (const Run& run : runs) values.push_back(run.*figure);
+  return Median(values);
+}
+
+void Print(int side, const std::vector<Run>& between, const std::vector<Run>& beside) {
+  std::printf("%d x %d: between steps -> beside steps\n", side, side);
+  const std::pair<const char*, double Run::*> figures[] = {
+      {"images/s, a crowd at once", &Run::crowd_rate},
+      {"ms, a step of the long image and what lies before the next", &Run::step_ms},
+      {"ms, a short image from call to picture", &Run::short_ms},
+      {"short images/s", &Run::short_rate}};
+  for (const auto& [name, figure] : figures) {
+    const double from = MedianOf(between, figure), to = MedianOf(beside, figure);
+    std::printf("  %8.2f -> %8.2f  (%.2f x)  %s\n", from, to, to / from, name);
   }
-  std::printf("%4d x %-4d  %-14s  a step of the long image %7.2f ms, a short image %7.2f ms, %6.2f short images/s\n",
-              side, side, name, Median(steps), Median(shorts), Median(rates));
+  std::fflush(stdout);
 }
 
 void Main(int rounds) {
@@ -136,8 +170,7 @@ void Main(int rounds) {
       of_between.push_back(between.Draw(side));
       of_beside.push_back(beside.Draw(side));
     }
-    Print(side, "between steps", of_between);
-    Print(side, "beside steps", of_beside);
+    Print(side, of_between, of_beside);
   }
 }
 
