@@ -46,6 +46,7 @@ class DeviceCaller {
       -> decltype(call()) {
     auto result = MakeOnce(kind, size, predicted, call, company);
     if (!ours() || !shared_ || !OutOfMemory(result)) return result;
+    watch_.KeepApart();
     result = MakeOnce(kind, size, predicted, call, Company::kNone);
     shared_ = true;  // the first time
     return result;

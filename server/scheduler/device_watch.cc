@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace fresco {
+namespace {
+
+constexpr int kApart = 16;  // decodes, once one and a step did not fit beside each other
+
+}  // namespace
 
 DeviceWatch::DeviceWatch(const WatchdogOptions& options, bool decodes) : threads_{Thread(options), Thread(options)} {
   of(DeviceThread::kDecode).left = !decodes;
@@ -11,6 +16,10 @@ DeviceWatch::DeviceWatch(const WatchdogOptions& options, bool decodes) : threads
 
 bool DeviceWatch::Enter(DeviceThread thread, Company company) {
   MutexLock lock(&mutex_);
+  if (thread == DeviceThread::kDecode && company == Company::kAny && apart_ > 0) {
+    --apart_;
+    company = Company::kNone;
+  }
   while (loss_.empty() && alone_.has_value() && alone_ != thread) changed_.Wait(&mutex_);
   if (company == Company::kNone && loss_.empty()) {
     alone_ = thread;  // from now on the other begins nothing
@@ -44,6 +53,11 @@ DeviceWatch::State DeviceWatch::End(DeviceThread thread, bool* shared) {
 void DeviceWatch::Learn(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration duration) {
   MutexLock lock(&mutex_);
   of(thread).watchdog.Learn(kind, size, duration);
+}
+
+void DeviceWatch::KeepApart() {
+  MutexLock lock(&mutex_);
+  apart_ = kApart;
 }
 
 void DeviceWatch::Lose(const std::string& reason) {

@@ -15,7 +15,8 @@
 
 namespace fresco {
 
-// Thread-safe.
+// Thread-safe. The lock is held while the engine answers, as two answers must not change places: it looks at counters,
+// and waits for no device.
 class PeakMeter {
  public:
   // Bytes, since this thread called it last. `engine`: any of the device's.

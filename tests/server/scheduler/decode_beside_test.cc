@@ -219,6 +219,27 @@ TEST_F(DecodeBesideTest, ADecodeThatDoesNotFitBesideAStepHasTheDeviceToItself) {
   EXPECT_THAT(harness_->observer.counts(), IsEmpty());
 }
 
+TEST_F(DecodeBesideTest, WhereOneDidNotFitBesideAStepTheNextAreNotTriedThere) {
+  constexpr int kImages = 8;
+  SchedulerOptions options = Beside();
+  options.max_batch = kImages + 1;
+  Run(options);
+  const auto a = Submit("a", 1, kImages);
+  script_->SetNoRoomBeside();
+  StepTo(2);
+  script_->finish_gate()->AwaitBlocked();  // beside the third step, of which at least one finds no room
+  script_->finish_gate()->Open();
+  for (int step = 3; step < 3 + kImages; ++step) StepTo(step);
+  Finish();
+  EXPECT_TRUE(a->Result().ok());
+  EXPECT_TRUE(running_->Result().ok());
+  const std::vector<std::string> calls = script_->calls();
+  const auto decodes = std::count(calls.begin(), calls.end(), "finish a");
+  const auto in_vain = decodes - kImages + static_cast<int64_t>(script_->steps().size()) - 40;
+  EXPECT_GE(in_vain, 1);
+  EXPECT_LE(in_vain, 2);
+}
+
 TEST_F(DecodeBesideTest, AStepThatDoesNotFitBesideADecodeHasTheDeviceToItself) {
   Run();
   const auto a = Submit("a");
