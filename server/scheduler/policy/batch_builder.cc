@@ -26,6 +26,13 @@ void BatchBuilder::Add(const Job& job) {
   state_bytes_ += job.spec.state_bytes;
 }
 
+void BatchBuilder::Truncate(int size) {
+  for (; this->size() > size; jobs_.pop_back()) {
+    rows_ -= jobs_.back()->spec.rows;
+    state_bytes_ -= jobs_.back()->spec.state_bytes;
+  }
+}
+
 Decision BatchBuilder::ToDecision() const {
   Decision decision;
   for (const Job* job : jobs_) {
@@ -36,7 +43,6 @@ Decision BatchBuilder::ToDecision() const {
 }
 
 double BatchBuilder::SecondsAlone(const Job& job) const {
-  if (job.seconds_left > 0) return job.seconds_left / job.steps_left;
   return costs_.StepSeconds(index_.group(job.spec.group).curve, job.spec.rows);
 }
 

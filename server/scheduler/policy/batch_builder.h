@@ -20,6 +20,8 @@ class BatchBuilder {
   // must be alone. The first always fits: admission has refused what cannot.
   bool Fits(const Job& job) const;
   void Add(const Job& job);
+  // To the first so many.
+  void Truncate(int size);
 
   bool empty() const { return jobs_.empty(); }
   int size() const { return static_cast<int>(jobs_.size()); }
@@ -27,7 +29,7 @@ class BatchBuilder {
   const std::vector<const Job*>& jobs() const { return jobs_; }
   // All of it, and as starting those of it that wait.
   Decision ToDecision() const;
-  // Of a step of an image by itself: as was predicted when it was last asked or, if nothing was known then, now.
+  // Of a step of an image by itself.
   double SecondsAlone(const Job& job) const;
   // Of a step with `more` rows on top; 0 for an empty one.
   double StepSeconds(int more = 0) const;

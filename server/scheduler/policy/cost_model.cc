@@ -11,14 +11,23 @@ namespace fresco {
 namespace {
 
 constexpr double kTokensWhereAttentionEqualsLinears = 14600;
-constexpr double kWeightOfNewest = 0.1;
-// The first measurements count in full: their mean, until there are as many as the average forgets in.
-constexpr int64_t kMeanUntil = 10;
-// The line changes slowly once it has its cells; to draw it again after every step would cost more than it tells.
+// Of a new measurement, in the pace, once its cell is known well.
+constexpr double kPaceGain = 0.2;
+// A cell is the mean of about so many of its last measurements.
+constexpr double kMostWeight = 100;
+// Its weight is down to 1/e after so many steps with other numbers of rows.
+constexpr double kForgottenAfter = 300;
+// Of the line, in what is predicted for a cell and in the pace: as so many measurements.
+constexpr double kLineWeight = 4;
+// One measurement that is out of all proportion (the first of a size compiles, allocates, pages in) counts as so many
+// times what was predicted, or as its inverse.
+constexpr double kMostOff = 3;
+// What is known from elsewhere of a line's proportions, as measurements: it decides where these do not.
+constexpr double kWeightOfProportions = 0.01;
+// Where nothing is known, this share of a step is overhead: batches pay, so that they are tried and measured.
+constexpr double kOverheadUntilKnown = 0.25;
+// A model's line changes slowly once it has its cells; to draw it again after every step would cost more than it tells.
 constexpr int64_t kRecordsPerFit = 64;
-// With a single point there is no line. Taking this share of it for overhead predicts that batches pay, so that they
-// are tried and measured.
-constexpr double kOverheadOfOnePoint = 0.25;
 constexpr int kMaxRows = 1024;
 constexpr int kMaxTokens = 1 << 20;
 // Bounds of what is believed, so that sums of it stay numbers.
@@ -44,7 +53,10 @@ CurveId CostModel::Curve(std::string_view model, int tokens) {
   const int index = Model(model);
   const auto [entry, is_new] = ids_.try_emplace({index, tokens}, static_cast<CurveId>(curves_.size()));
   if (is_new) {
-    curves_.push_back({index, tokens, RelativeWork(tokens), {}});
+    CurveState& curve = curves_.emplace_back();
+    curve.model = index;
+    curve.tokens = tokens;
+    curve.work = RelativeWork(tokens);
     models_[index].curves.push_back(entry->second);
   }
   return entry->second;
@@ -56,15 +68,27 @@ CostModel::Cell* CostModel::MutableCell(CurveId curve, int rows) {
   return &cells[rows - 1];
 }
 
-void CostModel::RecordStep(CurveId curve, int rows, absl::Duration duration) {
+void CostModel::RecordStep(CurveId id, int rows, absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (!(seconds >= kLeastSeconds && seconds <= kMostSeconds) || rows < 1 || rows > kMaxRows) return;
-  Cell* cell = MutableCell(curve, rows);
-  ++cell->count;
-  const double weight = cell->count <= kMeanUntil ? 1.0 / static_cast<double>(cell->count) : kWeightOfNewest;
-  cell->seconds += weight * (seconds - cell->seconds);
-  ModelState& model = models_[curves_[curve].model];
-  if (cell->count == 1 || ++model.records % kRecordsPerFit == 0) Refit(&model);
+  Cell* const cell = MutableCell(id, rows);
+  CurveState& curve = curves_[id];
+  ModelState& model = models_[curve.model];
+  for (Cell& other : curve.cells) other.weight *= 1 - 1 / kForgottenAfter;
+  Learn(seconds, LineSeconds(curve, rows), cell, &model.pace);
+  const bool is_new = ++cell->count == 1;
+  if (is_new || ++model.records % kRecordsPerFit == 0) RefitModel(&model);
+  RefitCurve(&curve);
+}
+
+// The better a cell is known, the less of what it is off by is taken for its own, and the more for the pace.
+void CostModel::Learn(double seconds, double line_seconds, Cell* cell, double* pace) {
+  const auto off = [&](double learned) { return std::clamp(seconds / (*pace * learned), 1 / kMostOff, kMostOff); };
+  const double trust = cell->weight / (cell->weight + kLineWeight);
+  if (cell->weight > 0) *pace *= 1 + kPaceGain * trust * (off(cell->seconds) - 1);
+  if (cell->weight == 0) cell->seconds = line_seconds > 0 ? line_seconds : seconds / *pace;
+  cell->seconds *= 1 + (off(cell->seconds) - 1) / (cell->weight + 1);
+  cell->weight = std::min(cell->weight + 1, kMostWeight);
 }
 
 void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) {
@@ -77,71 +101,76 @@ void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) 
 }
 
 // Least squares of the relative error, (overhead + slope * x) / y - 1, neither below 0.
-void CostModel::Refit(ModelState* model) const {
-  double uu = 0;
-  double uv = 0;
-  double vv = 0;
-  double u_sum = 0;
-  double v_sum = 0;
-  double points = 0;
+class CostModel::Fit {
+ public:
+  void Add(double x, double y, double weight) {
+    const double u = 1 / y;
+    const double v = x / y;
+    uu_ += weight * u * u;
+    uv_ += weight * u * v;
+    vv_ += weight * v * v;
+    u_ += weight * u;
+    v_ += weight * v;
+    weight_ += weight;
+  }
+
+  // Where the points are.
+  double MeanX() const { return v_ / u_; }
+
+  // With what is known from elsewhere as one more point: this share of what is at MeanX is overhead.
+  Line Result(double overhead_share) const {
+    const double u = u_ / weight_ * (1 - overhead_share);
+    const double v = v_ / weight_ * overhead_share;
+    const double uu = uu_ + kWeightOfProportions * u * u;
+    const double uv = uv_ - kWeightOfProportions * u * v;
+    const double vv = vv_ + kWeightOfProportions * v * v;
+    const double determinant = uu * vv - uv * uv;
+    const Line line = {(vv * u_ - uv * v_) / determinant, (uu * v_ - uv * u_) / determinant};
+    if (!(line.overhead >= 0)) return {0, v_ / vv_};
+    if (!(line.slope >= 0)) return {u_ / uu_, 0};
+    return line;
+  }
+
+ private:
+  double uu_ = 0, uv_ = 0, vv_ = 0, u_ = 0, v_ = 0;
+  double weight_ = 0;
+};
+
+void CostModel::RefitCurve(CurveState* curve) const {
+  Fit fit;
+  for (size_t i = 0; i < curve->cells.size(); ++i) {
+    const Cell& cell = curve->cells[i];
+    if (cell.weight > 0) fit.Add(static_cast<double>(i + 1), cell.seconds, cell.weight);
+  }
+  const Line& of_model = models_[curve->model].line;
+  const double overhead_share = of_model.overhead / of_model.At(fit.MeanX() * curve->work);
+  curve->line = fit.Result(overhead_share);
+  curve->known = true;
+}
+
+void CostModel::RefitModel(ModelState* model) const {
+  Fit fit;
   for (CurveId id : model->curves) {
     const CurveState& curve = curves_[id];
     for (size_t i = 0; i < curve.cells.size(); ++i) {
-      if (curve.cells[i].count == 0) continue;
-      const double u = 1 / curve.cells[i].seconds;
-      const double v = static_cast<double>(i + 1) * curve.work * u;
-      uu += u * u;
-      uv += u * v;
-      vv += v * v;
-      u_sum += u;
-      v_sum += v;
-      ++points;
+      const Cell& cell = curve.cells[i];
+      if (cell.weight > 0) fit.Add(static_cast<double>(i + 1) * curve.work, cell.seconds, cell.weight);
     }
   }
-  const double determinant = uu * vv - uv * uv;
-  if (points < 2 || determinant <= 1e-9 * uu * vv) {
-    model->overhead = kOverheadOfOnePoint * u_sum / uu;
-    model->slope = (1 - kOverheadOfOnePoint) * v_sum / vv;
-    return;
-  }
-  model->overhead = (vv * u_sum - uv * v_sum) / determinant;
-  model->slope = (uu * v_sum - uv * u_sum) / determinant;
-  if (model->overhead < 0) {
-    model->overhead = 0;
-    model->slope = v_sum / vv;
-  } else if (model->slope < 0) {
-    model->slope = 0;
-    model->overhead = u_sum / uu;
-  }
+  model->line = fit.Result(kOverheadUntilKnown);
 }
 
-double CostModel::Line(const CurveState& curve, int rows) const {
-  const ModelState& model = models_[curve.model];
-  return model.overhead + model.slope * rows * curve.work;
-}
-
-// Null: none is measured.
-const CostModel::Cell* CostModel::Nearest(const CurveState& curve, int rows, int* found_rows) const {
-  const int size = static_cast<int>(curve.cells.size());
-  for (int distance = 0; distance < std::max(rows, size); ++distance) {
-    for (const int candidate : {rows - distance, rows + distance}) {
-      if (candidate < 1 || candidate > size || curve.cells[candidate - 1].count == 0) continue;
-      *found_rows = candidate;
-      return &curve.cells[candidate - 1];
-    }
-  }
-  return nullptr;
+double CostModel::LineSeconds(const CurveState& curve, int rows) const {
+  return curve.known ? curve.line.At(rows) : models_[curve.model].line.At(rows * curve.work);
 }
 
 double CostModel::StepSeconds(CurveId id, int rows) const {
   const CurveState& curve = curves_[id];
-  int near_rows = 0;
-  const Cell* near = Nearest(curve, rows, &near_rows);
-  if (near != nullptr && near_rows == rows) return near->seconds;
-  const double line = Line(curve, rows);
-  if (near == nullptr) return line;
-  const double line_there = Line(curve, near_rows);
-  return line_there > 0 ? line * near->seconds / line_there : near->seconds;
+  const double pace = models_[curve.model].pace;
+  const double line = LineSeconds(curve, rows);
+  if (rows > static_cast<int>(curve.cells.size())) return pace * line;
+  const Cell& cell = curve.cells[rows - 1];
+  return pace * (line + cell.weight / (cell.weight + kLineWeight) * (cell.seconds - line));
 }
 
 int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
@@ -160,7 +189,8 @@ std::vector<MeasuredStep> CostModel::Measured() const {
     for (size_t i = 0; i < curve.cells.size(); ++i) {
       const Cell& cell = curve.cells[i];
       if (cell.count == 0) continue;
-      measured.push_back({models_[curve.model].name, curve.tokens, static_cast<int>(i) + 1, cell.seconds, cell.count,
+      const ModelState& model = models_[curve.model];
+      measured.push_back({model.name, curve.tokens, static_cast<int>(i) + 1, model.pace * cell.seconds, cell.count,
                           cell.activation_bytes});
     }
   }
@@ -185,10 +215,13 @@ absl::Status CostModel::Add(const MeasuredStep& measured) {
   }
   const CurveId curve = Curve(measured.model, measured.tokens);
   Cell* cell = MutableCell(curve, measured.rows);
-  cell->seconds = measured.seconds;
+  ModelState& model = models_[curves_[curve].model];
+  cell->seconds = measured.seconds / model.pace;
+  cell->weight = std::min(static_cast<double>(measured.count), kMostWeight);
   cell->count = measured.count;
   if (measured.activation_bytes > 0) RecordMemory(curve, measured.rows, measured.activation_bytes);
-  Refit(&models_[curves_[curve].model]);
+  RefitModel(&model);
+  RefitCurve(&curves_[curve]);
   return absl::OkStatus();
 }
 

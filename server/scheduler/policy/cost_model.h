@@ -1,13 +1,20 @@
 // How long a step takes and how much memory it needs, learned from the steps that were made.
 //
 // A step's cost is decided by the model, by how many tokens each row of the forward has (image and text), and by how
-// many rows there are: an image with guidance is two rows, one without is one. What has been measured is kept cell by
-// cell, (model, tokens, rows). What has not is predicted by a line through all cells of the model,
+// many rows there are: an image with guidance is two rows, one without is one. Batches are chosen by comparing row
+// counts, so what matters most is that these are right against each other. Three things are learned apart:
 //
-//   seconds = overhead + slope * rows * RelativeWork(tokens),
+//   pace    of a model: by how much all its steps take longer lately than was learned of them, since others use the
+//           machine, or it is hot. Else a size that ran last in a slow phase would stay unattractive, not be chosen,
+//           and never be measured again.
+//   line    of each number of tokens, overhead + slope * rows, through all its cells; where these do not tell, in the
+//           proportions of the line of the whole model, overhead + slope * rows * RelativeWork(tokens).
+//   cell    (model, tokens, rows): what was measured. Steps do not grow evenly with the rows.
 //
-// corrected by what the nearest measured cell of the same tokens is off by. Every model begins with a measurement at
-// load (a few sizes and row counts); until there is one, predictions are 0.
+// A step is predicted by pace * (line and cell, by how much the cell is worth). A cell is worth less while other sizes
+// of its tokens run and it does not, so that what was learned in unusual circumstances is forgotten, and tried again.
+// Where nothing tells, batches are taken to pay, so that they are tried. Every model begins with a measurement at load
+// (a few sizes and row counts); until there is one, predictions are 0.
 #pragma once
 
 #include <cstdint>
@@ -64,30 +71,40 @@ class CostModel {
 
  private:
   struct Cell {
-    double seconds = 0;
-    int64_t count = 0;
+    double seconds = 0;  // at pace 1
+    double weight = 0;   // as so many measurements; less the longer ago
+    int64_t count = 0;   // measurements that there have been
     int64_t activation_bytes = 0;
   };
+  struct Line {
+    double overhead = 0;  // seconds at pace 1
+    double slope = 0;     // likewise, for each of what it goes by
+    double At(double x) const { return overhead + slope * x; }
+  };
+  class Fit;
   struct CurveState {
     int model = 0;
     int tokens = 0;
     double work = 0;          // RelativeWork(tokens)
-    std::vector<Cell> cells;  // by rows, from 1; count 0: not measured
+    std::vector<Cell> cells;  // by rows, from 1
+    Line line;                // by rows
+    bool known = false;       // it has a cell that was measured
   };
   struct ModelState {
     std::string name;
     std::vector<CurveId> curves;
-    double overhead = 0;         // seconds
-    double slope = 0;            // seconds per relative work
+    double pace = 1;             // what a step takes lately, over what was learned of it
+    Line line;                   // by rows * work
     double bytes_per_token = 0;  // the most seen
     int64_t records = 0;
   };
 
   int Model(std::string_view name);
   Cell* MutableCell(CurveId curve, int rows);
-  const Cell* Nearest(const CurveState& curve, int rows, int* found_rows) const;
-  double Line(const CurveState& curve, int rows) const;
-  void Refit(ModelState* model) const;
+  double LineSeconds(const CurveState& curve, int rows) const;
+  static void Learn(double seconds, double line_seconds, Cell* cell, double* pace);
+  void RefitCurve(CurveState* curve) const;
+  void RefitModel(ModelState* model) const;
 
   std::vector<ModelState> models_;
   std::vector<CurveState> curves_;

@@ -31,16 +31,17 @@ std::vector<Ranked> RankResidents(const QueueIndex& index, DeviceId device, absl
   return residents;
 }
 
-// What is resident and what waits of one group, merged by rank.
+// What is resident and what waits of one group, merged by rank; without what waits where its model is being unloaded.
 class Candidates {
  public:
-  Candidates(const QueueIndex& index, const std::vector<Ranked>& residents, GroupId group, absl::Time now)
+  Candidates(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents, GroupId group,
+             absl::Time now)
       : index_(index),
         residents_(residents),
         group_(group),
         now_(now),
         cursor_(index, group),
-        waiting_(cursor_.Next()) {
+        waiting_(index.IsLoaded(device, index.group(group).model) ? cursor_.Next() : -1) {
     SkipOtherGroups();
   }
 
@@ -84,16 +85,19 @@ double HoldingCost(PriorityClass priority) {
   return kHoldingCosts[static_cast<int>(priority)];
 }
 
-bool Pays(const BatchBuilder& batch, const Job& job, double grown, double price) {
+// What it is worth that `job` makes its step with the others rather than by itself: the time that is saved, at the
+// device's price, less the time that the batch takes longer, at what those in it cost.
+double Gain(const BatchBuilder& batch, const Job& job, double grown, double price) {
   const double growth = grown - batch.StepSeconds();
-  const double alone = batch.SecondsAlone(job);
   double held = 0;
   for (const Job* member : batch.jobs()) held += HoldingCost(member->spec.priority);
-  return (alone - growth) * price >= growth * held;
+  return (batch.SecondsAlone(job) - growth) * price - growth * held;
 }
 
 // What a second of the device is worth: the holding costs of all that wait for it, and of those that will come before
-// it is free again. A busy period that has work W to do and load r lasts W / (1 - r).
+// it is free again. A busy period that has work W to do and load r lasts W / (1 - r). Residents count for one each: at
+// their classes' costs interactive images would share so many steps that their p99 at 0.9 of capacity is 0.61 of fifo's
+// instead of 0.46 (simulation).
 double PriceOfDevice(const QueueIndex& index, ModelId model, size_t residents, absl::Time now) {
   double waiting = 0;
   double arriving = 0;
@@ -106,18 +110,28 @@ double PriceOfDevice(const QueueIndex& index, ModelId model, size_t residents, a
   return (waiting / std::max(1, index.devices(model)) + static_cast<double>(residents)) / (1 - load);
 }
 
+// The best of the batches that each candidate in turn would make larger. One that does not pay may be followed by some
+// that make up for it, as steps do not get longer evenly, and predictions are uneven.
 void FillBatch(BatchBuilder* batch, Candidates* candidates, double price, absl::Time now) {
   int passed_over = 0;
+  double gain = 0;  // over the best
+  int best = 0;
   for (const Job* job = candidates->Next(); job != nullptr && passed_over < kMaxPassedOver; job = candidates->Next()) {
     if (!batch->empty()) {
       const double grown = batch->StepSeconds(job->spec.rows);
-      if (!batch->Fits(*job) || !KeepsInTime(*batch, grown, now) || !Pays(*batch, *job, grown, price)) {
+      if (!batch->Fits(*job) || !KeepsInTime(*batch, grown, now)) {
         ++passed_over;
         continue;
       }
+      gain += Gain(*batch, *job, grown, price);
     }
     batch->Add(*job);
+    if (gain >= 0) {
+      gain = 0;
+      best = batch->size();
+    }
   }
+  batch->Truncate(best);
 }
 
 // Whoever is resident and not in the batch stays, in the order of rank, as far as there is room.
@@ -157,7 +171,7 @@ Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& co
       waiting < 0 || (!residents.empty() && residents.front().rank < index.RankOf(index.job(waiting), now));
   const Job& lead = resident_leads ? *residents.front().job : index.job(waiting);
   BatchBuilder batch(index, costs, device);
-  Candidates candidates(index, residents, lead.spec.group, now);
+  Candidates candidates(index, device, residents, lead.spec.group, now);
   FillBatch(&batch, &candidates, PriceOfDevice(index, index.group(lead.spec.group).model, residents.size(), now), now);
   Decision decision = batch.ToDecision();
   PlaceOthers(index, device, residents, batch, &decision);

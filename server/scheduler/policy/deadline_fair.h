@@ -10,14 +10,12 @@
 namespace fresco {
 
 // The image of the best rank leads: its group makes the step. Others of the group join in the order of their ranks as
-// long as each
-// - fits (BatchBuilder),
-// - leaves those before it in time, if the rest of their steps took as long as this one, and
-// - pays: what the device saves by computing its step with the others' rather than by itself, times the holding costs
-// of
-//   all that wait for the device, is at least what the step grows by, times the holding costs of those in the batch. So
-//   nobody is slowed down for a throughput that nobody needs, and under pressure every gain is taken. (Where batching
-//   gains nothing, as at 1024x1024 on most devices, the first is 0 and images go one by one.)
+// long as each fits (BatchBuilder) and leaves those before it in time, if the rest of their steps took as long as this
+// one. Of the batches that come about so, the one is made whose gain is the most: what the device saves by computing
+// steps together rather than each by itself, times the holding costs of all that wait for the device, less what the
+// step grows by with each, times the holding costs of those before it. So nobody is slowed down for a throughput that
+// nobody needs, and under pressure every gain is taken. (Where batching gains nothing, as at 1024x1024 on most devices,
+// the first is 0 and images go one by one.)
 // Residents that are not in the batch stay, paused, where the device's memory has room and no device is free to take
 // them; else they leave for host memory, last ranks first.
 class DeadlineFairPolicy final : public BatchingPolicy {

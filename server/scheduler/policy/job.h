@@ -65,12 +65,12 @@ struct Job {
 };
 
 // The order of `deadline-fair`: lower goes first. First those that have waited for most of what their class may, by
-// when they must start (those that have started get as long again, so that they hold up none that has not); then those
-// of tenants within their fair share, then the others, least served first. In each of these those that can be in time,
-// soonest due first, whatever their class; then the late ones, shortest first: they take what those leave. (Serving
-// them first would make others late in their stead, and those again others.) When two fifths of what their class may
-// wait have gone they count as due when they were, and so go before what is due later: else they would pile up until
-// all are aged.
+// when they must start (those that have started get four times as long, so that they hold up none that has not); then
+// those of tenants within their fair share, then the others, least served first. In each of these those that can be in
+// time, soonest due first, whatever their class; then the late ones, shortest first: they take what those leave.
+// (Serving them first would make others late in their stead, and those again others.) When two fifths of what their
+// class may wait have gone they count as due when they were, and so go before what is due later: else they would pile
+// up until all are aged.
 struct Rank {
   int band = 0;       // 0 aged, 1 within its tenant's share, 2 beyond it
   double served = 0;  // of the tenant beyond its share: what it has had, by its weight; else 0

@@ -15,6 +15,9 @@ constexpr double kArrivalMemory = 30;  // seconds
 // wait.
 constexpr double kDueAgainAfter = 0.4;
 constexpr double kAgedAfter = 0.65;
+// An aged image that has started is placed as if it might wait for so many times its max_wait: behind those that have
+// not, but where they came long after it. By itself a request may take longer than max_wait.
+constexpr int kMaxWaitsOfStarted = 4;
 // Of what did not fit; and in about so many steps times the share that is missing it is tried again: some 600.
 constexpr double kLeftOfBatchMemory = 0.95;
 constexpr int64_t kStepsToTryAgain = 12000;
@@ -467,7 +470,8 @@ absl::Time QueueIndex::AgedTime(const Job& job) const {
 
 QueueIndex::Place QueueIndex::AgedPlaceOf(const Job& job) const {
   const bool started = job.steps_left < job.spec.steps;
-  const absl::Time bound = job.spec.received + (started ? 2 : 1) * options_.max_wait[Index(job.spec.priority)];
+  const absl::Time bound =
+      job.spec.received + (started ? kMaxWaitsOfStarted : 1) * options_.max_wait[Index(job.spec.priority)];
   return {false, Nanos(bound), job.spec.sequence, job.spec.image_index, job.id};
 }
 

@@ -26,11 +26,11 @@ const absl::Duration kTenth = absl::Milliseconds(100);
 constexpr int kTextTokens = 256;  // of the requests
 
 // Steps of 1 s, texts of 400 ms, decodes of 600 ms.
-SchedulerOptions Measured() {
+SchedulerOptions Measured(absl::Duration text = 4 * kTenth) {
   SchedulerOptions options;
   options.costs = FlatCosts(10 * kTenth);
   for (int texts = 1; texts <= 8; ++texts) {
-    options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * 4 * kTenth);
+    options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * text);
   }
   options.costs.RecordStep(DecodeCurve(&options.costs, "fake", 1), 1, 6 * kTenth);
   return options;
@@ -99,13 +99,7 @@ TEST_F(StagesTest, ARunningBatchWaitsNoLongerThanAStepForTexts) {
 }
 
 TEST_F(StagesTest, ATextThatTakesLongerThanAStepIsEncodedAllTheSame) {
-  SchedulerOptions options = Measured();
-  for (int texts = 1; texts <= 8; ++texts) {
-    for (int i = 0; i < 100; ++i) {
-      options.costs.RecordStep(TextCurve(&options.costs, "fake", kTextTokens), texts, texts * 40 * kTenth);
-    }
-  }
-  Run(options);
+  Run(Measured(40 * kTenth), 40 * kTenth);
   const auto a = Submit("a", 9), b = Submit("b", 9);
   const std::vector<std::string> calls = Finish();
   ASSERT_GE(calls.size(), 4u);

@@ -26,7 +26,7 @@ TEST(CostModelTest, SaysWhatWasMeasured) {
   const CurveId curve = costs.Curve("m", 1024);
   costs.RecordStep(curve, 2, absl::Milliseconds(30));
   costs.RecordStep(curve, 2, absl::Milliseconds(50));
-  EXPECT_NEAR(costs.StepSeconds(curve, 2), 0.040, 1e-9);
+  EXPECT_NEAR(costs.StepSeconds(curve, 2), 0.040, 0.001);
 }
 
 TEST(CostModelTest, FollowsADeviceThatBecomesSlower) {
@@ -35,6 +35,61 @@ TEST(CostModelTest, FollowsADeviceThatBecomesSlower) {
   for (int i = 0; i < 100; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(10));
   for (int i = 0; i < 100; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(20));
   EXPECT_NEAR(costs.StepSeconds(curve, 1), 0.020, 0.0001);
+}
+
+TEST(CostModelTest, SizesKeepTheirProportionsWhileTheDeviceIsSlow) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  for (int i = 0; i < 100; ++i) {
+    costs.RecordStep(curve, 2, absl::Milliseconds(10));
+    costs.RecordStep(curve, 4, absl::Milliseconds(14));
+  }
+  for (int i = 0; i < 30; ++i) costs.RecordStep(curve, 4, absl::Milliseconds(28));
+  EXPECT_NEAR(costs.StepSeconds(curve, 4), 0.028, 0.002);
+  EXPECT_NEAR(costs.StepSeconds(curve, 4) / costs.StepSeconds(curve, 2), 1.4, 0.14);
+}
+
+// 5 ms and 1 ms a row; the first step of a size allocates, compiles, pages in.
+TEST(CostModelTest, ASlowFirstStepDoesNotMakeASizeUnattractive) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  for (int rows : {1, 2, 4}) {
+    for (int i = 0; i < 20; ++i) costs.RecordStep(curve, rows, absl::Milliseconds(5 + rows));
+  }
+  costs.RecordStep(curve, 8, absl::Milliseconds(40));
+  EXPECT_LT(costs.StepSeconds(curve, 8), 0.020);
+}
+
+// Eight rows take 13 ms like the rest says, but 40 ms while something else was there.
+TEST(CostModelTest, WhatASizeTookLongAgoIsForgottenForWhatTheOthersSay) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  for (int rows : {1, 2, 4}) {
+    for (int i = 0; i < 20; ++i) costs.RecordStep(curve, rows, absl::Milliseconds(5 + rows));
+  }
+  for (int i = 0; i < 20; ++i) costs.RecordStep(curve, 8, absl::Milliseconds(40));
+  for (int i = 0; i < 200; ++i) costs.RecordStep(curve, 2, absl::Milliseconds(7));
+  EXPECT_GT(costs.StepSeconds(curve, 8), 0.020);
+  for (int i = 0; i < 1000; ++i) {
+    for (int rows : {1, 2, 4}) costs.RecordStep(curve, rows, absl::Milliseconds(5 + rows));
+  }
+  EXPECT_NEAR(costs.StepSeconds(curve, 8), 0.013, 0.001);
+}
+
+TEST(CostModelTest, WhereNothingTellsBatchesAreTakenToPay) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  costs.RecordStep(curve, 2, absl::Milliseconds(10));
+  EXPECT_LT(costs.StepSeconds(curve, 4), 0.018);
+  EXPECT_GT(costs.StepSeconds(curve, 4), 0.012);
+}
+
+TEST(CostModelTest, OneStepOutOfAllProportionChangesLittle) {
+  CostModel costs;
+  const CurveId curve = costs.Curve("m", 1024);
+  for (int i = 0; i < 20; ++i) costs.RecordStep(curve, 1, absl::Milliseconds(10));
+  costs.RecordStep(curve, 1, absl::Seconds(10));
+  EXPECT_LT(costs.StepSeconds(curve, 1), 0.015);
 }
 
 // A device whose steps take 5 ms and 1 us for each unit of work: what is on that line is predicted without having run.
@@ -46,9 +101,9 @@ TEST(CostModelTest, PredictsSizesAndRowsThatHaveNotRun) {
       costs.RecordStep(costs.Curve("m", tokens), rows, absl::Seconds(seconds(tokens, rows)));
     }
   }
-  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 1357), 4) / seconds(1357, 4), 1, 1e-6);
-  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 2333), 6) / seconds(2333, 6), 1, 1e-6);
-  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 4429), 16) / seconds(4429, 16), 1, 1e-6);
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 1357), 4) / seconds(1357, 4), 1, 1e-3);
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 2333), 6) / seconds(2333, 6), 1, 1e-3);
+  EXPECT_NEAR(costs.StepSeconds(costs.Curve("m", 4429), 16) / seconds(4429, 16), 1, 1e-3);
 }
 
 TEST(CostModelTest, WhatASizeIsOffTheLineByHoldsForItsOtherRows) {

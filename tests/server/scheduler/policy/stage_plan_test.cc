@@ -85,7 +85,7 @@ class StagedCore : public ::testing::Test {
   void Make(const std::string& policy = "deadline-fair", int64_t state_bytes = 1 << 30, int decoding = 0,
             int max_batch = DeviceLimits().max_batch) {
     for (int rows = 1; rows <= 16; ++rows) {
-      costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10));
+      costs_.RecordStep(costs_.Curve("m", kTokens), rows, absl::Seconds(10.5));
       costs_.RecordStep(TextCurve(&costs_, "m", kTextTokens), rows, rows * absl::Seconds(4));
     }
     costs_.RecordStep(DecodeCurve(&costs_, "m", kPictureTokens), 1, absl::Seconds(6));
