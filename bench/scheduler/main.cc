@@ -173,17 +173,25 @@ void CheckDecisionTime(Bars* bars) {
 
 // A million requests, and a thousand devices.
 void RunLong(const Flags& flags, const DeviceModel& device) {
-  for (const auto& [devices, requests] : {std::pair<int, int64_t>{flags.devices, flags.long_requests},
-                                          {1, flags.requests},
-                                          {1000, flags.long_requests}}) {
+  struct Run {
+    int devices;
+    int64_t requests;
+    double load;
+  };
+  for (const auto& [devices, requests, load] : {Run{flags.devices, flags.long_requests, 0.9},
+                                                {1, flags.requests, 0.9},
+                                                {1000, flags.long_requests, 0.9},
+                                                {1000, flags.long_requests, 0.8},
+                                                {1000, flags.long_requests, 0.7}}) {
     SimulationOptions options;
+    options.load = load;
     options.devices = devices;
     options.requests = requests;
     const SimulationResult run = Simulate(options, device);
     std::printf(
-        "%d devices, %lld requests, load 0.9, deadline-fair: slo %.3f (%.3f, %.3f, %.3f), busy %.3f, batch %.2f, "
+        "%d devices, %lld requests, load %.1f, deadline-fair: slo %.3f (%.3f, %.3f, %.3f), busy %.3f, batch %.2f, "
         "jain %.3f, longest %.1f s, a decision %.1f us, %lld steps; %.0f s of wall time for %.0f virtual\n",
-        devices, static_cast<long long>(requests), run.all.attainment(), run.classes[0].attainment(),
+        devices, static_cast<long long>(requests), load, run.all.attainment(), run.classes[0].attainment(),
         run.classes[1].attainment(), run.classes[2].attainment(), run.busy, run.mean_batch, run.jain, run.longest_start,
         run.decision_seconds * 1e6, static_cast<long long>(run.steps), run.wall_seconds, run.seconds);
     std::fflush(stdout);

@@ -54,8 +54,13 @@ struct Event {
 };
 
 struct SimulatedDevice {
+  explicit SimulatedDevice(const WatchdogOptions& options) : watchdog(options) {}
+
   std::vector<JobId> batch;
   double step_seconds = 0;
+  int64_t step_size = 0;  // rows x tokens
+  bool hangs = false;     // its step does not end: the watchdog finds it
+  Watchdog watchdog;
 };
 
 class Simulation {
@@ -70,6 +75,9 @@ class Simulation {
   void EndStep(DeviceId device, double now);
   void Boundary(DeviceId device, double now);
   void WakeIdle(double now);
+  double Slowdown(DeviceId device, double now) const;
+  void BeginStep(DeviceId device, double begin);
+  void Lose(DeviceId device, double now);
   void Begin(const std::vector<JobId>& start, double now);
   void Drop(JobId job, double now);
   void Fail(int64_t request);
@@ -112,8 +120,8 @@ Simulation::Simulation(const SimulationOptions& options, const DeviceModel& devi
   }
   core_ = *std::move(core);
   model_id_ = core_->Model(kModel);
-  devices_.resize(options.devices);
   for (int i = 0; i < options.devices; ++i) {
+    devices_.emplace_back(options.watchdog);
     core_->SetLoaded(core_->AddDevice(options.limits), model_id_, true);
     idle_.insert(i);
   }
@@ -138,7 +146,7 @@ SimulationResult Simulation::Run() {
     if (event.device < 0) {
       Arrive(event.time);
     } else {
-      EndStep(event.device, event.time);
+      devices_[event.device].hangs ? Lose(event.device, event.time) : EndStep(event.device, event.time);
     }
     WakeIdle(event.time);
   }
@@ -215,12 +223,41 @@ void Simulation::Boundary(DeviceId device, double now) {
     return;
   }
   idle_.erase(device);
+  BeginStep(device, now + moving);
+}
+
+void Simulation::BeginStep(DeviceId device, double begin) {
+  SimulatedDevice& own = devices_[device];
   int rows = 0;
   for (JobId job : own.batch) rows += core_->index().job(job).spec.rows;
   const int tokens = requests_.at(images_.at(own.batch.front()).request).asked.tokens;
   const double noise = std::max(0.5, 1 + options_.jitter * normal_(random_));
-  own.step_seconds = model_.StepSeconds(tokens, rows) * noise;
-  events_.push({now + moving + own.step_seconds, order_++, device});
+  const double slowdown = Slowdown(device, begin);
+  own.step_seconds = model_.StepSeconds(tokens, rows) * noise * slowdown;
+  own.hangs = slowdown == 0;
+  own.step_size = int64_t{rows} * tokens;
+  own.watchdog.Begin(DeviceCall::kStep, own.step_size, core_->Forecast(own.batch.front(), rows).duration, At(begin));
+  const double hung_at = absl::ToDoubleSeconds(own.watchdog.hung_at() - absl::UnixEpoch());
+  if (!own.hangs && begin + own.step_seconds > hung_at) own.hangs = true;  // given up before it comes back
+  events_.push({own.hangs ? hung_at : begin + own.step_seconds, order_++, device});
+}
+
+// 0: it hangs.
+double Simulation::Slowdown(DeviceId device, double now) const {
+  double slowdown = 1;
+  for (const DeviceFault& fault : options_.faults) {
+    if (fault.device == device && fault.begin <= now && now < fault.end) slowdown *= fault.slowdown;
+  }
+  return slowdown;
+}
+
+// What was on it goes on elsewhere from its last step, as with the service (docs/SCHEDULING.md, "Isolation").
+void Simulation::Lose(DeviceId device, double now) {
+  const std::vector<JobId> resident = core_->index().device(device).resident;
+  for (JobId job : resident) core_->Displace(job, core_->index().job(job).steps_left, At(now));
+  core_->RemoveDevice(device);
+  devices_[device].batch.clear();
+  ++result_.devices_lost;
 }
 
 void Simulation::Begin(const std::vector<JobId>& start, double now) {
@@ -243,6 +280,8 @@ void Simulation::Begin(const std::vector<JobId>& start, double now) {
 
 void Simulation::EndStep(DeviceId device, double now) {
   SimulatedDevice& own = devices_[device];
+  own.watchdog.End();
+  own.watchdog.Learn(DeviceCall::kStep, own.step_size, absl::Seconds(own.step_seconds));
   const bool in_window = arrived_ < options_.requests;
   for (JobId job : own.batch) {
     const auto found = images_.find(job);

@@ -10,8 +10,16 @@
 #include "bench/scheduler/device_model.h"
 #include "bench/scheduler/trace.h"
 #include "server/scheduler/policy/scheduling_core.h"
+#include "server/scheduler/policy/watchdog.h"
 
 namespace fresco {
+
+// What goes wrong with a device in the course of a run.
+struct DeviceFault {
+  DeviceId device = 0;
+  double begin = 0, end = 0;  // seconds
+  double slowdown = 0;        // steps that begin in between take so many times as long; 0: the first of them never ends
+};
 
 struct SimulationOptions {
   CoreOptions core;
@@ -22,6 +30,8 @@ struct SimulationOptions {
   Arrivals arrivals = Arrivals::kPoisson;
   uint64_t seed = 1;
   double jitter = 0.03;  // standard deviation of a step's time, as a share of it
+  std::vector<DeviceFault> faults;
+  WatchdogOptions watchdog;
 };
 
 struct ClassResult {
@@ -46,6 +56,7 @@ struct SimulationResult {
   double busy = 0;             // share of the devices' time spent in steps
   double mean_batch = 0;       // images in a step
   int64_t steps = 0, preemptions = 0;
+  int devices_lost = 0;
   double decision_seconds = 0;                 // wall time of a decision, mean
   double predicted_wait = 0, actual_wait = 0;  // to a request's first step, means, where it was not 0
   double wait_hits = 0;                        // share of those within a second or a half of what was predicted

@@ -38,6 +38,35 @@ TEST(SimulatorTest, TheSameSeedGivesTheSameRun) {
   EXPECT_EQ(a.steps, b.steps);
 }
 
+SimulationResult RunWithFault(double slowdown, double end) {
+  SimulationOptions options;
+  options.load = 0.6;
+  options.requests = 10000;
+  options.faults = {{/*device=*/3, /*begin=*/300, end, slowdown}};
+  options.watchdog.first = absl::Minutes(1);
+  return Simulate(options, DeviceModel());
+}
+
+int64_t Ended(const SimulationResult& run) {
+  return run.all.refused + run.all.dropped + static_cast<int64_t>(run.all.latencies.size());
+}
+
+TEST(SimulatedFaultTest, ADeviceThatHangsCostsItsImagesTheWatchdogsTimeAndNoneIsLost) {
+  const SimulationResult run = RunWithFault(/*slowdown=*/0, 301);
+  EXPECT_EQ(run.devices_lost, 1);
+  EXPECT_EQ(Ended(run), run.all.requests);
+  EXPECT_GT(run.all.attainment(), 0.97);
+  // At most the images of one step, and who had to give way to what waited longest then, were late for it.
+  EXPECT_LT(run.classes[0].longest_start, 8);
+}
+
+TEST(SimulatedFaultTest, ADeviceThatIsSlowForAWhileIsNotLostAndDoesLess) {
+  const SimulationResult run = RunWithFault(/*slowdown=*/4, 600);
+  EXPECT_EQ(run.devices_lost, 0);
+  EXPECT_EQ(Ended(run), run.all.requests);
+  EXPECT_GT(run.all.attainment(), 0.9);
+}
+
 class SimulatedLoadTest : public ::testing::TestWithParam<std::pair<Arrivals, double>> {};
 
 TEST_P(SimulatedLoadTest, EveryRequestEndsOnceAndNoneWaitsBeyondItsAgeBound) {
