@@ -4,7 +4,6 @@
 #include <benchmark/benchmark.h>
 #include <grpcpp/grpcpp.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +15,7 @@
 
 #include "bench/bench_model.h"
 #include "fresco/v1/image_generation.grpc.pb.h"
+#include "pipeline/base/median.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
 #include "server/rpc/server.h"
@@ -38,11 +38,6 @@ LoadOptions Options() {
 
 double Seconds(std::chrono::steady_clock::time_point since) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
 }
 
 // A whole server in this process, on a free port, and a client of it.

@@ -39,6 +39,11 @@ const Buckets& BatchBuckets() {
   return *buckets;
 }
 
+const Buckets& ErrorBuckets() {
+  static const Buckets* const buckets = new Buckets{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10};
+  return *buckets;
+}
+
 Histograms& MakeHistograms(prometheus::Registry* registry, const std::string& name, const std::string& help) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
 }
@@ -121,6 +126,11 @@ class Metrics::Impl {
                      "Parts of an image's way: prepare, denoise (all its steps), decode, preview, encode.");
   Histograms& step_duration =
       MakeHistograms(registry.get(), "fresco_step_duration_seconds", "One denoising step of a batch.");
+  Histograms& predicted_step = MakeHistograms(registry.get(), "fresco_predicted_step_duration_seconds",
+                                              "The same as predicted before it began, where something was known.");
+  Histograms& step_error =
+      MakeHistograms(registry.get(), "fresco_step_prediction_error_ratio",
+                     "How far the prediction was off, to either side, as a share of what was predicted.");
   Histograms& batch_size = MakeHistograms(registry.get(), "fresco_batch_size", "Images in a denoising step.");
 };
 
@@ -197,6 +207,14 @@ void Metrics::OnStep(const std::string& model, const std::string& device, int ba
   const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
   impl_->Observe(&impl_->step_duration, labels, duration);
   impl_->batch_size.Add(labels, BatchBuckets()).Observe(batch_size);
+}
+
+void Metrics::OnStepPredicted(const std::string& model, const std::string& device, absl::Duration predicted,
+                              absl::Duration duration) {
+  const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
+  impl_->Observe(&impl_->predicted_step, labels, predicted);
+  const double error = absl::FDivDuration(absl::AbsDuration(duration - predicted), predicted);
+  impl_->step_error.Add(labels, ErrorBuckets()).Observe(error);
 }
 
 void Metrics::OnImage(const std::string& model) {

@@ -43,6 +43,8 @@ class Metrics final : public SchedulerObserver {
   void OnImageMoved(const std::string& model, const std::string& device) override;
   void OnStage(const std::string& model, const std::string& stage, absl::Duration duration) override;
   void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override;
+  void OnStepPredicted(const std::string& model, const std::string& device, absl::Duration predicted,
+                       absl::Duration duration) override;
   void OnImage(const std::string& model) override;
   void OnRequestDone(const std::string& id, const std::string& model, const absl::Status& status,
                      absl::Duration duration) override;

@@ -45,6 +45,10 @@ class GuardedObserver final : public SchedulerObserver {
   void OnStep(const std::string& model, const std::string& device, int batch_size, absl::Duration duration) override {
     Tell([&] { to_->OnStep(model, device, batch_size, duration); });
   }
+  void OnStepPredicted(const std::string& model, const std::string& device, absl::Duration predicted,
+                       absl::Duration duration) override {
+    Tell([&] { to_->OnStepPredicted(model, device, predicted, duration); });
+  }
   void OnImage(const std::string& model) override {
     Tell([&] { to_->OnImage(model); });
   }

@@ -38,6 +38,9 @@ class SchedulerObserver {
   virtual void OnStage(const std::string& /*model*/, const std::string& /*stage*/, absl::Duration /*duration*/) {}
   virtual void OnStep(const std::string& /*model*/, const std::string& /*device*/, int /*batch_size*/,
                       absl::Duration /*duration*/) {}
+  // Of a step that was made in one forward, before it began; only where something is known.
+  virtual void OnStepPredicted(const std::string& /*model*/, const std::string& /*device*/,
+                               absl::Duration /*predicted*/, absl::Duration /*duration*/) {}
   virtual void OnImage(const std::string& /*model*/) {}
   // A request that was accepted has ended.
   virtual void OnRequestDone(const std::string& /*id*/, const std::string& /*model*/, const absl::Status& /*status*/,

@@ -302,6 +302,9 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     return;
   }
   if (any_ok) observer_->OnStep(ModelOf(*batch.front()), device_, size, forward.duration);
+  if (any_ok && forecast.duration > absl::ZeroDuration()) {
+    observer_->OnStepPredicted(ModelOf(*batch.front()), device_, forecast.duration, forward.duration);
+  }
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
     AddStep(batch[i], status, begin, end, size);

@@ -423,6 +423,7 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
                            "fresco_queue_wait_seconds_count",
                            "fresco_predicted_queue_wait_seconds_count",
                            "fresco_queue_wait_error_seconds_count",
+                           "fresco_step_prediction_error_ratio_count",
                            "fresco_refusals_total",
                            "fresco_request_duration_seconds_count",
                            "fresco_stage_duration_seconds_count",

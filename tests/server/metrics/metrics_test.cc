@@ -51,6 +51,8 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   metrics.OnStage("demo", "decode", absl::Milliseconds(20));
   metrics.OnStep("demo", "cpu", 3, absl::Milliseconds(70));
   metrics.OnStep("demo", "cpu", 5, absl::Milliseconds(90));
+  metrics.OnStepPredicted("demo", "cpu", absl::Milliseconds(80), absl::Milliseconds(70));
+  metrics.OnStepPredicted("demo", "cpu", absl::Milliseconds(60), absl::Milliseconds(90));
   metrics.OnImage("demo");
   metrics.OnImage("demo");
   metrics.OnRequestDone("id", "demo", absl::OkStatus(), absl::Seconds(7));
@@ -72,6 +74,9 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
            "fresco_device_lost{device=\"cuda:1\"} 1\n",
            "fresco_images_moved_total{device=\"cuda:1\",model=\"demo\"} 1\n",
            "fresco_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
+           "fresco_predicted_step_duration_seconds_count{device=\"cpu\",model=\"demo\"} 2\n",
+           "fresco_predicted_step_duration_seconds_bucket{device=\"cpu\",model=\"demo\",le=\"0.05\"} 0\n",
+           "fresco_step_prediction_error_ratio_sum{device=\"cpu\",model=\"demo\"} 0.625\n",
            "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
            "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",
            "fresco_images_total{model=\"demo\"} 2\n",
