@@ -44,9 +44,7 @@ class TimedEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
-  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override {
-    return engine_->TextsToEncode(specs);
-  }
+  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override { return engine_->TextsToEncode(specs); }
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override {
     return Other([&] { return engine_->Prepare(spec); });
   }

@@ -178,15 +178,8 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   return load;
 }
 
-std::vector<int> DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
-  const std::vector<bool> uncached = prompts_.FindUncached(KeysOf(info_, specs));
-  std::vector<int> texts;
-  auto next = uncached.begin();
-  for (const ImageSpec* spec : specs) {
-    texts.push_back(*next++ ? 1 : 0);
-    if (HasNegative(*spec) && *next++) ++texts.back();
-  }
-  return texts;
+int DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  return prompts_.CountUncached(KeysOf(info_, specs));
 }
 
 at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {

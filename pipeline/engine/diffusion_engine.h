@@ -35,7 +35,7 @@ class DiffusionEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
-  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
+  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override;

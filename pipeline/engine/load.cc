@@ -170,10 +170,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes, std::move(corrector),
                                                   options.noise_correction.value_or(true));
-  // On this thread, beside whatever is served: a model that cannot draw is found while its files are open, and what the
-  // process needs once is there (a GPU's kernels are loaded at their first use, oneDNN's made). The thread that will
-  // call the engine warms it up once more, which is short then: libtorch has an OpenMP team, and handles of cuBLAS and
-  // cuDNN, for each thread.
   const absl::Status warm = engine->WarmUp();
   // A picture of NaN: most often the weights hold it, and then which ones is what its owner wants to know.
   if (absl::IsDataLoss(warm)) FRESCO_RETURN_IF_ERROR(CheckWeightsFinite(source));

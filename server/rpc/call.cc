@@ -105,13 +105,12 @@ absl::Status Call::Await(const std::string& tenant, const Validate& validate, ab
     facts->Set(request);
     return environment.scheduler->Submit(std::move(request)).status();
   };
-  FRESCO_ASSIGN_OR_RETURN(const bool waits,
-                          manager->Await(
-                              model_, [channel] { return !channel->closed(); },
-                              [submit, channel, clock = environment_.clock](const absl::Status& loaded) {
-                                const absl::Status status = loaded.ok() ? submit() : CopyForThread(loaded);
-                                if (!status.ok()) channel->Put(FailedEvent{status}, clock->Now());
-                              }));
+  FRESCO_ASSIGN_OR_RETURN(
+      const bool waits,
+      manager->Await(model_, [submit, channel, clock = environment_.clock](const absl::Status& loaded) {
+        const absl::Status status = loaded.ok() ? submit() : CopyForThread(loaded);
+        if (!status.ok()) channel->Put(FailedEvent{status}, clock->Now());
+      }));
   if (!waits) {
     // It may have come in between.
     const absl::StatusOr<EngineView> engine = environment_.models->Find(model_);

@@ -109,7 +109,6 @@ void Dispatcher::TakeOver(int lost, absl::Time now, Followups* followups) {
   std::sort(images.begin(), images.end());
   for (JobId id : images) Displace(id, loss, now, followups);
   core_->RemoveDevice(lost);
-  BeginStrandedAnew(now, &followups->dropped);
   EndUnservable(now, followups);
   LeavePositionsToTimer();
 }
@@ -162,8 +161,6 @@ void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Foll
     followups->released.push_back(request);
     return;
   }
-  if (image.kept != nullptr && IsStranded(image)) followups->dropped.push_back(std::move(image.kept));
-  if (image.kept == nullptr) image.type = -1;  // begun anew
   const int steps_done = image.kept != nullptr ? image.kept->job->step() : 0;
   core_->Displace(id, request->request().images[image.index].steps - steps_done, now);
   image.worker = -1;

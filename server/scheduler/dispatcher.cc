@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -83,33 +81,23 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
 }
 
 absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {
-  std::map<int, EngineView> engines;  // by type of device: its replicas of a model say the same
+  EngineView engine;
   {
     MutexLock lock(&mutex_);
     FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
     for (const Worker& worker : workers_) {
       const int index = EngineFor(worker, request.model);
-      if (index >= 0) engines.emplace(worker.type, worker.engines[index].engine);
+      if (engine == nullptr && index >= 0) engine = worker.engines[index].engine;
     }
   }
+  // Replicas of a model say the same.
   std::vector<ImageWork> images;
   for (const ImageSpec& spec : request.images) {
-    std::optional<ImageWork> work;
-    for (const auto& [type, engine] : engines) {
-      if (work.has_value() && work->load.alone) break;
-      FRESCO_ASSIGN_OR_RETURN(ImageWork here, WeighOn(*engine, spec));
-      // Nobody knows yet which device will draw it: alone on one, it shares steps on none.
-      if (!work.has_value() || here.load.alone) work = std::move(here);
-    }
-    images.push_back(*std::move(work));
+    FRESCO_ASSIGN_OR_RETURN(std::string batch_key, CallBatchKey(*engine, spec));
+    FRESCO_ASSIGN_OR_RETURN(const ImageLoad load, CallLoadOf(*engine, spec));
+    images.push_back({std::move(batch_key), load});
   }
   return images;
-}
-
-absl::StatusOr<Dispatcher::ImageWork> Dispatcher::WeighOn(const Engine& engine, const ImageSpec& spec) {
-  FRESCO_ASSIGN_OR_RETURN(std::string batch_key, CallBatchKey(engine, spec));
-  FRESCO_ASSIGN_OR_RETURN(const ImageLoad load, CallLoadOf(engine, spec));
-  return ImageWork{std::move(batch_key), load};
 }
 
 absl::Status Dispatcher::CheckOpen(const std::string& model) const {
@@ -147,7 +135,7 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
   for (size_t i = 0; i < images.size(); ++i) {
     const auto& [batch_key, load] = images[i];
     jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes,
-                           load.text_tokens, load.picture_tokens, load.alone, request.images[i].deterministic});
+                           load.text_tokens, load.picture_tokens, load.alone});
   }
   return jobs;
 }

@@ -3,12 +3,10 @@
 // it, which is held for bookkeeping and decisions alone: engine calls, encoding, channel writes and the observer happen
 // outside, in the order in which their causes happened inside (ordered_calls.h).
 //
-// Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the model
-// manager's, then the dispatcher's, a channel's or that of its ordered calls; the dispatcher's, then one of a
-// request's, its output's (then its ordered calls'), its channel's, the notices', a device watch's, a decode queue's or
-// that of an engine's cache; an engine return's, then the dispatcher's or a device watch's. A device watch's, a decode
-// queue's and an engine's cache's are the last. A reactor's and the dispatcher's are never held together: callbacks
-// happen without either, and so do Submit and Cancel.
+// Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
+// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices', a
+// device's watch's, a decode queue's or that of an engine's cache. A reactor's and the dispatcher's are never held
+// together: callbacks happen without either, and so do Submit and Cancel.
 #pragma once
 
 #include <cstdint>
@@ -197,7 +195,6 @@ class Dispatcher {
     Worker(Worker&&) = default;
 
     std::string device;
-    int type = 0;                       // of one type are those that draw the same picture, bit for bit
     std::vector<LoadedEngine> engines;  // by slot
     std::shared_ptr<EngineReturn> engine_return;
     std::vector<Leaving> leaving;
@@ -220,8 +217,7 @@ class Dispatcher {
     std::unique_ptr<ActiveImage> parked;  // while it waits, preempted or moved
     int worker = -1;                      // that has it, until its picture is drawn; -1: none
     int moves = 0;                        // from devices that were lost
-    std::unique_ptr<ActiveImage> kept;    // see Keep; null while it is parked
-    int type = -1;                        // of the devices that may go on with it, once begun; -1: any
+    std::unique_ptr<ActiveImage> kept;    // see Keep
   };
   // A request of which some images wait.
   struct Entry {
@@ -253,7 +249,6 @@ class Dispatcher {
 
   // Callers' side.
   absl::StatusOr<std::vector<ImageWork>> Weigh(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
-  static absl::StatusOr<ImageWork> WeighOn(const Engine& engine, const ImageSpec& spec);
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) const FRESCO_REQUIRES(mutex_);
   RequestedJobs JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) FRESCO_REQUIRES(mutex_);
@@ -272,10 +267,10 @@ class Dispatcher {
   void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void TakeLoads(int worker, Work* work) FRESCO_REQUIRES(mutex_);
   void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void DropResidents(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
   void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   bool OthersWait(int worker, const Work& work) const FRESCO_REQUIRES(mutex_);
-  std::vector<int> TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
+  int TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
@@ -301,13 +296,6 @@ class Dispatcher {
   std::vector<SlowLoad> SlowLoadsOf(int worker) const FRESCO_REQUIRES(mutex_);
   absl::Time NextSlowLoad() const FRESCO_REQUIRES(mutex_);
   void Tell(const SlowLoad& load) FRESCO_EXCLUDES(mutex_);
-
-  // Images that go on only on devices of one type (device_types.cc).
-  int TypeOf(const std::string& device) const FRESCO_REQUIRES(mutex_);
-  bool IsStranded(const Image& image) const FRESCO_REQUIRES(mutex_);
-  using Dropped = std::vector<std::unique_ptr<ActiveImage>>;
-  void BeginAnew(JobId id, Image* image, absl::Time now, Dropped* dropped) FRESCO_REQUIRES(mutex_);
-  void BeginStrandedAnew(absl::Time now, Dropped* dropped) FRESCO_REQUIRES(mutex_);
 
   // Models that go (dispatcher_removal.cc).
   void Retire(int worker, std::unique_ptr<Engine> engine) FRESCO_EXCLUDES(mutex_);
@@ -345,8 +333,7 @@ class Dispatcher {
   std::map<std::string, absl::Time> last_used_ FRESCO_GUARDED_BY(mutex_);  // by model
   std::map<int64_t, LoadUnderWay> loads_ FRESCO_GUARDED_BY(mutex_);
   int64_t loads_begun_ FRESCO_GUARDED_BY(mutex_) = 0;
-  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;               // engines, of all workers
-  bool may_be_stranded_ FRESCO_GUARDED_BY(mutex_) = false;  // a device has lost a model
+  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;  // engines, of all workers
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
   int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started
   int running_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which something has

@@ -32,7 +32,6 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   const int index = static_cast<int>(workers_.size());
   Worker& worker = workers_.emplace_back();
   worker.device = device;
-  worker.type = TypeOf(device);
   worker.watch = std::move(watch);
   worker.engine_return = std::make_shared<EngineReturn>(
       [this, index](std::unique_ptr<Engine> engine) { Retire(index, std::move(engine)); });
@@ -42,7 +41,6 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   limits.state_bytes = options_.resident_bytes;
   limits.decoding = decoder == nullptr ? 0 : kWithDecoder;
   worker.decoder = std::move(decoder);
-  limits.type = worker.type;
   return core_->AddDevice(limits);
 }
 
@@ -112,15 +110,14 @@ Work Dispatcher::NextWork(int worker) {
       if (work.lost) break;
       DropHopeless(worker, now, &work, &followups);
       DropEnding(now, &followups);
-      DropResidents(worker, now, &work, &followups);
+      DropResidents(worker, now, &work);
       work.stop = stopping_;
       TakeLoads(worker, &work);
       AdvanceRemovals(worker, &work);
-      if (std::exchange(may_be_stranded_, false)) BeginStrandedAnew(now, &followups.dropped);
       HandOut(worker, work);
       // What a load brings is decided about when it is there.
       if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
-      if (!IsIdle(work) || !followups.released.empty() || !followups.dropped.empty()) break;
+      if (!IsIdle(work) || !followups.released.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
     if (!work.starts.empty() || !followups.released.empty()) LeavePositionsToTimer();
@@ -150,7 +147,6 @@ void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups*
   for (JobId id : core_->DropHopeless(worker, now)) {
     WakeLeaving();
     Image image = std::move(images_.extract(id).mapped());
-    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
     image.request->AskToEnd(absl::DeadlineExceededError("the request cannot be done by its deadline any more"));
     if (!image.waits) {
       work->dropped.push_back(id);
@@ -175,7 +171,6 @@ void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
       core_->Remove(id);
       Image image = std::move(images_.extract(id).mapped());
       if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
-      if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
       followups->released.push_back(std::move(image.request));
     }
     entry = queue_.erase(entry);
@@ -183,13 +178,11 @@ void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
   }
 }
 
-void Dispatcher::DropResidents(int worker, absl::Time now, Work* work, Followups* followups) {
+void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
   std::vector<JobId> held = core_->index().device(worker).resident;
   for (const FinishedImage& image : core_->finished(worker)) held.push_back(image.id);
   for (JobId id : held) {
-    Image& image = images_.at(id);
-    if (!image.request->ShouldEnd(now, options_.slow_reader_limit)) continue;
-    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
+    if (!images_.at(id).request->ShouldEnd(now, options_.slow_reader_limit)) continue;
     core_->Remove(id);
     images_.erase(id);
     work->dropped.push_back(id);
@@ -224,7 +217,7 @@ bool Dispatcher::OthersWait(int worker, const Work& work) const {
 }
 
 // Of one model.
-std::vector<int> Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const {
+int Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const {
   std::vector<const ImageSpec*> specs;
   const Worker& own = workers_[worker];
   int engine = -1;
@@ -233,14 +226,13 @@ std::vector<int> Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> i
     engine = EngineFor(own, image.request->request().model);
     specs.push_back(&image.request->request().images[image.index]);
   }
-  return engine < 0 ? std::vector<int>(images.size()) : CallTextsToEncode(*own.engines[engine].engine, specs);
+  return engine < 0 ? 0 : CallTextsToEncode(*own.engines[engine].engine, specs);
 }
 
 StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* followups) {
   Image& image = images_.at(id);
   image.waits = false;
   image.worker = worker;
-  if (image.request->request().images[image.index].deterministic) image.type = workers_[worker].type;
   const auto entry = queue_.find(image.request->sequence());
   if (!image.request->started()) BeginRequest(entry->second, worker, now, followups);
   std::erase(entry->second.images, id);
@@ -280,12 +272,7 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
 
 void Dispatcher::AddMeasured(const std::vector<MeasuredStep>& measured) {
   MutexLock lock(&mutex_);
-  // Another device may have learned of the same steps meanwhile: one more of them, and not in place of those.
-  for (const MeasuredStep& step : measured) {
-    const CurveId curve = costs_.Curve(step.model, step.tokens);
-    costs_.RecordStep(curve, step.rows, absl::Seconds(step.seconds));
-    if (step.activation_bytes > 0) costs_.RecordMemory(curve, step.rows, step.activation_bytes);
-  }
+  for (const MeasuredStep& step : measured) costs_.Add(step).IgnoreError();  // those that cannot be tell nothing
 }
 
 void Dispatcher::TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration) {
@@ -300,43 +287,28 @@ void Dispatcher::DecodeDone(const std::string& model, int picture_tokens, absl::
 }
 
 void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
-  Dropped dropped;  // goes outside the lock
   MutexLock lock(&mutex_);
-  const JobId id = image->id;
-  const absl::Time now = clock_->Now();
-  Image& own = images_.at(id);
+  Image& own = images_.at(image->id);
   own.waits = true;
   own.worker = -1;
-  core_->Parked(id, now);
+  core_->Parked(image->id, clock_->Now());
   Entry& entry = queue_[own.request->sequence()];
   entry.request = own.request;
-  entry.images.push_back(id);
+  entry.images.push_back(image->id);
   own.parked = std::move(image);
-  if (own.kept != nullptr) dropped.push_back(std::move(own.kept));  // which is the same
-  if (IsStranded(own)) BeginAnew(id, &own, now, &dropped);
   changed_.NotifyAll();
 }
 
-void Dispatcher::Remove(JobId id) {
-  std::unique_ptr<ActiveImage> kept;  // goes outside the lock
+void Dispatcher::Remove(JobId image) {
   MutexLock lock(&mutex_);
-  if (const auto found = images_.find(id); found != images_.end()) {
-    kept = std::move(found->second.kept);
-    images_.erase(found);
-    core_->Remove(id);
-  }
+  if (images_.erase(image) > 0) core_->Remove(image);
   WakeLeaving();
 }
 
 bool Dispatcher::TakeFinished(int worker, JobId image) {
-  std::unique_ptr<ActiveImage> kept;  // goes outside the lock
   MutexLock lock(&mutex_);
   if (!workers_.at(worker).lost.empty()) return false;
-  if (const auto found = images_.find(image); found != images_.end()) {
-    kept = std::move(found->second.kept);
-    images_.erase(found);
-    core_->Remove(image);
-  }
+  if (images_.erase(image) > 0) core_->Remove(image);
   changed_.NotifyAll();  // the decoder has room for another, and a model that waits for this may go
   return true;
 }

@@ -6,7 +6,6 @@
 #include <tuple>
 #include <utility>
 
-#include "pipeline/base/status.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/policy/stage_times.h"
 
@@ -87,7 +86,7 @@ class Measurer {
     if (!HasTimeFor(TextSeconds(costs_, curve, texts))) return false;
     jobs_.clear();
     const absl::Time begin = clock_->Now();
-    const auto size = int64_t{texts} * load.text_tokens;
+    const auto size = static_cast<int64_t>(specs.size()) * load.tokens;
     const absl::Status status = measurement_.watched(DeviceCall::kPrepare, size, [&] {
       absl::Status all;
       for (auto& job : CallPrepare(engine_, specs, TextCache::kPass)) {
@@ -114,7 +113,7 @@ class Measurer {
     absl::Duration duration;
     for (int run = 0; run < kRuns; ++run) {
       if (!HasTimeFor(costs_.StepSeconds(curve, cell.rows))) return false;
-      if (!TakePeakBytes().ok()) return false;
+      engine_->TakePeakBytes();
       const absl::Time begin = clock_->Now();
       const absl::Status status = measurement_.watched(DeviceCall::kStep, int64_t{cell.rows} * cell.tokens, [&] {
         absl::Status all;
@@ -124,20 +123,10 @@ class Measurer {
       if (!status.ok()) return false;
       duration = clock_->Now() - begin;
       costs_.RecordStep(curve, cell.rows, duration);
-      const int64_t peak = TakePeakBytes().value_or(0);
-      cell.activation_bytes = std::max<int64_t>(0, peak - measurement_.kept_bytes - state);
+      cell.activation_bytes = std::max<int64_t>(0, engine_->TakePeakBytes() - measurement_.kept_bytes - state);
     }
     Add(model_, curve, cell.tokens, cell.rows, duration, cell.activation_bytes);
     return true;
-  }
-
-  absl::StatusOr<int64_t> TakePeakBytes() {
-    int64_t peak = 0;
-    FRESCO_RETURN_IF_ERROR(measurement_.watched(DeviceCall::kAsk, 0, [&] {
-      peak = CallTakePeakBytes(engine_);
-      return absl::OkStatus();
-    }));
-    return peak;
   }
 
   bool Decode(ImageJob* job) {

@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "server/scheduler/guarded.h"
-
 namespace fresco {
 
 void OrderedCalls::Add(std::function<void()> call) {
@@ -28,7 +26,7 @@ void OrderedCalls::Run() {
       call = std::move(calls_.front());
       calls_.pop_front();
     }
-    GuardedVoid("the call", call).IgnoreError();
+    call();
   }
 }
 

@@ -28,30 +28,26 @@ bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
   if (image.request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) return LetGo(task);
   observer_->OnStage(task->model, "denoise", image.denoise);
   Engine* const engine = task->engine.get();
-  peaks_->Take(caller, engine);  // from now on
-  if (!caller->ours()) return false;
+  peaks_->Take(caller->thread(), engine);  // from now on
   const Before before = {CallStats(*engine).allocated_bytes, loaders_->mark()};
   auto picture = caller->Make(DeviceCall::kFinish, image.load.tokens, {}, [&] {
     return caller->thread() == DeviceThread::kDecode ? CallFinishBeside(engine, image.job.get())
                                                      : CallFinish(engine, image.job.get());
   });
   if (!caller->ours()) return false;
-  if (picture.ok()) return HandOn(task, *std::move(picture), before, caller);
-  const absl::Status explained = Explain(task, picture.status(), caller);
-  return caller->ours() && Fail(task, explained);
+  if (!picture.ok()) return Fail(task, Explain(task, picture.status()));
+  return HandOn(task, *std::move(picture), before, *caller);
 }
 
-bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller) {
+bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller) {
   ActiveImage& image = *task->image;
-  const absl::Duration duration = caller->duration();
-  const bool shared = caller->shared();
+  const absl::Duration duration = caller.duration();
   ImageProvenance provenance = ProvenanceOf(*task);
-  const int64_t peak = task->peak_bytes = peaks_->Take(caller, task->engine.get());
-  if (!caller->ours()) return false;
+  const int64_t peak = task->peak_bytes = peaks_->Take(caller.thread(), task->engine.get());
   if (!dispatcher_->TakeFinished(worker_, image.id)) return false;
   image.job.reset();  // its memory is free before its caller hears of the picture
   // What a step or a load took beside it cannot be told from what it took itself.
-  const bool by_itself = !shared && before.loads.quiet() && loaders_->mark() == before.loads;
+  const bool by_itself = !caller.shared() && before.loads.quiet() && loaders_->mark() == before.loads;
   const int64_t activations = by_itself ? std::max<int64_t>(0, peak - before.allocated_bytes) : 0;
   observer_->OnStage(task->model, "decode", duration);
   dispatcher_->DecodeDone(task->model, image.load.picture_tokens, duration, activations);
@@ -80,10 +76,9 @@ bool PictureDecoder::LetGo(DecodeTask* task) {
   return true;
 }
 
-absl::Status PictureDecoder::Explain(DecodeTask* task, const absl::Status& status, DeviceCaller* caller) const {
+absl::Status PictureDecoder::Explain(DecodeTask* task, const absl::Status& status) const {
   if (!absl::IsResourceExhausted(status)) return status;
-  const auto ask = [&] { return absl::StatusOr<DeviceMemory>(CallMemoryOfDevice(task->engine.get())); };
-  const DeviceMemory memory = caller->Make(DeviceCall::kAsk, 0, {}, ask).value_or(DeviceMemory());
+  const DeviceMemory memory = CallMemoryOfDevice(task->engine.get());
   task->report.total_bytes = memory.total_bytes;
   task->report.free_bytes = memory.free_bytes;
   return absl::Status(status.code(), absl::StrCat(absl::string_view(status.message()), ": ", Describe(task->report)));

@@ -36,11 +36,10 @@ class PictureDecoder {
     int64_t allocated_bytes = 0;
     EngineLoaders::Mark loads;
   };
-  bool HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller);
+  bool HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller);
   bool Fail(DecodeTask* task, const absl::Status& status);
   bool LetGo(DecodeTask* task);
-  // It asks the device: whoever calls looks at caller->ours() first.
-  absl::Status Explain(DecodeTask* task, const absl::Status& status, DeviceCaller* caller) const;
+  absl::Status Explain(DecodeTask* task, const absl::Status& status) const;
   ImageProvenance ProvenanceOf(const DecodeTask& task) const;
 
   const int worker_;

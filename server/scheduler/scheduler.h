@@ -143,8 +143,7 @@ class Scheduler {
   // UNAVAILABLE. Then the engine is destroyed, on its device's thread, once all views of it are given up, and `removed`
   // is told there: OK, or CANCELLED if the scheduler goes first; or, from any thread, UNAVAILABLE if the device is lost
   // first. Not told of an error that is returned: NOT_FOUND (nothing to remove), FAILED_PRECONDITION (kIfIdle, and the
-  // model has requests), UNAVAILABLE (the device is lost, and its models with it), CANCELLED (the scheduler is
-  // stopping).
+  // model has requests), UNAVAILABLE (the device is lost, and its models with it).
   absl::Status RemoveModel(const std::string& model, const std::string& device, Removal when, RemovedCallback removed);
 
   // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full, the tenant's share of it, or too large for

@@ -130,8 +130,6 @@ absl::StatusOr<EngineView> DeviceWorker::LoadEngineFor(LoadTask* task) {
   return EngineView(std::move(added.engine));
 }
 
-// The loader has warmed it up on its own thread; what libtorch has for each thread is made here
-// (pipeline/engine/load.cc), and a device that does not answer is found before anybody hears that the model is ready.
 absl::Status DeviceWorker::MakeReady(const std::string& model, Engine* engine, int64_t weight_bytes) {
   FRESCO_RETURN_IF_ERROR(Watched(DeviceCall::kWarmUp, weight_bytes, {}, [&] { return CallWarmUp(engine); }));
   if (!lost_ && options_.measure_at_load > absl::ZeroDuration()) Measure(model, engine);
@@ -170,8 +168,7 @@ void DeviceWorker::Measure(const std::string& model, Engine* engine) {
   });
   if (lost_) return;
   measuring_.clear();
-  TakePeakBytes(engine);  // which is no request's
-  if (lost_) return;
+  peaks_.Take(DeviceThread::kCompute, engine);  // which is no request's
   if (measured.ok()) dispatcher_->AddMeasured(*measured);
 }
 
@@ -236,7 +233,6 @@ void DeviceWorker::Advance(const Work& work) {
   const Batch batch = BatchOf(work.batch);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
-  if (lost_) return;
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   std::vector<Forward> forwards;
   for (const Batch& part : PartsOf(batch)) {
@@ -292,12 +288,10 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   if (lost_) return;
   const absl::Time end = clock_->Now();
   forward.duration = caller_.duration();
-  const bool shared = caller_.shared();
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
-  if (lost_) return;
   // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded.
-  if (!loads.quiet() || loaders_->mark() != loads || shared) forward.activation_bytes = 0;
+  if (!loads.quiet() || loaders_->mark() != loads || caller_.shared()) forward.activation_bytes = 0;
   const int size = static_cast<int>(batch.size());
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
@@ -313,7 +307,6 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   }
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
-    if (lost_) return;
     AddStep(batch[i], status, begin, end, size);
   }
 }
@@ -329,15 +322,8 @@ void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl:
   image->request->AddStep(begin, end, batch_size);
 }
 
-int64_t DeviceWorker::TakePeakBytes(Engine* engine) {
-  const int64_t peak = peaks_.Take(&caller_, engine);
-  if (!caller_.ours()) NoteLoss();
-  return peak;
-}
-
 int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
-  const int64_t peak = TakePeakBytes(engine);
-  if (lost_) return 0;
+  const int64_t peak = peaks_.Take(DeviceThread::kCompute, engine);
   for (auto& [id, image] : active_) {
     if (image->request != nullptr) image->request->AddPeakMemory(peak);
   }
@@ -375,13 +361,10 @@ MemoryReport DeviceWorker::ReportOf(const ActiveImage& image) const {
 }
 
 absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
-                                   int64_t seen) {
+                                   int64_t seen) const {
   if (!absl::IsResourceExhausted(status)) return status;
   MemoryReport report = ReportOf(image);
-  Engine* const engine = EngineOf(image);
-  const auto ask = [&] { return absl::StatusOr<DeviceMemory>(CallMemoryOfDevice(engine)); };
-  const DeviceMemory memory = Watched(DeviceCall::kAsk, 0, {}, ask).value_or(DeviceMemory());
-  if (lost_) return status;
+  const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
   report.total_bytes = memory.total_bytes;
   report.free_bytes = memory.free_bytes;
   report.predicted_activation_bytes = predicted;

@@ -89,19 +89,16 @@ class DeviceWorker {
   void SendProgress(const ActiveImage& image, ProgressEvent event);
   bool WantsPreview(ActiveImage* image);
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
-  // What the device has held since the last call counts for every request that is on it. This, TakePeakBytes and
-  // Explain ask the device: whoever calls them looks at lost_ before anything else.
+  // What the device has held since the last call counts for every request that is on it.
   int64_t RecordPeakMemory(Engine* engine);
   // Of that, what is neither weights nor what the images keep from step to step.
   int64_t ActivationsOf(int64_t peak_bytes) const;
   // Weights, and what the images keep from step to step.
   int64_t KeptBytes() const;
-  // The most that the device has held since this was called last.
-  int64_t TakePeakBytes(Engine* engine);
   // Who holds the device's memory beside the image.
   MemoryReport ReportOf(const ActiveImage& image) const;
   // With that, where memory has run out.
-  absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen);
+  absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen) const;
   // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
   void ReleaseRequestOf(ActiveImage* image);

@@ -2,7 +2,6 @@
 // dispatcher has decided (policy/stage_plan.h).
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <set>
 #include <utility>
 
@@ -24,13 +23,6 @@ int TextTokens(const std::vector<ActiveImage*>& images) {
   const bool equal =
       std::all_of(images.begin(), images.end(), [&](const auto* image) { return image->load.text_tokens == tokens; });
   return equal ? tokens : 0;
-}
-
-// From the one at `first` on, to those whose they are: to free them is a call of the device, which is lost.
-void AbandonJobs(const std::vector<ActiveImage*>& images, PreparedJobs* jobs, size_t first) {
-  for (size_t i = first; i < images.size(); ++i) {
-    if ((*jobs)[i].ok()) images[i]->job = *std::move((*jobs)[i]);
-  }
 }
 
 }  // namespace
@@ -70,12 +62,12 @@ ActiveImage* DeviceWorker::Enter(const StartOrder& order) {
 void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   Engine* const engine = EngineOf(*images.front());
   const std::string& model = ModelOf(*images.front());
-  const std::vector<int> added = CallTextsToEncode(*engine, SpecsOf(images));
-  const int texts = std::accumulate(added.begin(), added.end(), 0);
+  const int texts = CallTextsToEncode(*engine, SpecsOf(images));
   const absl::Time begin = clock_->Now();
   PreparedJobs jobs = PrepareTogether(images);
   if (lost_) {
-    AbandonJobs(images, &jobs, 0);
+    // To free them is a call of the device.
+    for (size_t i = 0; i < jobs.size(); ++i) images[i]->job = jobs[i].ok() ? *std::move(jobs[i]) : nullptr;
     return;
   }
   const absl::Duration duration = clock_->Now() - begin;
@@ -86,12 +78,7 @@ void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   std::set<const RequestState*> requests;
   for (size_t i = 0; i < images.size(); ++i) {
     if (!jobs[i].ok()) {
-      const absl::Status status = Explain(*images[i], jobs[i].status(), 0, 0);
-      if (lost_) {
-        AbandonJobs(images, &jobs, i);
-        return;
-      }
-      Fail(images[i], status);
+      Fail(images[i], Explain(*images[i], jobs[i].status(), 0, 0));
       LetGo(images[i]->id);
       continue;
     }
@@ -119,11 +106,9 @@ PreparedJobs DeviceWorker::PrepareTogether(const std::vector<ActiveImage*>& imag
 }
 
 PreparedJobs DeviceWorker::CallPrepareOf(absl::Span<ActiveImage* const> images) {
-  const std::vector<const ImageSpec*> specs = SpecsOf(images);
-  // What takes the time is texts; those that are in the cache take none.
-  const std::vector<int> texts = CallTextsToEncode(*EngineOf(*images.front()), specs);
   int64_t tokens = 0;
-  for (size_t i = 0; i < images.size(); ++i) tokens += int64_t{texts[i]} * images[i]->load.text_tokens;
+  for (const ActiveImage* image : images) tokens += image->load.tokens;
+  const std::vector<const ImageSpec*> specs = SpecsOf(images);
   return Watched(DeviceCall::kPrepare, tokens, {},
                  [&] { return CallPrepare(EngineOf(*images.front()), specs, TextCache::kUse); });
 }
@@ -137,9 +122,7 @@ void DeviceWorker::Resume(StartOrder order) {
   const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
                                       [&] { return CallResume(EngineOf(*image), image->job.get()); });
   if (lost_ || status.ok()) return;
-  const absl::Status explained = Explain(*image, status, 0, 0);
-  if (lost_) return;
-  Fail(image, explained);
+  Fail(image, Explain(*image, status, 0, 0));
   LetGo(id);
 }
 

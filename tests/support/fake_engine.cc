@@ -211,13 +211,8 @@ std::vector<std::string> FakeEngine::Missing(absl::Span<const ImageSpec* const> 
   return missing;
 }
 
-std::vector<int> FakeEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
-  std::vector<int> texts;
-  for (size_t i = 0, before = 0; i < specs.size(); ++i) {
-    const size_t missing = Missing(specs.first(i + 1)).size();
-    texts.push_back(static_cast<int>(missing - std::exchange(before, missing)));
-  }
-  return texts;
+int FakeEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  return static_cast<int>(Missing(specs).size());
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& spec) {

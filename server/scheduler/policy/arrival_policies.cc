@@ -16,7 +16,7 @@ bool Before(const Job& a, const Job& b) {
 // The head of the queue, leaving out one group; -1: nothing waits.
 JobId FirstToArrive(const QueueIndex& index, DeviceId device, GroupId without = kNoGroup) {
   return FirstOfModels(
-      index, device, [&](ModelId model) { return index.FirstByArrival(model, device, without); }, Before);
+      index, device, [&](ModelId model) { return index.FirstByArrival(model, without); }, Before);
 }
 
 BatchBuilder ContinueResidents(const QueueIndex& index, const CostModel& costs, DeviceId device) {

@@ -146,9 +146,7 @@ void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ran
     if (std::find(batch.jobs().begin(), batch.jobs().end(), resident.job) != batch.jobs().end()) continue;
     const ModelId model = index.group(resident.job->spec.group).model;
     // This device is none of the free ones, whatever it was before.
-    const int idle =
-        resident.job->spec.one_type ? index.IdleDevicesOfType(model, limits.type) : index.idle_devices(model);
-    const int free = idle - (index.device(device).idle ? 1 : 0) - leaving[model];
+    const int free = index.idle_devices(model) - (index.device(device).idle ? 1 : 0) - leaving[model];
     const int64_t with_it = bytes + resident.job->spec.state_bytes;
     if (free > 0 || with_it > limits.state_bytes || count >= limits.max_resident) {
       decision->preempt.push_back(resident.job->id);
@@ -166,7 +164,7 @@ Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& co
                                     absl::Time now) const {
   const std::vector<Ranked> residents = RankResidents(index, device, now);
   const JobId waiting = FirstOfModels(
-      index, device, [&](ModelId model) { return index.FirstByRank(model, device); },
+      index, device, [&](ModelId model) { return index.FirstByRank(model); },
       [&](const Job& a, const Job& b) { return index.RankOf(a, now) < index.RankOf(b, now); });
   if (waiting < 0 && residents.empty()) return {};
   const bool resident_leads =

@@ -33,7 +33,6 @@ struct JobSpec {
   int steps = 1;            // above 0
   int64_t state_bytes = 0;  // latents and conditioning, on the device from its start to its end
   bool alone = false;       // it shares no step, nor does any other of its group
-  bool one_type = false;    // begun, it goes on only on devices of the type of the one that began it
   int64_t sequence = 0;     // its request's place in the order of arrival
   int image_index = 0;      // in its request
   absl::Time received;

@@ -24,8 +24,6 @@ constexpr int64_t kStepsToTryAgain = 12000;
 // Tenants are looked through for those to forget when so many more than the last time's double are known.
 constexpr int kTenantsPerSweep = 1024;
 
-constexpr int kAnyType = -1;
-
 int64_t Nanos(absl::Time time) {
   return absl::ToUnixNanos(time);
 }
@@ -75,32 +73,17 @@ ModelId QueueIndex::Model(std::string_view name) {
 }
 
 GroupId QueueIndex::GroupOf(ModelId model, std::string_view batch_key, int tokens) {
-  return FindGroup({std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), kAnyType, 0});
-}
-
-GroupId QueueIndex::FindGroup(const Group& like) {
-  const auto [entry, is_new] = group_ids_.try_emplace({like.model, like.batch_key, like.type}, -1);
+  const auto [entry, is_new] = group_ids_.try_emplace({model, std::string(batch_key)}, -1);
   if (!is_new) return entry->second;
   entry->second = TakeNumber(&free_groups_, &groups_, [] { return std::make_unique<GroupState>(); });
-  groups_[entry->second]->group = {like.batch_key, like.model, like.curve, like.type, 0};
+  groups_[entry->second]->group = {std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), 0};
   return entry->second;
-}
-
-void QueueIndex::MoveToType(Job* job, int type) {
-  const GroupId old = job->spec.group;
-  Group group = groups_[old]->group;
-  if (group.type == type) return;
-  group.type = type;
-  job->spec.group = FindGroup(group);
-  ++groups_[job->spec.group]->group.jobs;
-  --groups_[old]->group.jobs;
-  EraseGroupIfEmpty(old);
 }
 
 void QueueIndex::EraseGroupIfEmpty(GroupId group) {
   const Group& known = groups_[group]->group;
   if (known.jobs > 0) return;
-  group_ids_.erase({known.model, known.batch_key, known.type});
+  group_ids_.erase({known.model, known.batch_key});
   free_groups_.push_back(group);
 }
 
@@ -138,19 +121,6 @@ void QueueIndex::SetLoaded(DeviceId device, ModelId model, bool loaded) {
 bool QueueIndex::IsLoaded(DeviceId device, ModelId model) const {
   const std::vector<bool>& models = devices_[device].models;
   return model < static_cast<ModelId>(models.size()) && models[model];
-}
-
-bool QueueIndex::IsOfType(GroupId group, DeviceId device) const {
-  const int type = groups_[group]->group.type;
-  return type == kAnyType || type == devices_[device].limits.type;
-}
-
-int QueueIndex::IdleDevicesOfType(ModelId model, int type) const {
-  int idle = 0;
-  for (DeviceId device = 0; device < devices(); ++device) {
-    if (devices_[device].idle && devices_[device].limits.type == type && IsLoaded(device, model)) ++idle;
-  }
-  return idle;
 }
 
 void QueueIndex::SetIdle(DeviceId device, bool idle) {
@@ -218,7 +188,6 @@ void QueueIndex::Remove(JobId id) {
 void QueueIndex::Start(JobId id, DeviceId device) {
   Job* job = jobs_.at(id).get();
   EraseWaiting(job);
-  MoveToType(job, kAnyType);  // where it is it may share the steps of all that are there
   job->state = JobState::kResident;
   job->device = device;
   devices_[device].resident.push_back(id);
@@ -245,8 +214,6 @@ void QueueIndex::Parked(JobId id, absl::Time now) {
   if (found == jobs_.end() || found->second->state != JobState::kMoving) return;
   Job* job = found->second.get();
   job->state = JobState::kWaiting;
-  const bool begun = job->steps_left < job->spec.steps && job->device >= 0;
-  MoveToType(job, job->spec.one_type && begun ? devices_[job->device].limits.type : kAnyType);
   job->device = -1;
   InsertWaiting(job, now);
 }
@@ -552,17 +519,14 @@ Rank QueueIndex::RankOfAged(const Job& job) const {
   return {0, 0, false, AgedPlaceOf(job).when, 0, job.spec.sequence, job.spec.image_index, job.id};
 }
 
-JobId QueueIndex::FirstByRank(ModelId model, DeviceId device) const {
-  for (const Rank& first : models_[model].firsts_by_rank) {
-    if (IsOfType(job(first.id).spec.group, device)) return first.id;
-  }
-  return -1;
+JobId QueueIndex::FirstByRank(ModelId model) const {
+  const std::set<Rank>& firsts = models_[model].firsts_by_rank;
+  return firsts.empty() ? -1 : firsts.begin()->id;
 }
 
-JobId QueueIndex::FirstByArrival(ModelId model, DeviceId device, GroupId without) const {
+JobId QueueIndex::FirstByArrival(ModelId model, GroupId without) const {
   for (const ByArrival& first : models_[model].firsts_by_arrival) {
-    const GroupId group = job(first.id).spec.group;
-    if (group != without && IsOfType(group, device)) return first.id;
+    if (job(first.id).spec.group != without) return first.id;
   }
   return -1;
 }

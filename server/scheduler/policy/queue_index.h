@@ -15,7 +15,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -36,7 +35,6 @@ struct DeviceLimits {
   // Finished images that a thread of their own may have, to decode them beside the steps; 0: they are decoded between
   // the steps.
   int decoding = 0;
-  int type = 0;  // devices of one type draw the same picture, bit for bit
 };
 
 struct IndexOptions {
@@ -61,8 +59,7 @@ class QueueIndex {
     std::string batch_key;
     ModelId model = 0;
     CurveId curve = 0;
-    int type = -1;  // of the devices that may take what waits of it; -1: any
-    int jobs = 0;   // of it, in any state
+    int jobs = 0;  // of it, in any state
   };
   struct Device {
     DeviceLimits limits;
@@ -133,7 +130,6 @@ class QueueIndex {
   int waiting(ModelId model) const { return models_[model].waiting; }
   int devices(ModelId model) const { return models_[model].devices; }
   int idle_devices(ModelId model) const { return models_[model].idle_devices; }
-  int IdleDevicesOfType(ModelId model, int type) const;
   // What waits in a class, of one tenant or of all.
   const WaitingWork& waiting_work(PriorityClass priority) const;
   WaitingWork waiting_work(TenantId tenant, PriorityClass priority) const;
@@ -149,10 +145,10 @@ class QueueIndex {
 
   // As deadline-fair orders them; for a resident as it is at `now`.
   Rank RankOf(const Job& job, absl::Time now) const;
-  // The first of a model that waits and may run on the device, as far as its type goes: in the order of ranks, and in
-  // that of arrival, leaving out a group if one is given. -1: none.
-  JobId FirstByRank(ModelId model, DeviceId device) const;
-  JobId FirstByArrival(ModelId model, DeviceId device, GroupId without = -1) const;
+  // The first of a model that waits: in the order of ranks, and in that of arrival, leaving out a group if one is
+  // given. -1: none.
+  JobId FirstByRank(ModelId model) const;
+  JobId FirstByArrival(ModelId model, GroupId without = -1) const;
 
   // Goes through what waits in a group in one of these orders, while the index does not change.
   class RankCursor;
@@ -223,10 +219,6 @@ class QueueIndex {
   void RelistFirst(GroupId group);
   void RelistChangedTenants();
   void ForgetIdleTenants();
-  GroupId FindGroup(const Group& like);
-  bool IsOfType(GroupId group, DeviceId device) const;
-  // Of one that is in no lane.
-  void MoveToType(Job* job, int type);
   void EraseGroupIfEmpty(GroupId group);
   void Leave(Job* job);
   TenantState& TenantOf(const Job& job);
@@ -246,7 +238,7 @@ class QueueIndex {
   FairShare shares_;
   std::vector<ModelState> models_;
   std::vector<std::unique_ptr<GroupState>> groups_;
-  std::map<std::tuple<ModelId, std::string, int>, GroupId> group_ids_;  // by model, batch key and type
+  std::map<std::pair<ModelId, std::string>, GroupId> group_ids_;
   std::vector<GroupId> free_groups_;
   std::set<GroupId> waiting_groups_;
   std::vector<Device> devices_;

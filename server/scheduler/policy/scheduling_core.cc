@@ -114,7 +114,6 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     spec.steps = image.steps;
     spec.state_bytes = image.state_bytes;
     spec.alone = image.alone;
-    spec.one_type = image.one_type;
     spec.sequence = request.sequence;
     spec.image_index = static_cast<int>(i);
     spec.received = now;
@@ -182,7 +181,6 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts
   if (HandToDecoder(device, &handed)) {
     Decision decision;
     decision.decode = std::move(handed);
-    ChargeStages(decision, texts);
     return decision;
   }
   const bool beside = index_.device(device).limits.decoding > 0;
@@ -193,7 +191,6 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts
   BoundStages(index_, *costs_, between, texts, options_.policy == kDeadlineFair, &decision);
   for (JobId job : decision.decode) RemoveFinished(job);
   decision.decode.insert(decision.decode.end(), handed.begin(), handed.end());
-  ChargeStages(decision, texts);
   Apply(device, decision, now);
   return decision;
 }
@@ -217,22 +214,6 @@ bool SchedulingCore::HandToDecoder(DeviceId device, std::vector<JobId>* decode) 
 
 bool SchedulingCore::MoreFinished(DeviceId device, size_t batches) const {
   return finished_[device].size() > batches * static_cast<size_t>(index_.device(device).limits.max_batch);
-}
-
-// By the model's times: what one call took tells too little of each of those that shared it.
-void SchedulingCore::ChargeStages(const Decision& decision, TextCount texts) {
-  std::vector<JobId> fresh;
-  for (JobId id : decision.start) {
-    const Job& job = index_.job(id);
-    if (job.steps_left == job.spec.steps) fresh.push_back(id);
-  }
-  for (const auto& [id, seconds] : TextShares(index_, *costs_, fresh, texts)) {
-    index_.Charge(index_.job(id).spec.tenant, seconds);
-  }
-  for (JobId id : decision.decode) {
-    const JobSpec& spec = index_.job(id).spec;
-    index_.Charge(spec.tenant, StageSeconds(*costs_, -1, spec.decode_curve));
-  }
 }
 
 void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time now) {

@@ -58,7 +58,6 @@ struct RequestedImage {
   int text_tokens = 0;     // of each of its texts
   int picture_tokens = 0;  // of what is decoded
   bool alone = false;      // shares no step; so do all of its batch_key
-  bool one_type = false;   // begun, it goes on only on devices of the type of the one that began it
 };
 
 struct RequestedJobs {
@@ -157,8 +156,6 @@ class SchedulingCore {
   bool HandToDecoder(DeviceId device, std::vector<JobId>* decode);
   // More than so many of the largest batches wait to be decoded.
   bool MoreFinished(DeviceId device, size_t batches) const;
-  // What is prepared and decoded takes the device's time as steps do.
-  void ChargeStages(const Decision& decision, TextCount texts);
   void RemoveFinished(JobId job);
   void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.

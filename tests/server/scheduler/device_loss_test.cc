@@ -10,7 +10,6 @@
 
 #include "server/scheduler/retry.h"
 #include "server/scheduler/scheduler.h"
-#include "tests/support/forwarding_engine.h"
 #include "tests/support/scheduler_harness.h"
 
 namespace fresco {
@@ -78,7 +77,6 @@ TEST(DeviceLossTest, TheFirstCallMayTakeLong) {
   const absl::Duration left = WatchdogOptions().first - kFloor;
   for (absl::Duration passed; passed < left; passed += kFloor) LetItHang(&harness);
   EXPECT_TRUE(image->Result().ok());  // drawn by the other
-  harness.scheduler.reset();          // which may be before the observer has heard of all
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake moved from a", 1), Pair("lost a", 1)));
 }
 
@@ -93,107 +91,6 @@ TEST(DeviceLossTest, ACallThatFailedSaysNothingOfHowLongOneTakes) {
   EXPECT_THAT(harness.observer.counts(), IsEmpty());
   script->step_gate()->Open();
   EXPECT_TRUE(image->Result().ok());
-}
-
-// As long as images of known texts took says nothing of fewer that bring new ones.
-TEST(DeviceLossTest, TextsThatAreInTheCacheSayNothingOfHowLongOthersTake) {
-  SchedulerHarness harness;
-  FakeScript* script = harness.AddModel();
-  EXPECT_TRUE(harness.Submit(harness.Request("x"))->Result().ok());
-  EXPECT_TRUE(harness.Submit(harness.Request("x", 2, 4))->Result().ok());
-  script->prepare_gate()->Close();
-  GenerationRequest request = harness.Request("y", 2, 3);
-  request.images[0].prompt = "one that is new";
-  request.images[1].prompt = "another";
-  auto images = harness.Submit(request);
-  script->prepare_gate()->AwaitBlocked();
-  LetItHang(&harness);
-  harness.clock.AwaitWaiter(harness.clock.Now() + kFloor);
-  EXPECT_THAT(harness.observer.counts(), IsEmpty());
-  script->prepare_gate()->Open();
-  EXPECT_TRUE(images->Result().ok());
-}
-
-// Before a device answers how much memory it has, and has had.
-struct AskedGates {
-  Gate peak, memory;
-};
-
-// A driver that hangs when it is asked for memory, as it does in anything else.
-class AskedEngine final : public ForwardingEngine {
- public:
-  AskedEngine(std::unique_ptr<Engine> engine, std::shared_ptr<AskedGates> gates)
-      : ForwardingEngine(std::move(engine)), gates_(std::move(gates)) {}
-  int64_t TakePeakBytes() override {
-    gates_->peak.Pass();
-    return ForwardingEngine::TakePeakBytes();
-  }
-  DeviceMemory MemoryOfDevice() override {
-    gates_->memory.Pass();
-    return ForwardingEngine::MemoryOfDevice();
-  }
-
- private:
-  const std::shared_ptr<AskedGates> gates_;  // a thread that hangs outlives the test
-};
-
-class AskedTest : public ::testing::Test {
- protected:
-  AskedTest() {
-    harness_.scripts["a"] = a_;
-    const absl::Status loaded = harness_.Load("fake", "a", [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
-      return std::make_unique<AskedEngine>(
-          std::make_unique<FakeEngine>(FakeModelInfo("fake", "a"), a_, &harness_.clock), gates_);
-    });
-    EXPECT_TRUE(loaded.ok());
-    a_->Fail("large", Stage::kStep, absl::ResourceExhaustedError("no memory"));
-    EXPECT_FALSE(harness_.Submit(harness_.Request("large"))->Result().ok());
-    EXPECT_TRUE(harness_.Submit(harness_.Request("small"))->Result().ok());  // by now every call has come back once
-  }
-  ~AskedTest() override {
-    harness_.scheduler.reset();
-    gates_->peak.Open();
-    gates_->memory.Open();
-  }
-
-  const std::shared_ptr<AskedGates> gates_ = std::make_shared<AskedGates>();
-  const std::shared_ptr<FakeScript> a_ = std::make_shared<FakeScript>();
-  SchedulerHarness harness_;
-};
-
-TEST_F(AskedTest, ADeviceThatHangsWhenAskedForItsPeakIsLost) {
-  gates_->peak.Close();
-  auto image = harness_.Submit(harness_.Request("x"));
-  gates_->peak.AwaitBlocked();
-  FakeScript* b = harness_.AddModel("fake", "b");
-  LetItHang(&harness_);
-  EXPECT_TRUE(image->Result().ok());
-  EXPECT_THAT(StepTexts(*b), ElementsAre("x0", "x1", "x2", "x3"));
-}
-
-// The picture is there, and not yet handed on.
-TEST_F(AskedTest, ADeviceThatHangsOnceAPictureIsDecodedIsLost) {
-  a_->finish_gate()->Close();
-  auto image = harness_.Submit(harness_.Request("x", 1));
-  a_->finish_gate()->AwaitBlocked();
-  harness_.AddModel("fake", "b");
-  gates_->peak.Close();
-  a_->finish_gate()->Open();
-  gates_->peak.AwaitBlocked();
-  LetItHang(&harness_);
-  const std::vector<RequestEvent> events = image->Rest();
-  EXPECT_TRUE(std::holds_alternative<CompletedEvent>(events.back()));
-  ASSERT_THAT(EventsOf<ImageEvent>(events), SizeIs(1));
-  EXPECT_EQ(EventsOf<ImageEvent>(events).front().provenance.device, "b");
-}
-
-TEST_F(AskedTest, ADeviceThatHangsWhenAskedWhoHoldsItsMemoryIsLost) {
-  gates_->memory.Close();
-  auto image = harness_.Submit(harness_.Request("large"));
-  gates_->memory.AwaitBlocked();
-  harness_.AddModel("fake", "b");
-  LetItHang(&harness_);
-  EXPECT_TRUE(image->Result().ok());  // by the other, which has the memory
 }
 
 class LostInStageTest : public ::testing::TestWithParam<Stage> {};

@@ -182,8 +182,8 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
       if (oldest < 0 || id < oldest) oldest = id;  // numbers are given in the order of arrival
     }
     for (ModelId model = 0; model < kModels; ++model) {
-      ASSERT_EQ(index.FirstByRank(model, 0), by_rank[model]);
-      ASSERT_EQ(index.FirstByArrival(model, 0), by_arrival[model]);
+      ASSERT_EQ(index.FirstByRank(model), by_rank[model]);
+      ASSERT_EQ(index.FirstByArrival(model), by_arrival[model]);
     }
   }
 
