@@ -13,15 +13,14 @@
 #include <cstdlib>
 #include <future>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bench/bench_model.h"
+#include "bench/scheduled_requests.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
-#include "pipeline/base/mutex.h"
 #include "pipeline/engine/load.h"
 #include "server/scheduler/scheduler.h"
 
@@ -33,42 +32,12 @@ constexpr int kLongSteps = 40;
 constexpr int kShortSteps = 2;
 constexpr int kCrowd = 8;  // images, of 2, 3, … steps
 
-// Reads a request's events to its end.
-CompletedEvent AwaitEnd(EventChannel* channel) {
-  Mutex mutex;
-  CondVar changed;
-  bool ready = false;
-  channel->SetReadyCallback([&] {
-    MutexLock lock(&mutex);
-    ready = true;
-    changed.NotifyAll();
-  });
-  while (true) {
-    std::optional<RequestEvent> event = channel->Next();
-    if (!event) {
-      MutexLock lock(&mutex);
-      while (!ready) changed.Wait(&mutex);
-      ready = false;
-      continue;
-    }
-    if (const auto* failed = std::get_if<FailedEvent>(&*event)) Die(failed->status);
-    if (const auto* completed = std::get_if<CompletedEvent>(&*event)) {
-      channel->SetReadyCallback({});
-      return *completed;
-    }
-  }
-}
-
 struct Run {
   double crowd_rate = 0;  // images a second
   double step_ms = 0;     // of the long image
   double short_ms = 0;    // from call to picture, median
   double short_rate = 0;
 };
-
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 class Service {
  public:

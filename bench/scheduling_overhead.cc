@@ -19,10 +19,10 @@
 #include <vector>
 
 #include "bench/bench_model.h"
+#include "bench/scheduled_requests.h"
 #include "bench/timed_engine.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
-#include "pipeline/base/mutex.h"
 #include "pipeline/engine/load.h"
 #include "server/scheduler/scheduler.h"
 
@@ -39,10 +39,6 @@ constexpr double kMostOverhead = 0.01;  // of steps' time
 
 LoadOptions Options() {
   return BenchModel("fp32");
-}
-
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 ImageSpec Spec(const ModelInfo& info, int side, bool guided, uint64_t seed) {
@@ -106,30 +102,6 @@ Curve PrintCurve(int side, bool guided, const std::vector<double>& seconds) {
 }
 
 // ---- requests through the scheduler ---------------------------------------------------------------------------------
-
-// Reads a request's events to its end.
-void AwaitEnd(EventChannel* channel) {
-  Mutex mutex;
-  CondVar changed;
-  bool ready = false;
-  channel->SetReadyCallback([&] {
-    MutexLock lock(&mutex);
-    ready = true;
-    changed.NotifyAll();
-  });
-  while (true) {
-    std::optional<RequestEvent> event = channel->Next();
-    if (!event) {
-      MutexLock lock(&mutex);
-      while (!ready) changed.Wait(&mutex);
-      ready = false;
-      continue;
-    }
-    if (const auto* failed = std::get_if<FailedEvent>(&*event)) Die(failed->status);
-    if (std::holds_alternative<CompletedEvent>(*event)) break;
-  }
-  channel->SetReadyCallback({});
-}
 
 class Service {
  public:

@@ -145,8 +145,10 @@ SimulationResult Simulation::Run() {
     events_.pop();
     if (event.device < 0) {
       Arrive(event.time);
+    } else if (devices_[event.device].hangs) {
+      Lose(event.device, event.time);
     } else {
-      devices_[event.device].hangs ? Lose(event.device, event.time) : EndStep(event.device, event.time);
+      EndStep(event.device, event.time);
     }
     WakeIdle(event.time);
   }

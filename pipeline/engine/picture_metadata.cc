@@ -59,6 +59,18 @@ std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetad
 
 }  // namespace
 
+ImageProvenance ProvenanceOf(const ModelInfo& info, const std::string& software) {
+  ImageProvenance provenance;
+  provenance.model = info.name;
+  provenance.weights_digest = info.weights_digest;
+  provenance.calibration_digest = info.calibration_digest;
+  provenance.precision = info.precision;
+  provenance.device = info.device;
+  provenance.software = software;
+  provenance.sampler = kSampler;
+  return provenance;
+}
+
 ImageMetadata PictureMetadata(const ImageProvenance& provenance, const PictureMetadataOptions& options) {
   const Drawer drawer = {provenance.model, provenance.sampler, provenance.software};
   return {{"parameters", ParametersText(provenance.spec, drawer, options.prompts)},

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "pipeline/engine/engine.h"
 #include "pipeline/engine/image_spec.h"
 #include "pipeline/image/codec.h"
 
@@ -21,6 +22,9 @@ struct ImageProvenance {
   int batch_size_min = 0;  // images that shared a step with it, itself among them
   int batch_size_max = 0;
 };
+
+// What the model and the program bring to it; the image's own, `spec` and batch sizes, is left.
+ImageProvenance ProvenanceOf(const ModelInfo& info, const std::string& software);
 
 struct PictureMetadataOptions {
   bool prompts = true;  // whether the prompts are among them

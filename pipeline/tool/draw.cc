@@ -9,7 +9,6 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/engine/parameters_text.h"
 #include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
 #include "pipeline/tool/json_print.h"
@@ -35,14 +34,7 @@ absl::StatusOr<Image> Draw(Engine& engine, ImageJob& job) {
 }
 
 ImageMetadata Metadata(const ModelInfo& info, const ImageSpec& spec) {
-  ImageProvenance provenance;
-  provenance.model = info.name;
-  provenance.weights_digest = info.weights_digest;
-  provenance.calibration_digest = info.calibration_digest;
-  provenance.precision = info.precision;
-  provenance.device = info.device;
-  provenance.software = "fresco " FRESCO_VERSION;
-  provenance.sampler = kSampler;
+  ImageProvenance provenance = ProvenanceOf(info, "fresco " FRESCO_VERSION);
   provenance.spec = spec;
   provenance.batch_size_min = provenance.batch_size_max = 1;
   return PictureMetadata(provenance, {});

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
-#include "pipeline/engine/parameters_text.h"
 #include "server/scheduler/engine_calls.h"
 
 namespace fresco {
@@ -85,15 +84,10 @@ absl::Status PictureDecoder::Explain(DecodeTask* task, const absl::Status& statu
 }
 
 ImageProvenance PictureDecoder::ProvenanceOf(const DecodeTask& task) const {
-  const ModelInfo& info = task.engine->info();
-  ImageProvenance provenance;
+  // The names are the server's.
+  ImageProvenance provenance = fresco::ProvenanceOf(task.engine->info(), options_.software);
   provenance.model = task.model;
-  provenance.weights_digest = info.weights_digest;
-  provenance.calibration_digest = info.calibration_digest;
-  provenance.precision = info.precision;
   provenance.device = device_;
-  provenance.software = options_.software;
-  provenance.sampler = kSampler;
   provenance.spec = task.image->job->spec();
   provenance.batch_size_min = task.image->batch_sizes.min;
   provenance.batch_size_max = task.image->batch_sizes.max;

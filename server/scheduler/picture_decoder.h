@@ -17,7 +17,7 @@
 
 namespace fresco {
 
-// Used by one thread.
+// Keeps nothing from call to call: any thread may use it.
 class PictureDecoder {
  public:
   // All outlive its use. `worker`: the dispatcher's number of it.

@@ -33,11 +33,10 @@ DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions
       watch_(std::move(watch)),
       decoder_queue_(std::move(decoder)),
       loaders_(loaders),
-      caller_(watch_.get(), DeviceThread::kCompute, clock),
       decoder_(index, device_, options, clock, observer, dispatcher, writer, loaders, &peaks_),
+      caller_(watch_.get(), DeviceThread::kCompute, clock),
       previews_(options->preview_share),
-      decoder_caller_(watch_.get(), DeviceThread::kDecode, clock),
-      beside_(index, device_, options, clock, observer, dispatcher, writer, loaders, &peaks_) {}
+      decoder_caller_(watch_.get(), DeviceThread::kDecode, clock) {}
 
 void DeviceWorker::Run() {
   Serve();
@@ -48,7 +47,7 @@ void DeviceWorker::Run() {
 
 void DeviceWorker::RunDecoder() {
   while (std::optional<DecodeTask> task = decoder_queue_->Next()) {
-    if (beside_.Decode(&*task, &decoder_caller_)) continue;
+    if (decoder_.Decode(&*task, &decoder_caller_)) continue;
     abandoned_beside_.push_back(*std::move(task));  // to free what it has is a call of the device
     break;
   }

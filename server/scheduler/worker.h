@@ -118,10 +118,10 @@ class DeviceWorker {
   const std::shared_ptr<DecodeQueue> decoder_queue_;  // null: it has no decoder
   const EngineLoaders* const loaders_;
   PeakMeter peaks_;
+  PictureDecoder decoder_;  // of whichever thread decodes
 
   // The compute thread's own.
   DeviceCaller caller_;
-  PictureDecoder decoder_;
   bool lost_ = false;                                     // the device; its images' requests are the dispatcher's
   std::vector<LoadedEngine> engines_;                     // by slot
   std::map<JobId, std::unique_ptr<ActiveImage>> active_;  // on the device
@@ -133,7 +133,6 @@ class DeviceWorker {
 
   // The decoder's.
   DeviceCaller decoder_caller_;
-  PictureDecoder beside_;
   std::vector<DecodeTask> abandoned_beside_;
 };
 

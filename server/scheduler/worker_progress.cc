@@ -47,11 +47,9 @@ void DeviceWorker::ReportProgress(const Batch& batch, const std::vector<absl::Du
                    [](const auto& a, const auto& b) { return a.image->preview_due < b.image->preview_due; });
   for (Progress& progress : with_preview) {
     if (lost_) return;
-    if (bounded && !previews_.Allows()) {
-      SendProgress(*progress.image, std::move(progress.event));
-    } else if (!SendPreview(progress.image, progress.event)) {
-      SendProgress(*progress.image, std::move(progress.event));
-    }
+    const bool has_time = !bounded || previews_.Allows();
+    if (has_time && SendPreview(progress.image, progress.event)) continue;
+    SendProgress(*progress.image, std::move(progress.event));
   }
 }
 

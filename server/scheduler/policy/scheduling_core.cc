@@ -184,7 +184,7 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts
     return decision;
   }
   const bool beside = index_.device(device).limits.decoding > 0;
-  const std::vector<FinishedImage> between = beside ? std::vector<FinishedImage>() : finished_[device];
+  const auto between = beside ? absl::Span<const FinishedImage>() : absl::MakeConstSpan(finished_[device]);
   const bool many = MoreFinished(device, kManyFinished);
   Decision decision = policy_->Decide(index_, *costs_, device, now);
   if (many) WithholdNew(index_, &decision);
