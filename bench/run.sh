@@ -8,7 +8,10 @@ shift
 "$build/bin/service_bench" "$@"
 # Threads wait for each other as the server's do. It fails where sharing steps or scheduling is not what docs/SCHEDULING.md promises.
 OMP_WAIT_POLICY=passive "$build/bin/scheduling_overhead"
+OMP_WAIT_POLICY=passive "$build/bin/decode_overlap"
 "$build/bin/products_bench"
+# The service alone, with an engine that draws nothing; it fails when a goal of docs/RELIABILITY.md is missed.
+"$build/bin/service_load"
 if [ -x .deps/reference/bin/python ]; then
   .deps/reference/bin/python bench/against_diffusers.py "$build/bin/draw_on_demand" models/demo
   .deps/reference/bin/python bench/step_beside_diffusers.py "$build/bin/fresco-model"

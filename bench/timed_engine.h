@@ -17,8 +17,10 @@ namespace fresco {
 struct CallTimes {
   using Clock = std::chrono::steady_clock;
 
-  double step_seconds = 0;   // within Step
-  double other_seconds = 0;  // within Prepare(All), Preview, Finish, Park, Resume
+  double step_seconds = 0;    // within Step
+  double text_seconds = 0;    // within Prepare(All)
+  double decode_seconds = 0;  // within Finish
+  double other_seconds = 0;   // within Preview, Park, Resume
   int steps = 0;
   int images = 0;  // over all steps
   Clock::time_point first, last;
@@ -27,7 +29,8 @@ struct CallTimes {
   bool any() const { return first != Clock::time_point(); }
   // Of the device's thread from the first call's begin to the last one's end, in no call.
   double OverheadSeconds() const {
-    return std::chrono::duration<double>(last - first).count() - step_seconds - other_seconds;
+    return std::chrono::duration<double>(last - first).count() - step_seconds - text_seconds - decode_seconds -
+           other_seconds;
   }
 };
 
@@ -44,13 +47,15 @@ class TimedEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
-  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override { return engine_->TextsToEncode(specs); }
+  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override {
+    return engine_->TextsToEncode(specs);
+  }
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override {
-    return Other([&] { return engine_->Prepare(spec); });
+    return Timed(&times_.text_seconds, [&] { return engine_->Prepare(spec); });
   }
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override {
-    return Other([&] { return engine_->PrepareAll(specs, cache); });
+    return Timed(&times_.text_seconds, [&] { return engine_->PrepareAll(specs, cache); });
   }
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override {
     const auto begin = Begin();
@@ -63,21 +68,21 @@ class TimedEngine final : public Engine {
     return statuses;
   }
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override {
-    return Other([&] { return engine_->Preview(job, max_side); });
+    return Timed(&times_.other_seconds, [&] { return engine_->Preview(job, max_side); });
   }
   absl::StatusOr<Image> Finish(ImageJob& job) override {
-    return Other([&] { return engine_->Finish(job); });
+    return Timed(&times_.decode_seconds, [&] { return engine_->Finish(job); });
   }
   // On another thread than the device's.
   absl::StatusOr<Image> FinishBeside(ImageJob& job) override { return engine_->FinishBeside(job); }
   absl::Status Park(ImageJob& job) override {
-    return Other([&] { return engine_->Park(job); });
+    return Timed(&times_.other_seconds, [&] { return engine_->Park(job); });
   }
   absl::StatusOr<std::unique_ptr<ImageJob>> Snapshot(ImageJob& job) override {
     return engine_->Snapshot(job);  // part of scheduling, too
   }
   absl::Status Resume(ImageJob& job) override {
-    return Other([&] { return engine_->Resume(job); });
+    return Timed(&times_.other_seconds, [&] { return engine_->Resume(job); });
   }
 
  private:
@@ -97,11 +102,11 @@ class TimedEngine final : public Engine {
     return Seconds(times_.last - begin);
   }
   template <typename Call>
-  std::invoke_result_t<Call> Other(const Call& call) {
+  std::invoke_result_t<Call> Timed(double* seconds, const Call& call) {
     const Time begin = Begin();
     stepped_last_ = false;
     auto result = call();
-    times_.other_seconds += End(begin);
+    *seconds += End(begin);
     return result;
   }
 

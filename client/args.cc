@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -17,12 +18,14 @@
 #include "client/files.h"
 #include "client/naming.h"
 #include "pipeline/base/status.h"
+#include "pipeline/base/tenant.h"
 #include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {
 
 constexpr int kPreviewEvery = 4;  // steps, where nothing else is asked for
+constexpr int kMost = 1 << 20;    // of anything that is counted; the server has limits of its own
 
 constexpr char kExamples[] = R"(
 Examples:
@@ -43,7 +46,8 @@ Where pictures go:
   -o "{prompt}-{seed}.jpg"   names made of the prompt's words, the seed, and {index}, which counts from 1
   -o out/                    a folder; names are made up
   (nothing)                  PROMPT-SEED.png here, never over a file that is there
-The extension decides the format; where it is none of a picture, --format does.
+The extension decides the format; where it is none of a picture, --format does. A file of a given name is written over,
+and folders that are missing are made.
 
 Many prompts:
   fresco generate --prompts-file prompts.txt --seed 1 -o out/
@@ -73,6 +77,14 @@ constexpr char kStatusExamples[] = R"(
 Examples:
   fresco status
   fresco status --json --server gpu-box:8500
+)";
+
+constexpr char kHealthExamples[] = R"(
+Examples:
+  fresco health                the whole server: every model that it starts with is loaded, and no device is lost
+  fresco health sd3.5-large
+  fresco health --wait 60      waits until it serves
+Exit codes: 0 it serves, 3 it loads, drains or has lost a device, 4 no server there.
 )";
 
 constexpr char kCancelExamples[] = R"(
@@ -109,6 +121,7 @@ void TakeEnvironment(ConnectionOptions* connection) {
   };
   take("FRESCO_SERVER", &connection->server);
   take("FRESCO_TOKEN", &connection->token);
+  take("FRESCO_TENANT", &connection->tenant);
 }
 
 // CLI11's own numbers wrap where they are negative and are cut where they are too large.
@@ -138,13 +151,81 @@ CLI::Validator IsText() {
   return CLI::Validator([](const std::string& text) { return IsUtf8(text) ? "" : "the text is not UTF-8"; }, "");
 }
 
-void AddConnection(CLI::App* app, Args* args, double* wait, double* timeout) {
+// Files of secrets and certificates; empty where none is named.
+struct ConnectionFiles {
+  bool tls = false;
+  bool token_in_clear = false;
+  std::string authorities, certificate, key, token;
+};
+
+void AddSecurity(CLI::App* app, ConnectionFiles* files) {
+  const auto add_file = [app](const char* name, std::string* path, const char* description) {
+    app->add_option(name, *path, description)
+        ->type_name("FILE")
+        ->check(CLI::Validator(CLI::ExistingFile).description(""));
+  };
+  app->add_flag("--tls", files->tls, "Encrypt, and check who the server is (or set FRESCO_TLS=1; --ca does too)");
+  add_file("--ca", &files->authorities, "Take these authorities' word on who the server is, in PEM [the system's]");
+  add_file("--certificate", &files->certificate, "The caller's own certificate, in PEM, where the server asks for one");
+  add_file("--key", &files->key, "The certificate's key, in PEM");
+  add_file("--token-file", &files->token, "Read the token from this file, so that no list of processes shows it");
+  app->add_flag("--token-in-clear", files->token_in_clear, "Send the token to another machine without TLS");
+}
+
+// What a file holds; without the end of its last line where `trim`.
+absl::StatusOr<std::string> ReadNamed(const char* option, const std::string& path, bool trim) {
+  if (path.empty()) return std::string();
+  FRESCO_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
+  if (trim) absl::StripTrailingAsciiWhitespace(&text);
+  if (text.empty()) return absl::InvalidArgumentError(StrCat(option, ": ", path, " is empty"));
+  return text;
+}
+
+bool OnThisMachine(std::string_view server) {
+  const std::string_view host = server.substr(0, server.rfind(':'));
+  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+}
+
+// gRPC ends the program at a header's value that it does not know.
+bool IsToken(std::string_view token) {
+  return std::all_of(token.begin(), token.end(), [](unsigned char c) { return c >= ' ' && c < 0x7F; });
+}
+
+absl::Status SettleSecurity(const ConnectionFiles& files, ConnectionOptions* connection) {
+  if (!files.token.empty()) {
+    FRESCO_ASSIGN_OR_RETURN(connection->token, ReadNamed("--token-file", files.token, true));
+  }
+  if (!IsToken(connection->token)) return absl::InvalidArgumentError("the token is not of printable ASCII");
+  const char* const asked = std::getenv("FRESCO_TLS");
+  const bool tls = files.tls || !files.authorities.empty() || !files.certificate.empty() ||
+                   (asked != nullptr && std::string_view(asked) == "1");
+  if (files.certificate.empty() != files.key.empty())
+    return absl::InvalidArgumentError("--certificate and --key go together");
+  if (tls) {
+    TlsOptions& options = connection->tls.emplace();
+    FRESCO_ASSIGN_OR_RETURN(options.authorities, ReadNamed("--ca", files.authorities, false));
+    FRESCO_ASSIGN_OR_RETURN(options.certificate, ReadNamed("--certificate", files.certificate, false));
+    FRESCO_ASSIGN_OR_RETURN(options.key, ReadNamed("--key", files.key, false));
+  } else if (!connection->token.empty() && !files.token_in_clear && !OnThisMachine(connection->server)) {
+    return absl::InvalidArgumentError(
+        "without --tls everybody on the way could read the token; --token-in-clear sends it all the same");
+  }
+  return absl::OkStatus();
+}
+
+void AddConnection(CLI::App* app, Args* args, ConnectionFiles* files, double* wait, double* timeout) {
   ConnectionOptions* connection = &args->connection;
+  AddSecurity(app, files);
   app->add_option("--server", connection->server, "Where the server listens (or set FRESCO_SERVER)")
       ->type_name("HOST:PORT")
       ->capture_default_str();
   app->add_option("--token", connection->token,
                   "The caller's token, where the server asks for one (or set FRESCO_TOKEN)");
+  app->add_option(
+         "--tenant", connection->tenant,
+         "Whose the request is, where the server shares its devices by that name; a request is cancelled with\n"
+         "the name that it was made with (or set FRESCO_TENANT)")
+      ->type_name("NAME");
   app->add_option("--wait", *wait, "How long to wait for a server that is not up yet, or is loading")
       ->type_name("SECONDS")
       ->check(From(0.0, 1e6))
@@ -187,6 +268,7 @@ void AddTexts(CLI::App* app, DrawRequest* request) {
   add_own_prompt("--prompt-3", &request->prompt_3, "A prompt of its own for T5 [the prompt]");
   app->add_option("--clip-skip", request->clip_skip, "CLIP layers to leave out before the last but one")
       ->type_name("N")
+      ->check(From(0, kMost))
       ->capture_default_str();
   // Not as CLI11's flag of an optional, which is a count that begins at 0: false where nobody has asked.
   app->add_flag_function(
@@ -196,24 +278,27 @@ void AddTexts(CLI::App* app, DrawRequest* request) {
                 "The same pixels each time on this type of device, whatever else it draws; may take longer on a GPU");
   app->add_option("--max-sequence-length", request->max_sequence_length,
                   "T5 tokens of the prompt; longer ones are cut [the model's default]")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(From(1, kMost));
 }
 
 void AddPicture(CLI::App* app, DrawRequest* request) {
-  app->add_option("-W,--width", request->width, "[the model's default]")->type_name("PIXELS");
-  app->add_option("-H,--height", request->height, "[the model's default]")->type_name("PIXELS");
+  app->add_option("-W,--width", request->width, "[the model's default]")->type_name("PIXELS")->check(From(1, kMost));
+  app->add_option("-H,--height", request->height, "[the model's default]")->type_name("PIXELS")->check(From(1, kMost));
   app->add_option("-s,--steps", request->steps, "Denoising steps: more take longer and are finer [the model's default]")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(From(1, kMost));
   app->add_option("-g,--guidance", request->guidance,
                   "How closely to follow the prompt, 0 to 30; 1 or less is twice as fast [the model's default]")
-      ->type_name("SCALE");
+      ->type_name("SCALE")
+      ->check(From(0.0, 30.0));
   const auto take_seed = [request](const std::string& text) { ParseNumber(text, &request->seed.emplace()); };
   app->add_option_function<std::string>("--seed", take_seed, "Equal seeds give equal pictures [drawn by the server]")
       ->type_name("N")
       ->check(From<uint64_t>(0, std::numeric_limits<uint64_t>::max()));
   app->add_option("-c,--count", request->count, "How many pictures; picture k is drawn from seed + k")
       ->type_name("N")
-      ->check(From(1, 1 << 20))
+      ->check(From(1, kMost))
       ->capture_default_str();
   AddChoice<DrawPriority>(app, "--priority", &request->priority,
                           {{"interactive", DrawPriority::kInteractive},
@@ -299,6 +384,12 @@ absl::Status CheckServer(std::string_view server) {
   return absl::InvalidArgumentError(StrCat("--server: expected HOST:PORT, not \"", server, "\""));
 }
 
+// As the server takes it: gRPC itself ends the program at what cannot be a header's value.
+absl::Status CheckTenant(std::string_view name) {
+  if (name.empty() || IsTenantName(name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("--tenant: expected a name of ", kTenantNameRule, ", not \"", name, "\""));
+}
+
 std::string_view FormatName(ImageFormat format) {
   return format == ImageFormat::kPng ? "png" : format == ImageFormat::kJpeg ? "jpeg" : "webp";
 }
@@ -344,13 +435,26 @@ absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
 // What is wrong with the command's name: CLI11 would but say that one is required.
 absl::Status CheckCommand(const CLI::App& app, int argc, const char* const* argv) {
   const std::string name = argc > 1 ? argv[1] : "";
-  if (name.empty() || name.front() == '-') return absl::OkStatus();
+  if (name == "-h" || name == "--help" || name == "--version") return absl::OkStatus();
   std::string known;
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
     if (command->get_name() == name) return absl::OkStatus();
     known += (known.empty() ? "" : ", ") + command->get_name();
   }
+  if (name.empty()) return absl::InvalidArgumentError(StrCat("a command comes first; there are ", known));
+  if (name.front() == '-')
+    return absl::InvalidArgumentError(StrCat("a command comes before '", name, "'; there are ", known));
   return absl::InvalidArgumentError(StrCat("unknown command '", name, "'; there are ", known));
+}
+
+// CLI11 would list all that it does not expect, the last first.
+std::string Explain(const CLI::ParseError& error, const CLI::App& app) {
+  const std::vector<std::string> unexpected = app.remaining(true);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr || unexpected.empty()) return error.what();
+  const std::string& first = unexpected.front();
+  if (first.starts_with('-')) return StrCat("unknown option '", first, "'");
+  const bool draws = app.got_subcommand("generate");
+  return StrCat("unexpected '", first, draws ? "': a prompt comes after --prompt, in quotes" : "'");
 }
 
 int Usage(std::string_view message) {
@@ -364,6 +468,7 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   Args args;
   TakeEnvironment(&args.connection);
   double wait = 0, timeout = 0;
+  ConnectionFiles files;
   CLI::App app("Draws pictures with a Fresco server.", "fresco");
   app.footer(kExamples);
   app.set_version_flag("--version", "fresco " FRESCO_VERSION);
@@ -378,9 +483,12 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
   generate->add_flag("-q,--quiet", args.quiet, "No progress, only errors");
   CLI::App* models = app.add_subcommand("models", "What the server can draw with, and its defaults and limits");
   CLI::App* status = app.add_subcommand("status", "What the server is doing right now");
+  CLI::App* health = app.add_subcommand("health", "Whether the server takes requests, for scripts and supervisors");
   CLI::App* cancel = app.add_subcommand("cancel", "End a request that is waiting or running");
   models->footer(kModelsExamples);
   status->footer(kStatusExamples);
+  health->footer(kHealthExamples);
+  health->add_option("MODEL", args.model, "Only this one [all that the server starts with]");
   cancel->footer(kCancelExamples);
   cancel->add_option("ID", args.request_id, "The request's id, as 'fresco status' shows it")->required();
   CLI::App* load = app.add_subcommand("load-model", "Load a model that the server has and that is not loaded");
@@ -393,22 +501,27 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
         ->type_name("DEVICE")
         ->allow_extra_args(false);
   }
-  for (CLI::App* command : {generate, models, status, cancel, load, unload})
-    AddConnection(command, &args, &wait, &timeout);
+  for (CLI::App* command : {generate, models, status, health, cancel, load, unload})
+    AddConnection(command, &args, &files, &wait, &timeout);
   if (const absl::Status command = CheckCommand(app, argc, argv); !command.ok()) return Usage(ToStd(command.message()));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    return Usage(error.what());
+    return Usage(Explain(error, app));
   }
 
   if (const absl::Status server = CheckServer(args.connection.server); !server.ok())
     return Usage(ToStd(server.message()));
+  if (const absl::Status tenant = CheckTenant(args.connection.tenant); !tenant.ok())
+    return Usage(ToStd(tenant.message()));
+  if (const absl::Status security = SettleSecurity(files, &args.connection); !security.ok())
+    return Usage(ToStd(security.message()));
   args.connection.wait = absl::Seconds(wait);
   if (timeout > 0) args.connection.timeout = absl::Seconds(timeout);
   args.command = *models   ? Command::kModels
                  : *status ? Command::kStatus
+                 : *health ? Command::kHealth
                  : *cancel ? Command::kCancel
                  : *load   ? Command::kLoadModel
                  : *unload ? Command::kUnloadModel

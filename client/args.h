@@ -11,7 +11,7 @@
 
 namespace fresco {
 
-enum class Command { kGenerate, kModels, kStatus, kCancel, kLoadModel, kUnloadModel };
+enum class Command { kGenerate, kModels, kStatus, kHealth, kCancel, kLoadModel, kUnloadModel };
 
 struct GenerateArgs {
   DrawRequest request;
@@ -33,8 +33,8 @@ struct Args {
   bool quiet = false;
   GenerateArgs generate;
   std::string request_id;            // of kCancel
-  std::string model;                 // of kLoadModel and kUnloadModel
-  std::vector<std::string> devices;  // likewise; empty: all of the model's
+  std::string model;                 // of kLoadModel, kUnloadModel and kHealth; empty for the latter: the whole server
+  std::vector<std::string> devices;  // of kLoadModel and kUnloadModel; empty: all of the model's
 };
 
 // The arguments, or the program's exit code where there is nothing left to do: help and version were asked for (0) or

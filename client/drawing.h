@@ -64,6 +64,8 @@ struct DrawnImage {
 
 struct DrawSummary {
   std::string request_id;
+  std::string trace_id;     // of the W3C trace that the call was, 32 digits
+  std::string traceparent;  // the server's span in it, as it answered; empty: it did not
   absl::Duration queue, prepare, denoise, decode, encode, total;
   int batch_size_min = 0;
   int batch_size_max = 0;

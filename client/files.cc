@@ -32,6 +32,22 @@ absl::Status WriteAll(int file, std::string_view bytes, const std::string& path)
   return absl::OkStatus();
 }
 
+// What is written into: a file put in its place would take it from everybody, /dev/null say.
+bool IsDeviceOrPipe(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  return type == std::filesystem::file_type::character || type == std::filesystem::file_type::fifo ||
+         type == std::filesystem::file_type::block || type == std::filesystem::file_type::socket;
+}
+
+absl::Status WriteInto(const std::string& path, std::string_view bytes) {
+  const int file = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (file < 0) return SystemError("write", path);
+  absl::Status status = WriteAll(file, bytes, path);
+  if (close(file) != 0 && status.ok()) status = SystemError("write", path);
+  return status;
+}
+
 // The process's umask, which can be read only by setting it: once, not by several threads at a time.
 mode_t FileMask() {
   static const mode_t mask = [] {
@@ -54,6 +70,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes) {
+  if (IsDeviceOrPipe(path)) return WriteInto(path, bytes);
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code error;
   if (!folder.empty()) std::filesystem::create_directories(folder, error);

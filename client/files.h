@@ -11,7 +11,8 @@ namespace fresco {
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
-// Makes the folders of `path` and replaces the file in one step: nobody ever sees a part of it.
+// Makes the folders of `path` and replaces the file in one step: nobody ever sees a part of it. A device or a pipe is
+// written into.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes);
 
 // Whether WriteFileAtomically could, as far as the folders of `path` tell: those that are missing could be made.

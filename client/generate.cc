@@ -56,7 +56,8 @@ int ReportError(const absl::Status& status, const Args& args, const Console& con
   if (args.json) *console.out << ErrorJson(status) << std::endl;
   *console.err << "fresco: ";
   if (IsUnreachable(status)) {
-    *console.err << "no server answers at " << args.connection.server << " (" << status.message() << ")" << std::endl;
+    *console.err << "no server answers at " << args.connection.server << " (" << status.message() << ")\n"
+                 << "(--server names another, --wait SECONDS waits for one that is coming up)" << std::endl;
     return kExitUnreachable;
   }
   *console.err << Explain(status) << std::endl;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -48,9 +49,17 @@ std::string Text(const Json& json) {
 
 std::vector<JournalImage> ReadImages(const Json& json) {
   std::vector<JournalImage> images;
+  // get_ref: get would make a number of whatever number is there.
   for (const Json& image : json)
-    images.push_back({image.at("file").get<std::string>(), image.at("seed").get<uint64_t>()});
+    images.push_back({image.at("file").get<std::string>(), image.at("seed").get_ref<const uint64_t&>()});
   return images;
+}
+
+// A line of the file, as deep as entries are and no deeper: what is deeper is printed with a stack frame for each
+// level.
+Json ParseLine(const std::string& line) {
+  constexpr int kMaxDepth = 4;
+  return Json::parse(line, [](int depth, Json::parse_event_t, const Json&) { return depth <= kMaxDepth; });
 }
 
 }  // namespace
@@ -63,7 +72,7 @@ Journal::Journal(const std::string& path) : path_(path) {
   std::istringstream lines(*text);
   for (std::string line; std::getline(lines, line);) {
     try {
-      const Json entry = Json::parse(line);
+      const Json entry = ParseLine(line);
       entries_[Text(entry.at("request"))] = ReadImages(entry.at("images"));
     } catch (const Json::exception&) {
       continue;

@@ -47,6 +47,8 @@ Json ToJson(const SavedImage& saved) {
 
 void AddDrawn(const std::vector<SavedImage>& images, const DrawSummary& summary, Json* json) {
   if (!summary.request_id.empty()) (*json)["request_id"] = summary.request_id;
+  if (!summary.trace_id.empty()) (*json)["trace_id"] = summary.trace_id;
+  if (!summary.traceparent.empty()) (*json)["traceparent"] = summary.traceparent;
   (*json)["images"] = Json::array();
   for (const SavedImage& image : images) (*json)["images"].push_back(ToJson(image));
   const auto seconds = [](absl::Duration duration) { return absl::ToDoubleSeconds(duration); };
@@ -67,6 +69,7 @@ Json Error(const absl::Status& status) {
     error["fields"].push_back({{"field", field}, {"description", description}});
   }
   if (const auto delay = RetryAfter(status)) error["retry_after"] = absl::ToDoubleSeconds(*delay);
+  if (const auto trace_id = TraceIdOf(status)) error["trace_id"] = *trace_id;
   return error;
 }
 

@@ -15,7 +15,8 @@ namespace fresco {
 // {"images": [...], "timings": {...}, …}
 std::string DrawnJson(const std::vector<SavedImage>& images, const DrawSummary& summary);
 
-// {"error": {"code": "INVALID_ARGUMENT", "message": …, "fields": [{"field", "description"}], "retry_after": seconds}}
+// {"error": {"code": "INVALID_ARGUMENT", "message": …, "fields": [{"field", "description"}], "retry_after": seconds,
+// "trace_id"}}
 std::string ErrorJson(const absl::Status& status);
 
 // One prompt of a batch: {"line": 3, "status": "done" | "skipped" | "failed", …} with the keys of the above.

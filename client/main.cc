@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <random>
 #include <variant>
 
 #include "client/args.h"
@@ -23,6 +24,12 @@ namespace {
 std::string Environment(const char* name) {
   const char* const value = std::getenv(name);
   return value == nullptr ? "" : value;
+}
+
+// Thread-safe: the device is read anew each time.
+uint64_t RandomBits() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
 }
 
 ViewOptions DescribeTerminal(bool quiet) {
@@ -63,6 +70,13 @@ int RunStatus(const Args& args, Session* session, const Console& console) {
   return Print(status, response, &StatusText, &StatusJson, args, console);
 }
 
+int RunHealth(const Args& args, Session* session, const Console& console) {
+  if (const absl::Status status = session->CheckHealth(args.model); !status.ok())
+    return ReportError(status, args, console);
+  *console.out << (args.json ? "{}" : "serving") << std::endl;
+  return kExitDone;
+}
+
 int RunCancel(const Args& args, Session* session, const Console& console) {
   if (const absl::Status status = session->Cancel(args.request_id); !status.ok())
     return ReportError(status, args, console);
@@ -93,6 +107,8 @@ int Run(const Args& args, const ViewOptions& view, Session* session, Clock* cloc
       return RunModels(args, session, console);
     case Command::kStatus:
       return RunStatus(args, session, console);
+    case Command::kHealth:
+      return RunHealth(args, session, console);
     case Command::kCancel:
       return RunCancel(args, session, console);
     case Command::kLoadModel:
@@ -110,7 +126,7 @@ int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   SystemClock clock;
   BlockInterrupts();
-  Session session(args.connection, &clock);
+  Session session(args.connection, &clock, RandomBits);
   InterruptWatcher interrupts([&session] { session.CancelAll(); });
   ViewOptions view = DescribeTerminal(args.quiet);
   view.preview = SettlePreviews(view, &args.generate);

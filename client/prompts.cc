@@ -75,6 +75,10 @@ bool ParseFloat(absl::string_view text, float* value) {
 
 // A file of prompts is often another's: it may not write where it likes.
 absl::Status CheckInside(const std::string& output) {
+  // The system would end the name there.
+  if (output.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError("column \"output\" has a NUL, which no file's name can have");
+  }
   const std::filesystem::path path = std::filesystem::path(output).lexically_normal();
   if (!path.has_root_path() && *path.begin() != "..") return absl::OkStatus();
   return absl::InvalidArgumentError(StrCat("column \"output\" has \"", output, "\", which leaves the output folder"));

@@ -17,6 +17,7 @@ constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfo[] = "type.googleapis.com/google.rpc.RetryInfo";
 
 constexpr char kAnswered[] = "fresco.client/answered";
+constexpr char kTrace[] = "fresco.client/trace";
 
 template <typename Message>
 std::optional<Message> Payload(const absl::Status& status, const char* url) {
@@ -67,13 +68,23 @@ std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
   return std::max(delay, absl::ZeroDuration());
 }
 
+void MarkTrace(const std::string& trace_id, absl::Status* status) {
+  status->SetPayload(kTrace, absl::Cord(trace_id));
+}
+
+std::optional<std::string> TraceIdOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kTrace);
+  if (!payload) return std::nullopt;
+  return std::string(*payload);
+}
+
 void MarkAnswered(absl::Status* status) {
   status->SetPayload(kAnswered, absl::Cord());
 }
 
 bool IsUnreachable(const absl::Status& status) {
   bool details = false;
-  status.ForEachPayload([&details](absl::string_view, const absl::Cord&) { details = true; });
+  status.ForEachPayload([&details](absl::string_view url, const absl::Cord&) { details = details || url != kTrace; });
   return absl::IsUnavailable(status) && !details;
 }
 
@@ -91,6 +102,7 @@ std::string Explain(const absl::Status& status) {
   if (const std::optional<absl::Duration> delay = RetryAfter(status); delay && IsTransient(status)) {
     text += StrCat("\n  try again in ", absl::FormatDuration(*delay));
   }
+  if (const std::optional<std::string> trace_id = TraceIdOf(status)) text += StrCat("\n  trace ", *trace_id);
   return text;
 }
 

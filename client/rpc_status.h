@@ -24,6 +24,10 @@ std::vector<std::pair<std::string, std::string>> FieldViolations(const absl::Sta
 // RetryInfo's delay.
 std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 
+// Notes the W3C trace that the call was: its server's log has it.
+void MarkTrace(const std::string& trace_id, absl::Status* status);
+std::optional<std::string> TraceIdOf(const absl::Status& status);
+
 // Notes that a server had answered before it came to this error.
 void MarkAnswered(absl::Status* status);
 

@@ -1,23 +1,30 @@
 #include "client/session.h"
 
+#include <google/protobuf/wrappers.pb.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 
 #include <algorithm>
 #include <functional>
+#include <future>
 #include <map>
 #include <set>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "client/assembly.h"
 #include "client/rpc_status.h"
 #include "fresco/v1/image_generation.grpc.pb.h"
 #include "fresco/v1/operations.grpc.pb.h"
 #include "pipeline/base/status.h"
+#include "pipeline/base/tenant.h"
 
 namespace fresco {
 namespace {
+
+constexpr char kTraceparent[] = "traceparent";
 
 constexpr absl::Duration kUnavailablePause = absl::Milliseconds(250);
 
@@ -149,7 +156,26 @@ class EventReader {
   std::string request_id_;
 };
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& server) {
+std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const std::optional<TlsOptions>& tls) {
+  if (!tls.has_value()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = tls->authorities;
+  options.pem_cert_chain = tls->certificate;
+  options.pem_private_key = tls->key;
+  return grpc::SslCredentials(options);
+}
+
+// What the server has said of the place of a call that has ended in its trace, with the first message or, of a call
+// without one, with the status; empty: nothing.
+std::string AnsweredTraceparent(const grpc::ClientContext& context) {
+  for (const auto* metadata : {&context.GetServerInitialMetadata(), &context.GetServerTrailingMetadata()}) {
+    const auto found = metadata->find(kTraceparent);
+    if (found != metadata->end()) return std::string(found->second.data(), found->second.size());
+  }
+  return "";
+}
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& server, const std::optional<TlsOptions>& tls) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(64 << 20);
   // A person waits for a server that is just coming up.
@@ -158,27 +184,34 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& server) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // Nobody's proxy stands between a person and a server on the same machine.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(server, CredentialsFor(tls), arguments);
 }
 
 }  // namespace
 
 class Session::Impl {
  public:
-  Impl(const ConnectionOptions& options, Clock* clock)
+  Impl(const ConnectionOptions& options, Clock* clock, std::function<uint64_t()> random)
       : options_(options),
         clock_(clock),
+        random_(std::move(random)),
         wait_until_(clock->Now() + options.wait),
-        channel_(Connect(options.server)),
+        channel_(Connect(options.server, options.tls)),
         images_(v1::ImageGeneration::NewStub(channel_)),
         operations_(v1::Operations::NewStub(channel_)) {}
 
   // Runs `call`, again while the server is unavailable, it may be waited for and `call` has not begun to bear fruit.
-  absl::Status Call(const std::function<absl::Status(grpc::ClientContext*)>& call, const bool* begun = nullptr) {
+  absl::Status Call(const std::function<absl::Status(grpc::ClientContext*)>& call) {
+    const bool begun = false;
+    return Call(call, NewTraceId(), &begun);
+  }
+  absl::Status Call(const std::function<absl::Status(grpc::ClientContext*)>& call, const std::string& trace_id,
+                    const bool* begun) {
     for (;;) {
-      absl::Status status = CallOnce(call);
+      absl::Status status = CallOnce(call, trace_id);
+      if (!status.ok() && !IsUnreachable(status)) MarkTrace(trace_id, &status);
       const absl::Duration left = wait_until_ - clock_->Now();
-      if (!absl::IsUnavailable(status) || left <= absl::ZeroDuration() || (begun != nullptr && *begun)) return status;
+      if (!absl::IsUnavailable(status) || left <= absl::ZeroDuration() || *begun) return status;
       if (!Sleep(std::min(left, RetryAfter(status).value_or(kUnavailablePause))))
         return absl::CancelledError("cancelled");
     }
@@ -186,6 +219,7 @@ class Session::Impl {
 
   absl::Status Draw(const DrawRequest& request, DrawObserver* observer, DrawSummary* summary) {
     bool begun = false;
+    const std::string trace_id = NewTraceId();
     return Call(
         [&](grpc::ClientContext* context) {
           EventReader events(observer, summary);
@@ -198,11 +232,13 @@ class Session::Impl {
           }
           if (!taken.ok()) context->TryCancel();
           absl::Status finished = FromGrpc(stream->Finish());
+          summary->trace_id = trace_id;
+          summary->traceparent = AnsweredTraceparent(*context);
           if (begun && !finished.ok()) MarkAnswered(&finished);
           if (!taken.ok()) return taken;
           return finished.ok() ? events.CheckComplete(request.count) : finished;
         },
-        &begun);
+        trace_id, &begun);
   }
 
   void CancelAll() {
@@ -224,15 +260,32 @@ class Session::Impl {
     return !cancelled_;
   }
 
+  // A call of a service that there is no generated code for; blocks.
+  template <typename Request, typename Response>
+  grpc::Status CallUnary(const std::string& method, grpc::ClientContext* context, const Request& request,
+                         Response* response) {
+    grpc::TemplatedGenericStub<Request, Response> stub(channel_);
+    const auto done = std::make_shared<std::promise<grpc::Status>>();  // set_value may still run when get() returns
+    stub.UnaryCall(context, method, {}, &request, response,
+                   [done](grpc::Status status) { done->set_value(std::move(status)); });
+    return done->get_future().get();
+  }
+
   v1::ImageGeneration::Stub* images() { return images_.get(); }
   v1::Operations::Stub* operations() { return operations_.get(); }
 
  private:
-  absl::Status CallOnce(const std::function<absl::Status(grpc::ClientContext*)>& call) {
+  // 16 digits, not all 0.
+  std::string NewSpanId() const { return absl::StrFormat("%016x", std::max<uint64_t>(random_(), 1)); }
+  std::string NewTraceId() const { return NewSpanId() + NewSpanId(); }
+
+  absl::Status CallOnce(const std::function<absl::Status(grpc::ClientContext*)>& call, const std::string& trace_id) {
     grpc::ClientContext context;
+    context.AddMetadata(kTraceparent, "00-" + trace_id + "-" + NewSpanId() + "-01");  // 01: it is worth keeping
     if (options_.timeout != absl::InfiniteDuration()) {
       context.set_deadline(SystemTimeIn(options_.timeout));
     }
+    if (!options_.tenant.empty()) context.AddMetadata(kTenantHeader, options_.tenant);
     if (!options_.token.empty()) context.AddMetadata("authorization", "Bearer " + options_.token);
     {
       MutexLock lock(&mutex_);
@@ -247,6 +300,7 @@ class Session::Impl {
 
   const ConnectionOptions options_;
   Clock* const clock_;
+  const std::function<uint64_t()> random_;
   const absl::Time wait_until_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::ImageGeneration::Stub> images_;
@@ -258,7 +312,8 @@ class Session::Impl {
   std::set<grpc::ClientContext*> running_ FRESCO_GUARDED_BY(mutex_);
 };
 
-Session::Session(const ConnectionOptions& options, Clock* clock) : impl_(std::make_unique<Impl>(options, clock)) {}
+Session::Session(const ConnectionOptions& options, Clock* clock, std::function<uint64_t()> random)
+    : impl_(std::make_unique<Impl>(options, clock, std::move(random))) {}
 Session::~Session() = default;
 
 absl::Status Session::Draw(const DrawRequest& request, DrawObserver* observer, DrawSummary* summary) {
@@ -274,6 +329,25 @@ absl::Status Session::ListModels(v1::ListModelsResponse* response) {
 absl::Status Session::GetStatus(v1::GetStatusResponse* response) {
   return impl_->Call([&](grpc::ClientContext* context) {
     return FromGrpc(impl_->operations()->GetStatus(context, v1::GetStatusRequest(), response));
+  });
+}
+
+absl::Status Session::CheckHealth(const std::string& model) {
+  return impl_->Call([&](grpc::ClientContext* context) {
+    // The distribution has no generated code for grpc.health.v1. On the wire HealthCheckRequest is a StringValue, and
+    // HealthCheckResponse, whose one field is an enumeration, an Int32Value.
+    constexpr int kServing = 1;
+    google::protobuf::StringValue request;
+    request.set_value(model);
+    google::protobuf::Int32Value response;
+    absl::Status status = FromGrpc(impl_->CallUnary("/grpc.health.v1.Health/Check", context, request, &response));
+    if (absl::IsNotFound(status)) return absl::NotFoundError(StrCat("the server has no model \"", model, "\""));
+    if (status.ok() && response.value() != kServing) {
+      status = absl::UnavailableError(
+          StrCat(model.empty() ? "the server" : model, " does not serve now: it loads, drains or has lost a device"));
+      MarkAnswered(&status);
+    }
+    return status;
   });
 }
 

@@ -54,9 +54,7 @@ std::string OrDash(const std::string& text) {
 std::vector<std::string> ModelRow(const v1::Model& model) {
   std::vector<std::string> row = {model.name(), StateText(model), OrDash(model.architecture()),
                                   OrDash(model.precision()), OrDash(absl::StrJoin(model.devices(), ","))};
-  // Its numbers mean nothing.
-  const bool without = model.state() == v1::Model::FAILED || model.state() == v1::Model::UNLOADED ||
-                       model.state() == v1::Model::UNLOADING;
+  const bool without = model.state() != v1::Model::READY;  // its numbers mean nothing
   row.push_back(without ? "-" : StrCat(model.default_width(), "x", model.default_height()));
   row.push_back(without ? "-" : StrCat(model.default_steps()));
   row.push_back(without ? "-" : absl::StrFormat("%g", model.default_guidance_scale()));

@@ -40,6 +40,14 @@ elseif(FRESCO_SANITIZER)
   message(FATAL_ERROR "FRESCO_SANITIZER is '${FRESCO_SANITIZER}': it takes address, thread, or nothing")
 endif()
 
+if(FRESCO_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "FRESCO_FUZZ takes clang, whose libFuzzer it uses: cmake --preset fuzz (./dev fuzz installs it)")
+  endif()
+  target_compile_options(fresco_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_compile_definitions(fresco_options INTERFACE _GLIBCXX_ASSERTIONS)  # front() of what is empty is a finding too
+endif()
+
 # The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own. Only those targets
 # get it that name the library in DEPS, or a library that has it in its own DEPS: including a header of a rung that is no
 # dependency does not compile, and a dependency on a higher rung does not configure, so nothing from above is passed on.

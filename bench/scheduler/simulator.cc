@@ -41,7 +41,6 @@ struct Request {
 
 struct Image {
   int64_t request = 0;
-  double in_steps = 0;  // seconds
   double predicted_wait = 0;
   bool started = false;
 };
@@ -183,7 +182,7 @@ void Simulation::Arrive(double now) {
     ++result_.classes[static_cast<int>(next_.priority)].refused;
   } else {
     request.jobs = core_->Add(jobs, At(now));
-    for (JobId job : request.jobs) images_[job] = {id, 0, absl::ToDoubleSeconds(admission.wait), false};
+    for (JobId job : request.jobs) images_[job] = {id, absl::ToDoubleSeconds(admission.wait), false};
     requests_.emplace(id, std::move(request));
   }
   result_.seconds = now;
@@ -289,7 +288,6 @@ void Simulation::EndStep(DeviceId device, double now) {
     const auto found = images_.find(job);
     if (found == images_.end()) continue;  // its request was dropped meanwhile
     Image& image = found->second;
-    image.in_steps += own.step_seconds;
     Request& request = requests_.at(image.request);
     const SimulatedRequest& asked = request.asked;
     request.stepped += std::min(own.step_seconds, now - request.stepped_until);
@@ -304,7 +302,6 @@ void Simulation::EndStep(DeviceId device, double now) {
     const Image image = images_.at(job);
     images_.erase(job);
     Request& request = requests_.at(image.request);
-    result_.longest_wait = std::max(result_.longest_wait, now - request.asked.arrival - image.in_steps);
     if (in_window) {
       ++images_done_;
       work_done_ += request.alone / request.asked.images;
@@ -331,6 +328,7 @@ void Simulation::EndRequest(int64_t id, bool done, double now) {
   ClassResult& of_class = result_.classes[static_cast<int>(request.asked.priority)];
   if (done) {
     of_class.latencies.push_back(static_cast<float>(now - request.asked.arrival));
+    of_class.longest_wait = std::max(of_class.longest_wait, now - request.asked.arrival - request.stepped);
     if (now <= request.target) ++of_class.in_time;
   } else {
     ++of_class.dropped;

@@ -38,6 +38,7 @@ struct ClassResult {
   int64_t requests = 0, in_time = 0, refused = 0, dropped = 0;
   // Seconds from arrival to an image's first step, but for those in which others of its request were in steps.
   double longest_start = 0;
+  double longest_wait = 0;  // seconds in which none of a request's images was in a step, of those that were completed
   std::vector<float> latencies;  // seconds from arrival to the last image, of those that were completed; sorted
 
   double attainment() const { return requests == 0 ? 1 : static_cast<double>(in_time) / static_cast<double>(requests); }
@@ -52,7 +53,6 @@ struct SimulationResult {
   double work_per_second = 0;  // seconds of images drawn one by one, for each second of a device
   double jain = 1;             // of service over min(demand, fair share), over tenants
   double longest_start = 0;    // of the classes'
-  double longest_wait = 0;     // seconds that an image has spent neither in a step nor done
   double busy = 0;             // share of the devices' time spent in steps
   double mean_batch = 0;       // images in a step
   int64_t steps = 0, preemptions = 0;

@@ -47,12 +47,13 @@ absl::Status ErrnoStatus(std::string_view path, std::string_view what) {
   return absl::ErrnoToStatus(errno, StrCat(path, ": ", what));
 }
 
-std::optional<uint64_t> Product(const std::vector<int64_t>& shape, uint64_t element_bytes) {
-  uint64_t product = element_bytes;
+// Fits 63 bits at every factor, so that the number of elements does too, in any order.
+std::optional<uint64_t> Product(const std::vector<int64_t>& shape, int64_t element_bytes) {
+  int64_t product = element_bytes;
   for (int64_t extent : shape) {
-    if (__builtin_mul_overflow(product, static_cast<uint64_t>(extent), &product)) return std::nullopt;
+    if (__builtin_mul_overflow(product, extent, &product)) return std::nullopt;
   }
-  return product;
+  return static_cast<uint64_t>(product);
 }
 
 // Of a shape that CheckExtent has passed.

@@ -12,7 +12,7 @@
 namespace fresco {
 namespace {
 
-constexpr size_t kPiece = 1 << 20;  // read at a time: most files are far smaller than they may be
+constexpr size_t kPiece = 64 << 10;  // read first, then twice as much: most files are far smaller than they may be
 
 absl::Status WriteBytes(const std::string& path, std::string_view bytes) {
   std::ofstream file(path, std::ios::binary);
@@ -34,7 +34,7 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_byt
   if (!file) return absl::ErrnoToStatus(errno, StrCat(path, ": cannot be opened"));
   std::string text;
   for (size_t end = 0; file && end <= max_bytes; end = text.size()) {
-    text.resize(std::min(end + kPiece, max_bytes + 1));
+    text.resize(std::min(end + std::max(end, kPiece), max_bytes + 1));
     file.read(text.data() + end, static_cast<std::streamsize>(text.size() - end));
     text.resize(end + static_cast<size_t>(file.gcount()));
   }

@@ -52,12 +52,11 @@ std::vector<absl::StatusOr<PromptEncoder::Embedding>> PromptEncoder::EmbedUncach
   return embeddings;
 }
 
-int PromptEncoder::CountUncached(absl::Span<const PromptKey> keys) const {
-  std::unordered_set<PromptKey, PromptKeyHash> uncached;
-  for (const PromptKey& key : keys) {
-    if (!cache_.Contains(key)) uncached.insert(key);
-  }
-  return static_cast<int>(uncached.size());
+std::vector<bool> PromptEncoder::FindUncached(absl::Span<const PromptKey> keys) const {
+  std::unordered_set<PromptKey, PromptKeyHash> found;
+  std::vector<bool> uncached;
+  for (const PromptKey& key : keys) uncached.push_back(!cache_.Contains(key) && found.insert(key).second);
+  return uncached;
 }
 
 }  // namespace fresco

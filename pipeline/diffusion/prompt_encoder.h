@@ -26,8 +26,8 @@ class PromptEncoder {
   // The same past the cache, which neither gains by it nor counts it.
   std::vector<absl::StatusOr<Embedding>> EmbedUncached(absl::Span<const PromptKey> keys) const;
 
-  // How many of these Embed would have to encode. Thread-safe.
-  int CountUncached(absl::Span<const PromptKey> keys) const;
+  // Which of these Embed would have to encode: of equal ones the first. Thread-safe.
+  std::vector<bool> FindUncached(absl::Span<const PromptKey> keys) const;
   // Thread-safe.
   PromptCache::Counts counts() const { return cache_.counts(); }
 

@@ -63,7 +63,7 @@ class Run {
 
   absl::StatusOr<CalibrationResult> Finish(const std::string& digest) {
     FRESCO_ASSIGN_OR_RETURN(const Precision high, ChoosePrecision(options_.high, device_));
-    FRESCO_ASSIGN_OR_RETURN(const ModelParts parts, LoadModelParts(source_, device_, high, {}, probe_));
+    FRESCO_ASSIGN_OR_RETURN(const ModelParts parts, LoadModelParts(source_, device_, high, {}, {probe_, nullptr}));
     buckets_ = BucketsOf(MakeSchedule(parts.schedule, spec_.steps).sigmas, options_.buckets);
     Denoiser denoiser(parts.transformer);
     FRESCO_RETURN_IF_ERROR(MeasureRanges(parts, denoiser));

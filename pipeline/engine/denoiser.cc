@@ -77,7 +77,7 @@ std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> job
   const Texts& texts = TextsOf(jobs);
   const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
   std::vector<at::Tensor> rows;
-  for (const at::Tensor& size : transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps)) {
+  for (const at::Tensor& size : transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps, observer_)) {
     for (int64_t row = 0; row < size.size(0); ++row) rows.push_back(size.narrow(0, row, 1));
   }
   return rows;

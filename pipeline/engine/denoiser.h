@@ -13,6 +13,7 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/noise_corrector.h"
 #include "pipeline/models/mmdit.h"
+#include "pipeline/models/observer.h"
 
 namespace fresco {
 
@@ -20,8 +21,10 @@ namespace fresco {
 class Denoiser {
  public:
   // `transformer` outlives the denoiser. `corrector`: of the noise that its quantisation makes; may be null.
-  explicit Denoiser(const Mmdit& transformer, std::shared_ptr<const NoiseCorrector> corrector = nullptr)
-      : transformer_(transformer), corrector_(std::move(corrector)) {}
+  // `observer`: of the transformer's stages, Mmdit::Forward's.
+  explicit Denoiser(const Mmdit& transformer, std::shared_ptr<const NoiseCorrector> corrector = nullptr,
+                    Observer observer = {})
+      : transformer_(transformer), corrector_(std::move(corrector)), observer_(std::move(observer)) {}
 
   // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed).
   // Jobs are distinct, not failed and not done, their texts have equal shapes and their latents equal areas; each job's
@@ -44,6 +47,7 @@ class Denoiser {
 
   const Mmdit& transformer_;
   const std::shared_ptr<const NoiseCorrector> corrector_;
+  const Observer observer_;
   Texts texts_;  // of the last step's jobs
 };
 

@@ -102,10 +102,18 @@ at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int 
   return at::adaptive_avg_pool2d(latents.to(at::kFloat), {scaled(height), scaled(width)});
 }
 
+// Who is told of a component's stages, under its name.
+Observer Under(const char* component, const Observer& stages) {
+  if (!stages) return {};
+  return
+      [component, stages](std::string_view name, const at::Tensor& value) { stages(StrCat(component, name), value); };
+}
+
 }  // namespace
 
 DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
-                                 std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise)
+                                 std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise,
+                                 const Observer& stages)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
@@ -113,9 +121,10 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes m
       weight_bytes_(Sum(info_.components)),
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
+      vae_stages_(Under("vae.", stages)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
-      denoiser_(parts_.transformer, std::move(corrector)) {}
+      denoiser_(parts_.transformer, std::move(corrector), Under("transformer.", stages)) {}
 
 EngineStats DiffusionEngine::stats() const {
   const PromptCache::Counts cache = prompts_.counts();
@@ -178,8 +187,15 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   return load;
 }
 
-int DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
-  return prompts_.CountUncached(KeysOf(info_, specs));
+std::vector<int> DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  const std::vector<bool> uncached = prompts_.FindUncached(KeysOf(info_, specs));
+  std::vector<int> texts;
+  auto next = uncached.begin();
+  for (const ImageSpec* spec : specs) {
+    texts.push_back(*next++ ? 1 : 0);
+    if (HasNegative(*spec) && *next++) ++texts.back();
+  }
+  return texts;
 }
 
 at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
@@ -286,7 +302,7 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
 
 absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
-  const at::Tensor pixels = parts_.vae.Decode(z);
+  const at::Tensor pixels = parts_.vae.Decode(z, vae_stages_);
   if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
   return ToImage(pixels);
 }

@@ -20,9 +20,10 @@ namespace fresco {
 class DiffusionEngine final : public Engine {
  public:
   // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
-  // say themselves where `correct_noise`.
+  // say themselves where `correct_noise`. `stages`: EngineObservers'.
   DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
-                  std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true);
+                  std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
+                  const Observer& stages = {});
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
@@ -35,7 +36,7 @@ class DiffusionEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
-  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
+  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override;
@@ -66,6 +67,7 @@ class DiffusionEngine final : public Engine {
   const int64_t weight_bytes_;
   const bool has_corrector_;
   const bool correct_noise_;
+  const Observer vae_stages_;
 
   PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;

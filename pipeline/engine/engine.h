@@ -151,9 +151,9 @@ class Engine {
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
 
-  // How many texts would have to be encoded to Prepare all of these together: equal ones once, those in the cache not
-  // at all. Thread-safe.
-  virtual int TextsToEncode(absl::Span<const ImageSpec* const> specs) const = 0;
+  // Of each in order, how many texts more would have to be encoded to Prepare it together with those before it: equal
+  // ones once, those in the cache not at all. Thread-safe.
+  virtual std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const = 0;
 
   // Tokenises, encodes the texts or takes them from the cache, draws the noise.
   virtual absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) = 0;

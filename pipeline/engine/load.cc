@@ -24,6 +24,7 @@
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/noise_corrector.h"
+#include "pipeline/engine/observers.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
 
@@ -151,9 +152,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
+  const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
   // This thread's: others may be computing.
   const int64_t before = CpuBytesOfThisThread();
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae));
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae,
+                                                           {observers.probe, observers.saturation}));
   const int64_t allocated = CpuBytesOfThisThread() - before;
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
@@ -169,7 +172,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
     info.notes.push_back(std::move(note));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes, std::move(corrector),
-                                                  options.noise_correction.value_or(true));
+                                                  options.noise_correction.value_or(true), observers.stages);
+  // On this thread, beside whatever is served: a model that cannot draw is found while its files are open, and what the
+  // process needs once is there (a GPU's kernels are loaded at their first use, oneDNN's made). The thread that will
+  // call the engine warms it up once more, which is short then: libtorch has an OpenMP team, and handles of cuBLAS and
+  // cuDNN, for each thread.
   const absl::Status warm = engine->WarmUp();
   // A picture of NaN: most often the weights hold it, and then which ones is what its owner wants to know.
   if (absl::IsDataLoss(warm)) FRESCO_RETURN_IF_ERROR(CheckWeightsFinite(source));

@@ -14,6 +14,8 @@
 
 namespace fresco {
 
+struct EngineObservers;  // observers.h, which knows tensors
+
 struct LoadOptions {
   std::string name;                // what ModelInfo::name says
   std::string path;                // diffusers folder, or single .safetensors file
@@ -31,6 +33,7 @@ struct LoadOptions {
   // What is to be different from the precision's own table and from the folder's (fresco.yaml); later ones win. A
   // pattern that matches no linear of the transformer or T5 is INVALID_ARGUMENT.
   std::vector<LayerTable::Rule> layers;
+  std::shared_ptr<const EngineObservers> observers;  // null: nobody looks on
 };
 
 // Reads, checks and warms up. Errors name the file and the tensor or key: NOT_FOUND for a missing file,

@@ -155,19 +155,19 @@ absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement
 
 absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::Device& device,
                                           const Precision& precision, const VaeOptions& vae_options,
-                                          const std::shared_ptr<LinearProbe>& probe) {
+                                          const LinearObservers& observers) {
   FRESCO_RETURN_IF_ERROR(source.CheckComplete());
   const Placement placement{device, precision.type};
   FRESCO_ASSIGN_OR_RETURN(const std::string scheduler, source.Find("scheduler"));
   FRESCO_ASSIGN_OR_RETURN(const ScheduleConfig schedule, ReadScheduleConfig(scheduler + "/scheduler_config.json"));
   FRESCO_ASSIGN_OR_RETURN(const std::string vae_dir, source.Find("vae"));
-  const auto saturation = std::make_shared<SaturationCount>();
+  const auto saturation = observers.saturation != nullptr ? observers.saturation : std::make_shared<SaturationCount>();
   FRESCO_ASSIGN_OR_RETURN(
       Autoencoder vae, LoadPart<Autoencoder>(source, "vae", ReadAutoencoderConfig, placement, vae_options, saturation));
   FRESCO_ASSIGN_OR_RETURN(TextEncoders encoders,
                           LoadTextEncoders(source, placement, precision.t5, {nullptr, saturation}));
   FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, LoadTransformer(source, placement, precision.transformer,
-                                                             precision.rounded, {probe, saturation}));
+                                                             precision.rounded, {observers.probe, saturation}));
   const MmditConfig& config = transformer.config();
   FRESCO_RETURN_IF_ERROR(CheckFit(config, vae.config(), vae_dir));
   auto text = TextConditioner::Create(std::move(encoders), config.joint_attention_dim, config.pooled_projection_dim);

@@ -45,10 +45,10 @@ absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement
                                       const std::string& rounded = "", const LinearObservers& observers = {});
 
 // Errors name the file and the tensor or key: as ModelSource's and the parts' Load. May throw libtorch's exceptions.
-// `probe`: the transformer's linears tell it what they are given; null: nobody.
+// `observers`: of the transformer's linears (null: nobody), and who counts saturation (null: a count of its own).
 absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::Device& device,
                                           const Precision& precision, const VaeOptions& vae = {},
-                                          const std::shared_ptr<LinearProbe>& probe = nullptr);
+                                          const LinearObservers& observers = {});
 
 // "sha256:…" over the digests of all weights that the model uses, as stored (WeightStore::Digest of each component):
 // SHA-256 of "transformer sha256:…\n", "text_encoder …\n" and so on. Reads every weight file; `threads` read at a time.

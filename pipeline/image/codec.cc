@@ -26,8 +26,10 @@ absl::Status CheckImage(const Image& image) {
   return absl::OkStatus();
 }
 
+// libpng would write one of two spaces.
 bool IsKey(std::string_view key) {
   return !key.empty() && key.size() <= kMaxKeyBytes && key.front() != ' ' && key.back() != ' ' &&
+         key.find("  ") == std::string_view::npos &&
          std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c <= '~'; });
 }
 
@@ -40,8 +42,10 @@ absl::Status CheckOptions(const EncodeOptions& options) {
   }
   for (const auto& [key, value] : options.metadata) {
     if (!IsKey(key)) {
-      return absl::InvalidArgumentError("metadata has a key that is not 1 to 79 printable ASCII characters");
+      return absl::InvalidArgumentError(
+          "metadata has a key that is not 1 to 79 printable ASCII characters, with single spaces inside at most");
     }
+    if (key == kXmpKey) return absl::InvalidArgumentError(StrCat("metadata has the key ", key, ", which is XMP's own"));
     if (!IsUtf8(value)) return absl::InvalidArgumentError(StrCat("metadata \"", key, "\" is not UTF-8"));
   }
   return absl::OkStatus();

@@ -11,6 +11,9 @@
 
 namespace fresco {
 
+// The keyword of PNG's chunk that holds an XMP packet (XMP Specification Part 3, 1.1.5).
+inline constexpr char kXmpKey[] = "XML:com.adobe.xmp";
+
 absl::StatusOr<std::string> EncodePng(const Image& image, const EncodeOptions& options);
 absl::StatusOr<std::string> EncodeJpeg(const Image& image, const EncodeOptions& options);
 absl::StatusOr<std::string> EncodeWebp(const Image& image, const EncodeOptions& options);

@@ -182,7 +182,9 @@ absl::StatusOr<DecodedImage> DecodeJpeg(std::string_view bytes, int64_t max_pixe
   FRESCO_RETURN_IF_ERROR(CheckSize("JPEG", decoder.output_width, decoder.output_height, max_pixels));
   DecodedImage decoded;
   // Before the pixels: libjpeg frees the segments at their end.
-  decoded.metadata = MetadataFrom(FindMarker(decoder, kXmpHeader), FindMarker(decoder, kExifHeader));
+  const std::string_view xmp = FindMarker(decoder, kXmpHeader);
+  decoded.metadata = MetadataFrom(xmp, FindMarker(decoder, kExifHeader));
+  decoded.generated = SaysGenerated(xmp);
   const bool cmyk = decoder.out_color_space == JCS_CMYK;
   reader.pixels.resize(size_t{decoder.output_width} * decoder.output_height * (cmyk ? 4 : 3));
   if (!Try(ReadPixels, &reader)) return reader.Error();
@@ -198,9 +200,10 @@ absl::StatusOr<std::string> EncodeJpeg(const Image& image, const EncodeOptions& 
   Writer writer;
   writer.image = &image;
   writer.quality = options.quality;
-  if (!options.metadata.empty()) {
-    writer.exif = WithHeader(kExifHeader, ExifOf(options.metadata));
-    writer.xmp = WithHeader(kXmpHeader, WriteXmp(options.metadata, kMaxMarkerBytes - kXmpHeader.size()));
+  if (!options.metadata.empty()) writer.exif = WithHeader(kExifHeader, ExifOf(options.metadata));
+  if (!options.metadata.empty() || options.generated) {
+    const size_t most = kMaxMarkerBytes - kXmpHeader.size();
+    writer.xmp = WithHeader(kXmpHeader, WriteXmp(options.metadata, options.generated, most));
   }
   if (!Try(WriteAll, &writer)) {
     return absl::InvalidArgumentError(StrCat("can not be written as JPEG: ", writer.error.message));

@@ -83,8 +83,9 @@ absl::StatusOr<std::string> EncodePixels(const Image& image, int quality) {
   return std::string(reinterpret_cast<const char*>(memory.mem), memory.size);
 }
 
-absl::StatusOr<std::string> AddMetadata(const std::string& pixels, const ImageMetadata& metadata) {
-  const std::string exif = ExifOf(metadata), xmp = WriteXmp(metadata);
+absl::StatusOr<std::string> AddMetadata(const std::string& pixels, const EncodeOptions& options) {
+  const std::string exif = options.metadata.empty() ? "" : ExifOf(options.metadata);
+  const std::string xmp = WriteXmp(options.metadata, options.generated);
   const WebPData file = View(pixels), exif_data = View(exif), xmp_data = View(xmp);
   const Mux mux(WebPMuxCreate(&file, 0), WebPMuxDelete);
   Data out;
@@ -121,7 +122,9 @@ absl::StatusOr<DecodedImage> DecodeWebp(std::string_view bytes, int64_t max_pixe
 
   const WebPData file = View(bytes);
   const Mux mux(WebPMuxCreate(&file, 0), WebPMuxDelete);
-  decoded.metadata = MetadataFrom(Chunk(mux.get(), "XMP "), Chunk(mux.get(), "EXIF"));
+  const std::string_view xmp = Chunk(mux.get(), "XMP ");
+  decoded.metadata = MetadataFrom(xmp, Chunk(mux.get(), "EXIF"));
+  decoded.generated = SaysGenerated(xmp);
   return decoded;
 }
 
@@ -131,8 +134,8 @@ absl::StatusOr<std::string> EncodeWebp(const Image& image, const EncodeOptions& 
                                              " pixels, a side has at most ", WEBP_MAX_DIMENSION));
   }
   FRESCO_ASSIGN_OR_RETURN(std::string pixels, EncodePixels(image, options.quality));
-  if (options.metadata.empty()) return pixels;
-  return AddMetadata(pixels, options.metadata);
+  if (options.metadata.empty() && !options.generated) return pixels;
+  return AddMetadata(pixels, options);
 }
 
 }  // namespace fresco

@@ -16,6 +16,9 @@ constexpr std::string_view kHead =
     "<?xpacket begin=\"\xEF\xBB\xBF\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n"
     "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n"
     "<rdf:Description rdf:about=\"\" xmlns:fresco=\"urn:fresco:v1:\">\n";
+constexpr std::string_view kGenerated =
+    "<Iptc4xmpExt:DigitalSourceType xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">"
+    "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>\n";
 constexpr std::string_view kTail = "</rdf:Description>\n</rdf:RDF></x:xmpmeta>\n<?xpacket end=\"r\"?>";
 constexpr std::string_view kOpen = "<fresco:";
 constexpr std::string_view kClose = "</fresco:";
@@ -72,16 +75,20 @@ std::string UnescapeKey(std::string_view key) {
   std::string out;
   while (!key.empty()) {
     int code = 0;
+    const std::string_view digits = key.substr(std::min<size_t>(2, key.size()), 4);
+    // Digits alone: the parser takes a sign and spaces too.
     const bool escape = key.size() >= 7 && key.substr(0, 2) == "_x" && key[6] == '_' &&
-                        absl::SimpleHexAtoi(ToAbsl(key.substr(2, 4)), &code) && code < 0x80;
+                        std::all_of(digits.begin(), digits.end(), absl::ascii_isxdigit) &&
+                        absl::SimpleHexAtoi(ToAbsl(digits), &code) && code < 0x80;
     out.push_back(escape ? static_cast<char>(code) : key.front());
     key.remove_prefix(escape ? 7 : 1);
   }
   return out;
 }
 
-std::string WriteWithTextsOf(const ImageMetadata& metadata, size_t text_bytes) {
+std::string WriteWithTextsOf(const ImageMetadata& metadata, bool generated, size_t text_bytes) {
   std::string out(kHead);
+  if (generated) out += kGenerated;
   for (const auto& [key, value] : metadata) {
     const std::string name = EscapeKey(key);
     out += StrCat(kOpen, name, ">", EscapeText(Utf8Prefix(value, text_bytes)), kClose, name, ">\n");
@@ -92,18 +99,22 @@ std::string WriteWithTextsOf(const ImageMetadata& metadata, size_t text_bytes) {
 
 }  // namespace
 
-std::string WriteXmp(const ImageMetadata& metadata) {
-  return WriteWithTextsOf(metadata, std::string::npos);
+std::string WriteXmp(const ImageMetadata& metadata, bool generated) {
+  return WriteWithTextsOf(metadata, generated, std::string::npos);
 }
 
-std::string WriteXmp(const ImageMetadata& metadata, size_t bytes) {
+std::string WriteXmp(const ImageMetadata& metadata, bool generated, size_t bytes) {
   size_t longest = 0;
   for (const auto& [key, value] : metadata) longest = std::max(longest, value.size());
   for (;; longest = longest / 4 * 3) {
-    std::string packet = WriteWithTextsOf(metadata, longest);
+    std::string packet = WriteWithTextsOf(metadata, generated, longest);
     if (packet.size() <= bytes) return packet;
     if (longest == 0) return "";
   }
+}
+
+bool SaysGenerated(std::string_view packet) {
+  return packet.find(kGenerated) != std::string_view::npos;
 }
 
 ImageMetadata ReadXmp(std::string_view packet) {

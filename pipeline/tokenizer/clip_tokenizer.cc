@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_replace.h"
 #include "pipeline/base/printable.h"
@@ -57,10 +58,12 @@ class ClipTokenizer final : public Tokenizer {
     framing_.begin = added_.Id(config.named.at("bos_token").content);
     framing_.end = *added_.Id(config.named.at("eos_token").content);
     framing_.pad = *added_.Id(config.named.at("pad_token").content);
-    int32_t largest = added_.max_id();
-    for (const auto& [token, id] : model_.vocabulary()) largest = std::max(largest, id);
-    tokens_.resize(largest + 1);
-    for (const auto& [token, id] : model_.vocabulary()) tokens_[id] = token;
+    largest_id_ = added_.max_id();
+    tokens_.reserve(model_.vocabulary().size());
+    for (const auto& [token, id] : model_.vocabulary()) {
+      largest_id_ = std::max(largest_id_, id);
+      tokens_[id] = token;
+    }
   }
 
   absl::StatusOr<TokenIds> Encode(std::string_view text, int max_length) const override {
@@ -77,7 +80,7 @@ class ClipTokenizer final : public Tokenizer {
   }
 
   int model_max_length() const override { return model_max_length_; }
-  int vocab_size() const override { return static_cast<int>(tokens_.size()); }
+  int vocab_size() const override { return largest_id_ + 1; }
   int pad_id() const override { return framing_.pad; }
   int eos_id() const override { return framing_.end; }
 
@@ -110,7 +113,8 @@ class ClipTokenizer final : public Tokenizer {
     std::string bytes;
     for (const int32_t id : ids) {
       const std::string_view added = added_.Content(id);
-      bytes += added.empty() ? absl::StrReplaceAll(ByteLevelDecode(tokens_[id]), {{"</w>", " "}}) : std::string(added);
+      bytes +=
+          added.empty() ? absl::StrReplaceAll(ByteLevelDecode(tokens_.at(id)), {{"</w>", " "}}) : std::string(added);
     }
     const std::string text = ReplaceMalformedUtf8(bytes);
     return std::string(absl::StripAsciiWhitespace(text));
@@ -120,7 +124,9 @@ class ClipTokenizer final : public Tokenizer {
   AddedVocabulary added_;
   int model_max_length_;
   Framing framing_;
-  std::vector<std::string> tokens_;  // by id; empty where no token has it
+  // By id; not a list, which two tokens of far ids would make as long as the ids are large.
+  absl::flat_hash_map<int32_t, std::string> tokens_;
+  int32_t largest_id_ = -1;
 };
 
 absl::StatusOr<Vocabulary> ReadVocabulary(const json& object) {

@@ -82,6 +82,16 @@ ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info) {
   return spec;
 }
 
+std::vector<ImageSpec> SpecsOf(const std::vector<std::string>& prompts, DrawOptions options, const ModelInfo& info) {
+  std::vector<ImageSpec> specs;
+  for (const std::string& prompt : prompts) {
+    options.prompt = prompt;
+    specs.push_back(SpecOf(options, info));
+    ++options.seed;
+  }
+  return specs;
+}
+
 LoadOptions LoadOptionsOf(const ModelOptions& model) {
   LoadOptions options;
   options.name = options.path = model.model;

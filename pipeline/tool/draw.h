@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "pipeline/engine/engine.h"
@@ -12,6 +13,9 @@ namespace fresco {
 
 // The request in full: what it leaves out, the model's defaults fill in.
 ImageSpec SpecOf(const DrawOptions& options, const ModelInfo& info);
+
+// The same of each prompt, the first with the seed of `options`, the next with the next.
+std::vector<ImageSpec> SpecsOf(const std::vector<std::string>& prompts, DrawOptions options, const ModelInfo& info);
 
 // The model's name is its path.
 LoadOptions LoadOptionsOf(const ModelOptions& model);

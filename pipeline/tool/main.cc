@@ -16,7 +16,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "pipeline/base/openmp_wait.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/calibrate.h"
 #include "pipeline/tool/compare.h"
@@ -199,6 +201,7 @@ class Program {
   }
 
   int Run(int argc, char** argv) {
+    argv_ = argv;
     try {
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -213,7 +216,9 @@ class Program {
   // CLI11 would say of an unknown command but that one is required.
   std::string Explain(const CLI::ParseError& error) const {
     const std::vector<std::string> unknown = app_.remaining();
-    if (!app_.get_subcommands().empty() || unknown.empty()) return error.what();
+    const std::string said = error.what();
+    if (said == "--model is required") return "no model: its folder or .safetensors file comes after the command";
+    if (!app_.get_subcommands().empty() || unknown.empty()) return said;
     std::string known;
     for (const CLI::App* command : app_.get_subcommands(nullptr))
       absl::StrAppend(&known, known.empty() ? "" : ", ", command->get_name());
@@ -223,18 +228,52 @@ class Program {
 
   // Does a subcommand's work where its device is.
   int RunOnDevice(const std::function<int()>& work) const {
+    LetOpenMpThreadsSleep(argv_);  // may start the program anew: before any file is opened
     const int missing = Exit(CheckDevice(model_.device));
     return missing == kDone ? work() : missing;
   }
 
   void AddInspect() {
-    CLI::App* const command = app_.add_subcommand("inspect", "Lists every tensor: type, shape, bytes");
+    CLI::App* const command = app_.add_subcommand(
+        "inspect",
+        "Lists every tensor: type, shape, bytes. With --activations: draws, and says what each layer is given\n"
+        "at each step, what of it is clamped, and with --against which layer is the first to lose it.");
     AddNeededModel(command, &model_);
-    command->add_option("--device", model_.device, "Where it would be computed with")
-        ->type_name("DEVICE")
-        ->capture_default_str();
+    AddDevice(command, &model_);
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = Exit(RunInspect(model_)); });
+    CLI::Option* const activations =
+        command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers");
+    AddActivations(command, activations);
+    command->callback([this] {
+      exit_code_ = activate_ ? RunOnDevice([this] { return Exit(RunActivations(model_, draw_, activations_)); })
+                             : Exit(RunInspect(model_));
+    });
+  }
+
+  // All of them need `activations`: without it nothing is drawn.
+  void AddActivations(CLI::App* command, CLI::Option* activations) {
+    const std::vector<CLI::Option*> before = command->get_options();
+    AddPrecision(command, &model_);
+    command->add_option("--against", activations_.against, "Compare with this precision: fp32, bf16, fp16 …")
+        ->type_name("TYPE");
+    AddVae(command, &model_.vae);
+    AddCalibration(command, &model_);
+    AddText(command, "--prompt", &draw_.prompt, "What to draw [a red apple on a light blue background]");
+    command->add_option("--prompts", activations_.prompts_file, "File with a prompt a line, instead of --prompt")
+        ->type_name("FILE")
+        ->excludes("--prompt");
+    AddDraw(command, &draw_);
+    command
+        ->add_option("--features", activations_.features,
+                     "Write the layer's feature maps: NAME-STEP.png, of the channels with the largest values")
+        ->type_name("LAYER");
+    command->add_option("--output,-o", activations_.output, "Folder for feature maps")
+        ->type_name("DIR")
+        ->capture_default_str();
+    command->add_option("--html", activations_.html, "Page to write, with maps of layers and steps")->type_name("FILE");
+    for (CLI::Option* option : command->get_options()) {
+      if (std::find(before.begin(), before.end(), option) == before.end()) option->needs(activations);
+    }
   }
 
   void AddDrawCommand() {
@@ -317,7 +356,8 @@ class Program {
         ->type_name("N")
         ->capture_default_str();
     AddJson(command, &model_);
-    command->callback([this] { exit_code_ = Exit(RunQuantize(model_, draw_, keep_, quantize_)); });
+    command->callback(
+        [this] { exit_code_ = RunOnDevice([this] { return Exit(RunQuantize(model_, draw_, keep_, quantize_)); }); });
   }
 
   void AddNoiseCorrection(CLI::App* command) {
@@ -451,12 +491,15 @@ class Program {
   }
 
   CLI::App app_{kAbout, "fresco-model"};
+  char** argv_ = nullptr;
   ModelOptions model_;
   DrawOptions draw_;
   VerifyOptions verify_;
   QuantizeOptions quantize_;
   KeepOptions keep_;
   CompareOptions compare_;
+  ActivationsOptions activations_;
+  bool activate_ = false;  // --activations
   BenchOptions bench_;
   CalibrateOptions calibrate_;
   std::string output_ = "out.png";

@@ -33,25 +33,19 @@ using Clock = std::chrono::steady_clock;
 constexpr double kMiB = 1 << 20;
 
 // One for each prompt, with the model's defaults for what `draw` leaves out.
-absl::StatusOr<std::vector<ImageSpec>> SpecsOf(const ModelOptions& model, DrawOptions draw,
-                                               const std::string& prompts) {
+absl::StatusOr<std::vector<ImageSpec>> SpecsOfFile(const ModelOptions& model, const DrawOptions& draw,
+                                                   const std::string& prompts) {
   FRESCO_ASSIGN_OR_RETURN(const std::vector<std::string> lines, ReadPrompts(prompts));
   FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(model.model, model.base));
   FRESCO_ASSIGN_OR_RETURN(const ModelShape shape, ReadModelShape(source));
   FRESCO_ASSIGN_OR_RETURN(const ModelInfo info, DescribeModel(LoadOptionsOf(model), source, shape, Precision()));
-  std::vector<ImageSpec> specs;
-  for (const std::string& line : lines) {
-    draw.prompt = line;
-    specs.push_back(SpecOf(draw, info));
-    ++draw.seed;
-  }
-  return specs;
+  return SpecsOf(lines, draw, info);
 }
 
 absl::StatusOr<KeptLayers> FindKeptLayers(const ModelOptions& model, const DrawOptions& draw, const KeepOptions& keep,
                                           const QuantizeOptions& options) {
   KeepPsnrOptions search;
-  FRESCO_ASSIGN_OR_RETURN(search.specs, SpecsOf(model, draw, keep.prompts_file));
+  FRESCO_ASSIGN_OR_RETURN(search.specs, SpecsOfFile(model, draw, keep.prompts_file));
   search.load = LoadOptionsOf(model);
   search.load.precision = options.precision;
   search.load.layers = options.layers;

@@ -38,15 +38,28 @@ bool IsIpAddress(std::string_view host) {
   return inet_pton(ipv6 ? AF_INET6 : AF_INET, bare.c_str(), &parsed) == 1;
 }
 
+// Where nobody but this machine's own programs can connect. Of names only the one that is known to be.
+bool IsLoopback(std::string_view host) {
+  if (host == "localhost") return true;
+  const bool ipv6 = host.size() > 2 && host.front() == '[';
+  const std::string bare(ipv6 ? host.substr(1, host.size() - 2) : host);
+  in6_addr six;
+  if (ipv6) return inet_pton(AF_INET6, bare.c_str(), &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six);
+  in_addr four;
+  return inet_pton(AF_INET, bare.c_str(), &four) == 1 && bare.starts_with("127.");
+}
+
 bool IsModelName(std::string_view name) {
   return !name.empty() && name.size() <= 64 && IsHost(name);
 }
 
+// Nothing but what ends up as the name of the device: "cuda:01" would be another one to the scheduler.
 bool IsDevice(std::string_view device) {
+  constexpr std::string_view kCuda = "cuda:";
   int index = 0;
   return device == "cpu" || device == "auto" ||
-         (device.starts_with("cuda:") && device.size() > 5 && absl::ascii_isdigit(device[5]) &&
-          absl::SimpleAtoi(ToAbsl(device.substr(5)), &index));
+         (device.starts_with(kCuda) && absl::SimpleAtoi(ToAbsl(device.substr(kCuda.size())), &index) && index >= 0 &&
+          device == StrCat(kCuda, index));
 }
 
 // Reads the values of a section while it is in scope, and reports its unknown keys at the end.
@@ -70,8 +83,8 @@ void ReadAddress(YamlMap* section, absl::Status (*check)(std::string_view), std:
   *address = text;
 }
 
-// Empty on a mistake.
-std::string ReadModelPath(YamlMap* section, const std::string& key, const ConfigSource& source) {
+// Of something that exists, else the mistake is told. Absolute; empty where the key is absent.
+std::string ReadPath(YamlMap* section, const std::string& key, const ConfigSource& source) {
   std::string text;
   section->Read(key, &text);
   if (text.empty()) return "";
@@ -134,8 +147,8 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   YamlMap section(node, key, errors);
   ModelConfig model;
   section.Read("name", &model.name);
-  model.path = ReadModelPath(&section, "path", source);
-  model.base = ReadModelPath(&section, "base", source);
+  model.path = ReadPath(&section, "path", source);
+  model.base = ReadPath(&section, "base", source);
   if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
     model.precision = kPrecisions[choice];
   ReadDevices(&section, &model.devices);
@@ -146,7 +159,7 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
     settings.Finish();
   }
   if (node.IsMap() && !node["path"]) section.AddError("path", "is missing: the folder or the file of the model");
-  model.calibration = ReadModelPath(&section, "calibration", source);
+  model.calibration = ReadPath(&section, "calibration", source);
   section.Read("static_scales", &model.static_scales);
   section.Read("overflow_guard", &model.overflow_guard);
   section.Read("noise_correction", &model.noise_correction);
@@ -183,14 +196,6 @@ void ReadModels(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, 
   }
 }
 
-void ReadServer(YamlMap& section, ServerConfig* config) {
-  ReadAddress(&section, CheckAddress, &config->address);
-  section.Read("grace_period", absl::ZeroDuration(), absl::Hours(24), &config->grace_period);
-  section.Read("exit_when_device_lost", &config->exit_when_device_lost);
-  section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
-  section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
-}
-
 // The settings of a key while it is in scope, like ReadSection of a section within another.
 template <typename ReadFn>
 void ReadWithin(YamlMap* section, const std::string& key, ConfigErrors* errors, ReadFn read) {
@@ -199,6 +204,50 @@ void ReadWithin(YamlMap* section, const std::string& key, ConfigErrors* errors, 
   YamlMap settings(node, section->PathOf(key), errors);
   read(settings);
   settings.Finish();
+}
+
+void ReadTls(YamlMap& section, const ConfigSource& source, TlsConfig* tls) {
+  static constexpr std::string_view kChoices[] = {"none", "optional", "required"};
+  tls->certificate = ReadPath(&section, "certificate", source);
+  tls->key = ReadPath(&section, "key", source);
+  tls->client_ca = ReadPath(&section, "client_ca", source);
+  for (const auto& [key, path] : {std::pair("certificate", &tls->certificate), std::pair("key", &tls->key)}) {
+    if (path->empty()) section.AddError(key, "is missing: a file in PEM");
+  }
+  // Who names an authority wants it asked for.
+  if (!tls->client_ca.empty()) tls->client_certificates = ClientCertificates::kRequired;
+  if (const int choice = section.ReadChoice("client_certificates", kChoices); choice >= 0)
+    tls->client_certificates = static_cast<ClientCertificates>(choice);
+  if (tls->client_ca.empty() != (tls->client_certificates == ClientCertificates::kNone))
+    section.AddError("client_certificates",
+                     "needs client_ca, the authorities that clients' certificates are signed by");
+}
+
+void ReadConnections(YamlMap* section, ConfigErrors* errors, ConnectionLimits* limits) {
+  ReadWithin(section, "keepalive", errors, [&](YamlMap& settings) {
+    settings.Read("time", absl::Seconds(1), absl::Hours(24), &limits->keepalive_time);
+    settings.Read("timeout", absl::Seconds(1), absl::Hours(24), &limits->keepalive_timeout);
+  });
+  section->Read("handshake_timeout", absl::Seconds(1), absl::Hours(1), &limits->handshake_timeout);
+  section->Read("idle_timeout", absl::Seconds(1), absl::Hours(24 * 30), &limits->idle_timeout);
+  section->Read("max_connection_age", absl::Seconds(1), absl::Hours(24 * 30), &limits->max_age);
+  section->ReadBytes("memory_bytes", 16 * kMiB, int64_t{1} << 40, &limits->memory_bytes);
+  section->ReadBytes("answer_bytes", kMiB, int64_t{1} << 40, &limits->answer_bytes);
+  section->Read("max_connections_per_peer", 0, 1'000'000, &limits->max_per_peer);
+}
+
+void ReadServer(YamlMap& section, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {
+  ReadAddress(&section, CheckAddress, &config->address);
+  section.Read("grace_period", absl::ZeroDuration(), absl::Hours(24), &config->grace_period);
+  section.Read("exit_when_device_lost", &config->exit_when_device_lost);
+  section.ReadBytes("max_request_bytes", 1 << 10, 256 * kMiB, &config->max_request_bytes);
+  section.Read("max_concurrent_streams", 1, 1'000'000, &config->max_concurrent_streams);
+  ReadConnections(&section, errors, &config->connections);
+  ReadWithin(&section, "tls", errors, [&](YamlMap& settings) { ReadTls(settings, source, &config->tls.emplace()); });
+  config->tokens = ReadPath(&section, "tokens", source);
+  section.Read("reload_interval", absl::Seconds(1), absl::Hours(24), &config->reload_interval);
+  section.Read("allow_plaintext", &config->allow_plaintext);
+  section.Read("allow_anonymous", &config->allow_anonymous);
 }
 
 void ReadClasses(YamlMap& section, ConfigErrors* errors, CoreOptions* options) {
@@ -239,17 +288,17 @@ void ReadWatchdog(YamlMap& section, WatchdogOptions* watchdog) {
   section.Read("load", absl::Milliseconds(1), absl::Hours(24), &watchdog->load);
 }
 
-// Empty: it is not kept.
-std::string ReadCostModelPath(YamlMap* section, const ConfigSource& source) {
+// Of a file that the server writes, in a folder that exists. Absolute; empty where the key is absent.
+std::string ReadWrittenPath(YamlMap* section, const std::string& key, const ConfigSource& source) {
   std::string text;
-  section->Read("cost_model", &text);
+  section->Read(key, &text);
   if (text.empty()) return "";
   const fs::path path = (fs::path(source.base_dir) / text).lexically_normal();
   std::error_code error;
   if (!fs::is_directory(path.parent_path(), error)) {
-    section->AddError("cost_model", StrCat("there is no folder ", path.parent_path().string()));
+    section->AddError(key, StrCat("there is no folder ", path.parent_path().string()));
   } else if (fs::is_directory(path, error)) {
-    section->AddError("cost_model", StrCat(path.string(), " is a folder"));
+    section->AddError(key, StrCat(path.string(), " is a folder"));
   }
   return path.string();
 }
@@ -263,8 +312,9 @@ void ReadScheduling(YamlMap& section, const ConfigSource& source, ConfigErrors* 
   section.Read("fairness_window", absl::ZeroDuration(), absl::Hours(24), &config->scheduling.fairness_window);
   ReadWithin(&section, "classes", errors, [&](YamlMap& classes) { ReadClasses(classes, errors, &config->scheduling); });
   ReadTenants(&section, errors, &config->scheduling.tenant_weights);
+  section.Read("tenant_header", &config->tenant_header);
   ReadWithin(&section, "watchdog", errors, [&](YamlMap& settings) { ReadWatchdog(settings, &config->watchdog); });
-  config->cost_model = ReadCostModelPath(&section, source);
+  config->cost_model = ReadWrittenPath(&section, "cost_model", source);
   if (const int decoding = section.ReadChoice("decoding", kDecodingNames); decoding >= 0) {
     config->decoding = static_cast<Decoding>(decoding);
   }
@@ -278,6 +328,7 @@ void ReadScheduler(YamlMap& section, const ConfigSource& source, ConfigErrors* e
   section.Read("max_batch", 1, 1024, &config->max_batch);
   section.Read("encode_threads", 1, 256, &config->encode_threads);
   section.Read("slow_reader_limit", absl::Seconds(1), absl::Hours(24), &config->slow_reader_limit);
+  section.ReadBytes("slow_reader_rate", 1 << 10, 1024 * kMiB, &config->slow_reader_rate);
   section.ReadBytes("channel_bytes", 64 << 10, 4096 * kMiB, &config->channel_bytes);
 }
 
@@ -300,6 +351,12 @@ void ReadMemoryBudgets(YamlMap* section, ConfigErrors* errors, std::map<std::str
   }
 }
 
+void ReadResults(YamlMap& section, ResultsConfig* results) {
+  section.Read("keep", absl::ZeroDuration(), absl::Hours(24), &results->keep);
+  section.ReadBytes("keep_bytes", 0, int64_t{1} << 40, &results->keep_bytes);
+  section.Read("anonymous", &results->anonymous);
+}
+
 void ReadLimits(YamlMap& section, RequestLimits* limits) {
   section.Read("max_width", 16, 16384, &limits->max_width);
   section.Read("max_height", 16, 16384, &limits->max_height);
@@ -308,17 +365,29 @@ void ReadLimits(YamlMap& section, RequestLimits* limits) {
   section.Read("max_prompt_bytes", 1, 1 << 20, &limits->max_prompt_bytes);
 }
 
-void ReadLog(YamlMap& section, LogConfig* log) {
+void ReadLog(YamlMap& section, const ConfigSource& source, LogConfig* log) {
   static constexpr std::string_view kLevels[] = {"debug", "info", "warning", "error"};
   static constexpr std::string_view kFormats[] = {"text", "json"};
   if (const int level = section.ReadChoice("level", kLevels); level >= 0) log->level = static_cast<LogLevel>(level);
   if (const int format = section.ReadChoice("format", kFormats); format >= 0)
     log->format = static_cast<LogFormat>(format);
   section.Read("prompts", &log->prompts);
+  log->audit_file = ReadWrittenPath(&section, "audit_file", source);
+}
+
+void ReadContentCheck(YamlMap& section, ContentCheckConfig* check) {
+  static constexpr std::string_view kChoices[] = {"refuse", "allow"};
+  ReadAddress(&section, CheckAddress, &check->address);
+  if (check->address.empty()) section.AddError("address", "is missing: host:port of what checks");
+  section.Read("prompts", &check->prompts);
+  section.Read("pictures", &check->pictures);
+  section.Read("timeout", absl::Milliseconds(10), absl::Minutes(10), &check->timeout);
+  if (const int choice = section.ReadChoice("when_unreachable", kChoices); choice >= 0)
+    check->allow_when_unreachable = choice == 1;
 }
 
 void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, ServerConfig* config) {
-  ReadSection(top, "server", errors, [&](YamlMap& section) { ReadServer(section, config); });
+  ReadSection(top, "server", errors, [&](YamlMap& section) { ReadServer(section, source, errors, config); });
   ReadSection(top, "metrics", errors, [&](YamlMap& section) {
     section.Read("enabled", &config->metrics_enabled);
     ReadAddress(&section, CheckMetricsAddress, &config->metrics_address);
@@ -331,8 +400,11 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
     ReadMemoryBudgets(&section, errors, &config->memory_budgets);
   });
   ReadSection(top, "images", errors, [&](YamlMap& section) { section.Read("embed_prompts", &config->embed_prompts); });
+  ReadSection(top, "content_check", errors,
+              [&](YamlMap& section) { ReadContentCheck(section, &config->content_check); });
+  ReadSection(top, "results", errors, [&](YamlMap& section) { ReadResults(section, &config->results); });
   ReadSection(top, "limits", errors, [&](YamlMap& section) { ReadLimits(section, &config->limits); });
-  ReadSection(top, "log", errors, [&](YamlMap& section) { ReadLog(section, &config->log); });
+  ReadSection(top, "log", errors, [&](YamlMap& section) { ReadLog(section, source, &config->log); });
 }
 
 bool IsModel(const fs::path& folder) {
@@ -363,14 +435,29 @@ absl::Status CheckMetricsAddress(std::string_view address) {
       StrCat("expected an IP address or localhost before the port, like 0.0.0.0:9500, found '", address, "'"));
 }
 
+absl::Status CheckExposure(const ServerConfig& config) {
+  const std::string host = config.address.substr(0, config.address.rfind(':'));
+  std::vector<std::string> missing;
+  if (!config.tls && !config.allow_plaintext) {
+    missing.push_back("without TLS: set server.tls, or say server.allow_plaintext: true (--allow-plaintext)");
+  }
+  if (config.tokens.empty() && !config.allow_anonymous) {
+    missing.push_back(
+        "and nobody is asked who calls: set server.tokens, or say server.allow_anonymous: true (--allow-anonymous)");
+  }
+  if (missing.empty() || IsLoopback(host)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      StrCat("other machines may reach ", config.address, " ", absl::StrJoin(missing, "; ")));
+}
+
 absl::StatusOr<ServerConfig> ParseConfig(std::string_view text, const ConfigSource& source) {
   ConfigErrors errors(source.file);
   ServerConfig config;
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1) errors.Add(documents[1].Mark(), "", "a second YAML document: one configuration per file");
-    if (!documents.empty()) {
-      YamlMap top(documents[0], "", &errors);
+    const YamlDocuments documents = LoadDocuments(text);
+    if (documents.count > 1) errors.Add(documents.second, "", "a second YAML document: one configuration per file");
+    if (documents.count > 0) {
+      YamlMap top(documents.first, "", &errors);
       ReadAll(&top, source, &errors, &config);
       top.Finish();
     }

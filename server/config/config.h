@@ -50,6 +50,13 @@ struct RequestLimits {
   int max_prompt_bytes = 8192;  // each prompt's UTF-8
 };
 
+// What is kept of requests that are drawn, for their callers to ask for again by the same request_id.
+struct ResultsConfig {
+  absl::Duration keep = absl::Seconds(60);  // since it was drawn; zero: not at all
+  int64_t keep_bytes = 256 << 20;           // of all pictures that are held, of requests that run too
+  bool anonymous = true;                    // of callers who are no tenant: they are one, and join each other's
+};
+
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 enum class LogFormat { kText, kJson };
 
@@ -57,14 +64,54 @@ struct LogConfig {
   LogLevel level = LogLevel::kInfo;
   LogFormat format = LogFormat::kText;
   bool prompts = false;  // whether a request's closing line holds its prompts
+  std::string
+      audit_file;  // absolute; where who operated and who was turned away is appended too, as JSON; empty: nowhere
+};
+
+// Whether a client has to show a certificate of its own.
+enum class ClientCertificates { kNone, kOptional, kRequired };
+
+// PEM files, absolute. They are read anew when they change.
+struct TlsConfig {
+  std::string certificate;  // the server's, and those that lead from it towards a known authority
+  std::string key;
+  std::string client_ca;  // of those that clients' certificates must be signed by; empty where they show none
+  ClientCertificates client_certificates = ClientCertificates::kNone;
+};
+
+// What a client's connection may take.
+struct ConnectionLimits {
+  absl::Duration handshake_timeout = absl::Seconds(20);  // until TLS and HTTP/2 have been agreed on
+  absl::Duration keepalive_time = absl::Seconds(60);  // after that much silence the other end is asked whether it lives
+  absl::Duration keepalive_timeout = absl::Seconds(20);  // and has as long to say so
+  absl::Duration idle_timeout = absl::Minutes(30);       // without a call: the connection is closed
+  absl::Duration max_age = absl::InfiniteDuration();     // the client is asked to connect anew; what runs goes on
+  int64_t memory_bytes = int64_t{1} << 30;               // of what gRPC counts of all connections
+  int64_t answer_bytes = 256 << 20;                      // of pictures in whole answers that are not read yet
+  int max_per_peer = 0;                                  // connections from one address; 0: any number
+};
+
+// A service beside the server that looks at prompts and pictures (proto/fresco/v1/content_check.proto).
+struct ContentCheckConfig {
+  std::string address;  // plaintext gRPC; empty: nothing is checked
+  bool prompts = true;
+  bool pictures = false;
+  absl::Duration timeout = absl::Seconds(5);  // of one question
+  bool allow_when_unreachable = false;
 };
 
 struct ServerConfig {
   std::string address = "127.0.0.1:8500";           // gRPC; port 0: any free one
   absl::Duration grace_period = absl::Seconds(30);  // after SIGTERM, for running requests
   bool exit_when_device_lost = true;                // with code 75, once what others draw is done: to be started anew
-  int64_t max_request_bytes = 4 << 20;              // a gRPC message to the server
+  int64_t max_request_bytes = 256 << 10;            // a gRPC message to the server
   int max_concurrent_streams = 1024;                // calls at once per connection
+  ConnectionLimits connections;
+  std::optional<TlsConfig> tls;                        // absent: plaintext
+  std::string tokens;                                  // absolute; the file of who may call; empty: anybody
+  absl::Duration reload_interval = absl::Seconds(10);  // how often the files of tls and tokens are looked at
+  bool allow_plaintext = false;                        // beyond this machine too
+  bool allow_anonymous = false;                        // likewise
 
   bool metrics_enabled = true;
   std::string metrics_address = "127.0.0.1:9500";  // GET /metrics; no host name but localhost; port 0: any free one
@@ -75,6 +122,7 @@ struct ServerConfig {
   int max_batch = 8;                                     // images per denoising step
   int max_resident = 32;                                 // images on a device, in the step or paused
   int64_t resident_bytes = int64_t{1} << 30;             // of their latents and texts, on a device
+  bool tenant_header = false;                            // callers say whose they are, in metadata; else all are one
   CoreOptions scheduling;                                // policy, classes, shares (docs/SCHEDULING.md)
   WatchdogOptions watchdog;                              // when a device is taken for hung
   std::string cost_model;                                // absolute; what was learned of steps; empty: not kept
@@ -83,6 +131,7 @@ struct ServerConfig {
   absl::Duration measure_at_load = absl::Seconds(5);     // at most, of steps of a model that was loaded; zero: not
   int encode_threads = 1;                                // for PNG, JPEG and WebP
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
+  int64_t slow_reader_rate = 256 << 10;                  // bytes a second, of an answer that is sent whole
   int64_t channel_bytes = 32 << 20;                      // events kept for one client before its previews are dropped
 
   int threads = 0;                         // CPU threads for computing; 0: as many as the machine has
@@ -90,7 +139,11 @@ struct ServerConfig {
 
   std::map<std::string, int64_t> memory_budgets;  // bytes of models' weights, by device; those not named: no bound
 
+  ContentCheckConfig content_check;
+
   bool embed_prompts = true;  // whether pictures carry the texts they were drawn from
+
+  ResultsConfig results;
 
   RequestLimits limits;
   LogConfig log;
@@ -116,6 +169,10 @@ absl::Status CheckAddress(std::string_view address);
 
 // The same, and INVALID_ARGUMENT for a host name other than localhost: the HTTP server takes IP addresses.
 absl::Status CheckMetricsAddress(std::string_view address);
+
+// FAILED_PRECONDITION where other machines can reach the server and it has no TLS or asks nobody who calls, unless the
+// configuration allows that in as many words.
+absl::Status CheckExposure(const ServerConfig& config);
 
 // Where the model that ships with Fresco lies: models/demo in the working directory, else in a folder above the
 // program's (build/bin/../../models/demo), else PREFIX/share/fresco/models/demo. NOT_FOUND naming the places looked at.

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <sstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
+#include "pipeline/base/printable.h"
 #include "pipeline/base/strings.h"
+#include "yaml-cpp/eventhandler.h"
 
 namespace fresco {
 namespace {
@@ -64,7 +67,35 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+// Only counts.
+class DocumentCounter final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { marks.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  std::vector<YAML::Mark> marks;  // of documents
+};
+
 }  // namespace
+
+YamlDocuments LoadDocuments(std::string_view text) {
+  std::istringstream stream{std::string(text)};
+  YAML::Parser parser(stream);
+  DocumentCounter counter;
+  while (counter.marks.size() < 2 && parser.HandleNextDocument(counter)) continue;
+  YamlDocuments documents;
+  documents.count = static_cast<int>(counter.marks.size());
+  if (documents.count > 0) documents.first = YAML::Load(std::string(text));
+  if (documents.count > 1) documents.second = counter.marks[1];
+  return documents;
+}
 
 std::string_view Nearest(std::string_view word, const std::set<std::string>& candidates) {
   std::string_view best;
@@ -82,7 +113,9 @@ std::string_view Nearest(std::string_view word, const std::set<std::string>& can
 void ConfigErrors::Add(const YAML::Mark& mark, std::string_view key, std::string_view message) {
   const int line = mark.line + 1;
   const std::string where = line > 0 ? StrCat(file_, ":", line) : file_;
-  errors_.push_back({line, key.empty() ? StrCat(where, ": ", message) : StrCat(where, ": ", key, ": ", message)});
+  // They quote the file, in which anything can be: one line each, that a terminal and a log can take.
+  const std::string said = Printable(key.empty() ? std::string(message) : StrCat(key, ": ", message));
+  errors_.push_back({line, StrCat(where, ": ", said)});
 }
 
 absl::Status ConfigErrors::ToStatus() const {

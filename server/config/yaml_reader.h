@@ -33,6 +33,17 @@ class ConfigErrors {
   std::vector<Error> errors_;
 };
 
+// What is in a text.
+struct YamlDocuments {
+  int count = 0;  // 2: more than one
+  YAML::Node first;
+  YAML::Mark second = YAML::Mark::null_mark();  // where it begins
+};
+
+// Instead of YAML::LoadAll, which takes some texts for documents without end (yaml-cpp 0.7), and memory for each.
+// Throws YAML::Exception.
+YamlDocuments LoadDocuments(std::string_view text);
+
 // One mapping of the file. Each Read looks up a key and, if it is there and right, sets the value; what is wrong goes
 // to the errors. Finish reports the keys that no Read has asked for.
 class YamlMap {

@@ -2,7 +2,6 @@
 
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "pipeline/base/strings.h"
+#include "server/log/line_writer.h"
 
 namespace fresco {
 namespace {
@@ -69,35 +69,74 @@ class FunctionSink final : public spdlog::sinks::base_sink<std::mutex> {
   const std::function<void(std::string_view)> write_;
 };
 
+// Onto a file that may fail: what is lost is counted, and said once there is room again.
+class FileSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  // `notice` makes the line that says how many were lost.
+  FileSink(int fd, std::function<void()> on_lost, std::function<std::string(int64_t)> notice)
+      : writer_(fd), on_lost_(std::move(on_lost)), notice_(std::move(notice)) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    if (lost_ > 0 && writer_.Write(notice_(lost_))) lost_ = 0;
+    if (lost_ == 0 && writer_.Write({message.payload.data(), message.payload.size()})) return;
+    ++lost_;
+    if (on_lost_) on_lost_();
+  }
+  void flush_() override {}
+
+ private:
+  LineWriter writer_;
+  const std::function<void()> on_lost_;
+  const std::function<std::string(int64_t)> notice_;
+  int64_t lost_ = 0;  // and not said yet
+};
+
 }  // namespace
 
 class Logger::Impl {
  public:
-  Impl(const LogConfig& config, spdlog::sink_ptr sink) : logger("fresco", std::move(sink)) {
+  // `on_error`: a line could not even be made.
+  Impl(const LogConfig& config, spdlog::sink_ptr sink, const std::function<void()>& on_error)
+      : logger("fresco", std::move(sink)) {
+    // Else spdlog would write to standard error itself.
+    logger.set_error_handler([on_error](const std::string&) {
+      if (on_error) on_error();
+    });
     logger.set_pattern("%v");
     logger.set_level(kLevels[static_cast<size_t>(config.level)]);
   }
   spdlog::logger logger;
 };
 
-Logger::Logger(const LogConfig& config, const Clock* clock)
+Logger::Logger(const LogConfig& config, const Clock* clock, std::function<void()> on_lost, int fd)
     : config_(config),
       clock_(clock),
-      impl_(std::make_unique<Impl>(config, std::make_shared<spdlog::sinks::stderr_sink_mt>())) {}
+      impl_(std::make_unique<Impl>(
+          config,
+          std::make_shared<FileSink>(fd, on_lost,
+                                     [this](int64_t lost) {
+                                       return Line(LogLevel::kWarning, "log_lines_lost", {{"count", lost}});
+                                     }),
+          on_lost)) {}
 
 Logger::Logger(const LogConfig& config, const Clock* clock, std::function<void(std::string_view)> write)
     : config_(config),
       clock_(clock),
-      impl_(std::make_unique<Impl>(config, std::make_shared<FunctionSink>(std::move(write)))) {}
+      impl_(std::make_unique<Impl>(config, std::make_shared<FunctionSink>(std::move(write)), std::function<void()>())) {
+}
 
 Logger::~Logger() = default;
 
+std::string Logger::Line(LogLevel level, std::string_view event, const LogFields& fields) const {
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", clock_->WallTime(), absl::UTCTimeZone());
+  return config_.format == LogFormat::kJson ? JsonLine(time, level, event, fields)
+                                            : TextLine(time, level, event, fields);
+}
+
 void Logger::Log(LogLevel level, std::string_view event, const LogFields& fields) const {
   if (level < config_.level) return;
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", clock_->WallTime(), absl::UTCTimeZone());
-  const std::string line =
-      config_.format == LogFormat::kJson ? JsonLine(time, level, event, fields) : TextLine(time, level, event, fields);
-  impl_->logger.log(kLevels[static_cast<size_t>(level)], "{}", line);
+  impl_->logger.log(kLevels[static_cast<size_t>(level)], "{}", Line(level, event, fields));
 }
 
 }  // namespace fresco

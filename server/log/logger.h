@@ -21,8 +21,11 @@ using LogFields = std::vector<std::pair<std::string_view, LogValue>>;
 // Thread-safe.
 class Logger {
  public:
-  // Writes to standard error. `clock` outlives it.
-  Logger(const LogConfig& config, const Clock* clock);
+  // Writes to standard error, or to `fd`, which stays open. `clock` outlives it. A line that cannot be written, because
+  // the disk is full or nobody reads, is lost, and nobody waits for it for long (line_writer.h): `on_lost` (may be
+  // empty) is called for each by the thread that logs, and must not log. The next that can be written comes after one
+  // that says how many were lost: `log_lines_lost`.
+  Logger(const LogConfig& config, const Clock* clock, std::function<void()> on_lost = {}, int fd = 2);
   // Gives each finished line, without its end, to `write`; calls are serialised.
   Logger(const LogConfig& config, const Clock* clock, std::function<void(std::string_view line)> write);
   ~Logger();
@@ -35,6 +38,9 @@ class Logger {
 
  private:
   class Impl;
+
+  std::string Line(LogLevel level, std::string_view event, const LogFields& fields) const;
+
   const LogConfig config_;
   const Clock* const clock_;
   const std::unique_ptr<Impl> impl_;

@@ -19,10 +19,12 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
-#include "pipeline/engine/load.h"
 #include "server/log/logger.h"
+#include "server/main/access.h"
 #include "server/main/signals.h"
 #include "server/metrics/metrics.h"
+#include "server/rpc/content_checker.h"
+#include "server/rpc/grpc_log.h"
 #include "server/rpc/model_manager.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
@@ -39,8 +41,8 @@ struct Replica {
 };
 
 // `devices` of the configuration with `auto` as the best device that there is.
-std::vector<Replica> ResolveReplicas(const std::vector<ModelConfig>& models) {
-  const std::vector<std::string> available = AvailableDevices();
+std::vector<Replica> ResolveReplicas(const std::vector<ModelConfig>& models, const EngineSource& engines) {
+  const std::vector<std::string> available = engines.devices();
   std::vector<Replica> replicas;
   for (const ModelConfig& model : models) {
     for (const std::string& device : model.devices) {
@@ -61,7 +63,8 @@ std::vector<ModelRegistry::Replica> ForRegistry(const std::vector<Replica>& repl
   return result;
 }
 
-ModelManagerOptions ForManager(const ServerConfig& config, const std::vector<Replica>& replicas) {
+ModelManagerOptions ForManager(const ServerConfig& config, const EngineSource& engines,
+                               const std::vector<Replica>& replicas) {
   ModelManagerOptions result;
   result.budgets = config.memory_budgets;
   result.max_waiting = config.max_queue;
@@ -74,7 +77,7 @@ ModelManagerOptions ForManager(const ServerConfig& config, const std::vector<Rep
       if (replica.model == &model) managed.devices.push_back(replica.device);
     }
     // What is wrong with its files is said when it is loaded.
-    if (!result.budgets.empty()) managed.stored_bytes = StoredWeightBytes(model.path, model.base).value_or(0);
+    if (!result.budgets.empty()) managed.stored_bytes = engines.stored_bytes(model.path, model.base).value_or(0);
   }
   return result;
 }
@@ -112,18 +115,20 @@ RpcOptions ForRpc(const ApplicationOptions& options) {
   result.address = config.address;
   result.version = options.version;
   result.limits = config.limits;
+  result.results = config.results;
+  result.tenant_header = config.tenant_header;
   result.max_queue = config.max_queue;
   result.max_request_bytes = config.max_request_bytes;
   result.max_concurrent_streams = config.max_concurrent_streams;
+  result.connections = config.connections;
   result.slow_reader_limit = config.slow_reader_limit;
+  result.slow_reader_rate = config.slow_reader_rate;
   result.channel_bytes = config.channel_bytes;
   return result;
 }
 
-// 64 random bits per call, for seeds and ids. Thread-safe: the device is read anew each time.
-uint64_t RandomBits() {
-  std::random_device device;
-  return uint64_t{device()} << 32 | device();
+std::unique_ptr<ContentChecker> MakeChecker(const ContentCheckConfig& config) {
+  return config.address.empty() ? nullptr : std::make_unique<ContentChecker>(config);
 }
 
 std::string HostOf(const std::string& address) {
@@ -171,12 +176,15 @@ class Application : private ModelManagerObserver {
   explicit Application(const ApplicationOptions& options)
       : options_(options),
         signals_([this](int signal, int count) { OnSignal(signal, count); }),
-        logger_(options.config.log, &clock_),
-        replicas_(ResolveReplicas(options.config.models)),
-        registry_(ForRegistry(replicas_)),
         metrics_(ModelNames(options.config), options.version),
+        logger_(options.config.log, &clock_, [this] { metrics_.CountLostLogLine(); }),
+        grpc_log_(&logger_, &clock_),
+        replicas_(ResolveReplicas(options.config.models, options.engines)),
+        registry_(ForRegistry(replicas_)),
+        access_(options.config, &clock_, &logger_, &metrics_),
+        checker_(MakeChecker(options.config.content_check)),
         scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)),
-        manager_(ForManager(options.config, replicas_),
+        manager_(ForManager(options.config, options.engines, replicas_),
                  {scheduler_.get(), &registry_, &clock_, this,
                   [this](const std::string& model, const std::string& device) { return Load(model, device); }}) {}
 
@@ -187,6 +195,8 @@ class Application : private ModelManagerObserver {
   }
 
   absl::Status Run() {
+    metrics_.SetLimits({options_.config.max_queue, options_.config.scheduling.classes, options_.config.memory_budgets});
+    for (const Replica& replica : replicas_) metrics_.Announce(replica.model->name, replica.device);
     FRESCO_RETURN_IF_ERROR(Listen());
     for (const Replica& replica : replicas_) NoteChoice(replica);
     manager_.LoadAtStart();
@@ -200,6 +210,11 @@ class Application : private ModelManagerObserver {
   SchedulerOptions SchedulerSettings() {
     SchedulerOptions settings = ForScheduler(options_, KeptCosts());
     settings.on_device_lost = [this](const DeviceLoss& loss) { OnDeviceLost(loss); };
+    if (checker_ != nullptr && checker_->checks_pictures()) {
+      settings.check_picture = [this](const GenerationRequest& request, int index, const EncodedImage& picture) {
+        return checker_->CheckPicture(request, index, picture);
+      };
+    }
     settings.on_slow_load = [this](const SlowLoad& load) {
       logger_.Log(LogLevel::kWarning, "model_loads_slowly",
                   {{"model", load.model}, {"device", load.device}, {"since", absl::FormatDuration(load.since)}});
@@ -221,6 +236,7 @@ class Application : private ModelManagerObserver {
 
   void KeepCosts() {
     if (options_.config.cost_model.empty()) return;
+    MutexLock lock(&costs_mutex_);
     const absl::Status saved = SaveCostModel(scheduler_->Costs(), options_.config.cost_model);
     if (!saved.ok()) {
       logger_.Log(LogLevel::kWarning, "cost_model_not_saved", {{"message", std::string(saved.message())}});
@@ -228,6 +244,8 @@ class Application : private ModelManagerObserver {
   }
 
   absl::Status Listen() {
+    FRESCO_RETURN_IF_ERROR(CheckExposure(options_.config));
+    FRESCO_RETURN_IF_ERROR(access_.Start());
     if (options_.config.metrics_enabled) {
       FRESCO_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(options_.config.metrics_address, &metrics_));
     }
@@ -238,10 +256,22 @@ class Application : private ModelManagerObserver {
     dependencies.clock = &clock_;
     dependencies.random = RandomBits;
     dependencies.manager = &manager_;
+    dependencies.callers = access_.callers();
+    dependencies.audit = access_.audit();
+    dependencies.checker = checker_.get();
+    dependencies.on_health = [this](bool serving, bool draining, const auto& models) {
+      metrics_.SetServing(serving, draining, models);
+    };
     dependencies.on_call_done = [this](const std::string& model, const std::string& code) {
       metrics_.CountRequest(model, code);
     };
-    FRESCO_ASSIGN_OR_RETURN(rpc_server_, RpcServer::Start(ForRpc(options_), dependencies));
+    dependencies.on_joined = [this](const std::string& model) { metrics_.CountJoined(model); };
+    dependencies.on_connection_ended = [this] { metrics_.CountConnectionEnded(); };
+    dependencies.on_result_served = [this](const std::string& model) { metrics_.CountResultServed(model); };
+    dependencies.on_results_held = [this](int64_t bytes) { metrics_.SetResultsHeld(bytes); };
+    RpcOptions rpc = ForRpc(options_);
+    rpc.tls = access_.tls();
+    FRESCO_ASSIGN_OR_RETURN(rpc_server_, RpcServer::Start(rpc, dependencies));
     return AnnouncePorts();
   }
 
@@ -251,6 +281,8 @@ class Application : private ModelManagerObserver {
         metrics_server_ ? StrCat(HostOf(options_.config.metrics_address), ":", metrics_server_->port()) : "";
     logger_.Log(LogLevel::kInfo, "listening",
                 {{"address", address},
+                 {"tls", options_.config.tls.has_value()},
+                 {"tokens", !options_.config.tokens.empty()},
                  {"metrics_address", metrics_address},
                  {"version", options_.version},
                  {"pid", int64_t{getpid()}}});
@@ -260,12 +292,16 @@ class Application : private ModelManagerObserver {
                                          {"metrics_address", metrics_address},
                                          {"metrics_port", metrics_server_ ? metrics_server_->port() : 0},
                                          {"pid", getpid()}};
-    // Renamed into place, so that whoever waits for the file never reads half of it.
-    const std::string partial = options_.port_file + ".partial";
+    // Renamed into place, so that whoever waits for the file never reads half of it; but not over a device or a pipe,
+    // which would be gone.
     std::error_code error;
+    const bool whole = !std::filesystem::exists(options_.port_file, error) ||
+                       std::filesystem::is_regular_file(options_.port_file, error);
+    const std::string partial = options_.port_file + (whole ? ".partial" : "");
+    error.clear();
     if (std::ofstream file(partial); !(file << json.dump() << "\n" << std::flush))
       error = std::make_error_code(std::errc::io_error);
-    if (!error) std::filesystem::rename(partial, options_.port_file, error);
+    if (!error && whole) std::filesystem::rename(partial, options_.port_file, error);
     if (error)
       return absl::UnavailableError(StrCat("cannot write --port-file ", options_.port_file, ": ", error.message()));
     return absl::OkStatus();
@@ -297,7 +333,7 @@ class Application : private ModelManagerObserver {
     load.noise_correction = model.noise_correction;
     load.threads = options_.config.threads;
     load.prompt_cache_bytes = options_.config.prompt_cache_bytes;
-    return LoadEngine(load);
+    return options_.engines.load(load);
   }
 
   // Of the manager; from many threads.
@@ -310,6 +346,7 @@ class Application : private ModelManagerObserver {
                 absl::Duration took) override {
     metrics_.AddEngine(engine, took);
     DescribeLoaded(engine->info(), ConfigOf(model), took);
+    KeepCosts();  // what was measured as it was loaded: a process that is killed keeps nothing at its end
   }
 
   void OnLoadFailed(const std::string& model, const std::string& device, const absl::Status& status) override {
@@ -327,6 +364,10 @@ class Application : private ModelManagerObserver {
     if (absl::IsCancelled(status)) return;
     logger_.Log(LogLevel::kWarning, "model_refused",
                 {{"model", model}, {"device", device}, {"message", std::string(status.message())}});
+  }
+
+  void OnRequestRefused(const std::string& model, std::string_view reason) override {
+    metrics_.OnRefused(model, std::string(reason));
   }
 
   void OnUnloading(const std::string& model, const std::string& device, const EngineView& engine,
@@ -403,12 +444,18 @@ class Application : private ModelManagerObserver {
     logger_.Log(LogLevel::kInfo, "stopped", {});
     // A step or a load that is under way cannot be interrupted, and nobody waits for it any more; and what a lost
     // device has done to libtorch's state is not known.
-    if (!signal) std::_Exit(kRestartExitCode);
-    if (!drained || device_lost_ || registry_.Loading()) std::_Exit(EXIT_SUCCESS);
+    if (!signal) Exit(kRestartExitCode);
+    if (!drained || device_lost_ || registry_.Loading()) Exit(EXIT_SUCCESS);
+  }
+
+  [[noreturn]] void Exit(int code) {
+    access_.Stop();
+    std::_Exit(code);
   }
 
   void StopServers(absl::Duration grace) {
     if (rpc_server_ != nullptr) rpc_server_->Shutdown(grace);
+    if (checker_ != nullptr) checker_->AwaitAnswers();  // they lead to the scheduler
     metrics_server_.reset();
   }
 
@@ -420,12 +467,16 @@ class Application : private ModelManagerObserver {
   const ApplicationOptions& options_;
   SystemClock clock_;
   std::atomic<bool> device_lost_ = false;
+  Mutex costs_mutex_;  // of their file
   Ending ending_;
   Signals signals_;  // before whatever makes threads
+  Metrics metrics_;
   Logger logger_;
+  GrpcLog grpc_log_;  // before whatever uses gRPC
   const std::vector<Replica> replicas_;
   ModelRegistry registry_;
-  Metrics metrics_;
+  Access access_;
+  const std::unique_ptr<ContentChecker> checker_;  // null: nothing is checked; goes after the scheduler, which asks it
   std::unique_ptr<RpcServer> rpc_server_;          // goes after the scheduler, whose threads refresh its health
   std::unique_ptr<MetricsServer> metrics_server_;  // stopped before the engines go
   std::unique_ptr<Scheduler> scheduler_;
@@ -433,6 +484,12 @@ class Application : private ModelManagerObserver {
 };
 
 }  // namespace
+
+// The device is read anew each time, so that threads share nothing.
+uint64_t RandomBits() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
 
 absl::Status RunServer(const ApplicationOptions& options) {
   return Application(options).Run();

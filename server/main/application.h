@@ -1,18 +1,37 @@
 // The server process: everything wired together from a configuration.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pipeline/engine/engine.h"
+#include "pipeline/engine/load.h"
 #include "server/config/config.h"
 
 namespace fresco {
 
+// Where engines come from: of checkpoints in fresco-server, of nothing in a server that is there to be loaded itself.
+// Called from many threads.
+struct EngineSource {
+  std::function<std::vector<std::string>()> devices;                                // as AvailableDevices
+  std::function<absl::StatusOr<std::unique_ptr<Engine>>(const LoadOptions&)> load;  // as LoadEngine
+  std::function<absl::StatusOr<int64_t>(const std::string& path, const std::string& base)> stored_bytes;
+};
+
 struct ApplicationOptions {
   ServerConfig config;
+  EngineSource engines;
   std::string version;    // "0.1.0"
   std::string port_file;  // where the ports are written as JSON once both listen; empty: nowhere
 };
+
+// 64 bits of the machine's randomness, anew each time. Thread-safe.
+uint64_t RandomBits();
 
 // EX_TEMPFAIL: whoever supervises the process is to start it anew.
 inline constexpr int kRestartExitCode = 75;

@@ -6,16 +6,19 @@
 #include <filesystem>
 #include <string>
 
+#include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
+#include "pipeline/engine/load.h"
+#include "server/auth/token_file.h"
 #include "server/config/config.h"
 #include "server/main/application.h"
-#include "server/main/openmp_wait.h"
 
 namespace {
 
 struct Flags {
   std::string config, address, metrics_address, port_file, model_path;
-  bool check_config = false;
+  std::string new_token;
+  bool check_config = false, allow_plaintext = false, allow_anonymous = false;
 };
 
 std::string ProgramPath() {
@@ -36,6 +39,9 @@ absl::StatusOr<fresco::ServerConfig> MakeConfig(const Flags& flags) {
     FRESCO_RETURN_IF_ERROR(fresco::Annotate(fresco::CheckMetricsAddress(flags.metrics_address), "--metrics-address"));
     config.metrics_address = flags.metrics_address;
   }
+  config.allow_plaintext = config.allow_plaintext || flags.allow_plaintext;
+  config.allow_anonymous = config.allow_anonymous || flags.allow_anonymous;
+  FRESCO_RETURN_IF_ERROR(fresco::CheckExposure(config));
   const std::string here = std::filesystem::current_path().string();
   if (!flags.model_path.empty()) {
     config.models = {fresco::DemoModel((std::filesystem::path(here) / flags.model_path).lexically_normal().string())};
@@ -51,6 +57,15 @@ int Fail(const absl::Status& status) {
   return 1;
 }
 
+// The token itself is printed once, and kept nowhere.
+int PrintNewToken(const std::string& name) {
+  const absl::StatusOr<fresco::NewToken> made = fresco::MakeToken(name, fresco::RandomBits);
+  if (!made.ok()) return Fail(fresco::Annotate(made.status(), "--new-token"));
+  std::printf("Token, for the caller alone:\n%s\n\nEntry, for the list `tokens` in the file of server.tokens:\n%s",
+              made->token.c_str(), made->entry.c_str());
+  return 0;
+}
+
 void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--config", flags->config,
                   "YAML configuration (docs/CONFIGURATION.md); none: the demo model on loopback")
@@ -64,6 +79,11 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--port-file", flags->port_file, "Write the ports that are listened on to this file, as JSON")
       ->type_name("FILE");
   app->add_flag("--check-config", flags->check_config, "Read the configuration, say what is wrong with it, and exit");
+  app->add_flag("--allow-plaintext", flags->allow_plaintext, "Serve other machines without TLS");
+  app->add_flag("--allow-anonymous", flags->allow_anonymous, "Serve other machines without asking who calls");
+  app->add_option("--new-token", flags->new_token,
+                  "Make a token, print it and its entry for the file of server.tokens (docs/SECURITY.md), and exit")
+      ->type_name("NAME");
   app->set_version_flag("--version", "fresco-server " FRESCO_VERSION);
 }
 
@@ -79,8 +99,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::fprintf(stderr, "fresco-server: %s\n(--help explains the options)\n", error.what());
+    return 2;
   }
+  if (!flags.new_token.empty()) return PrintNewToken(flags.new_token);
   // Starts the program anew, so: not for --help, and before the configuration is read, which can be a pipe.
   if (!flags.check_config) fresco::LetOpenMpThreadsSleep(argv);
   const absl::StatusOr<fresco::ServerConfig> config = MakeConfig(flags);
@@ -90,6 +113,7 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
-  const absl::Status status = fresco::RunServer({*config, FRESCO_VERSION, flags.port_file});
+  const fresco::EngineSource engines = {fresco::AvailableDevices, fresco::LoadEngine, fresco::StoredWeightBytes};
+  const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

@@ -1,4 +1,4 @@
-// SIGTERM and SIGINT as something to wait for.
+// SIGTERM and SIGINT as something to wait for; and none that ends the process for a write that fails.
 #pragma once
 
 #include <functional>

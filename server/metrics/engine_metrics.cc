@@ -27,13 +27,14 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 }
 
 struct AllSeries {
-  Series memory, weights, hits, misses, cached, nonfinite, saturated, guarded, models;
+  Series memory, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
 };
 
 void AddCounts(const std::string& model, const EngineStats& stats, AllSeries* all) {
   all->hits[{model}] += static_cast<double>(stats.prompt_cache_hits);
   all->misses[{model}] += static_cast<double>(stats.prompt_cache_misses);
   all->nonfinite[{model}] += static_cast<double>(stats.nonfinite_outputs);
+  all->quantized[{model}] += static_cast<double>(stats.quantized_activations);
   all->saturated[{model}] += static_cast<double>(stats.saturated_activations);
   all->guarded[{model}] += static_cast<double>(stats.guarded_activations);
 }
@@ -78,6 +79,7 @@ void EngineMetrics::Count(const EngineStats& stats, EngineStats* sum) {
   sum->prompt_cache_hits += stats.prompt_cache_hits;
   sum->prompt_cache_misses += stats.prompt_cache_misses;
   sum->nonfinite_outputs += stats.nonfinite_outputs;
+  sum->quantized_activations += stats.quantized_activations;
   sum->saturated_activations += stats.saturated_activations;
   sum->guarded_activations += stats.guarded_activations;
 }
@@ -118,6 +120,8 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
              all.cached),
       Family("fresco_nonfinite_outputs_total", "Images that failed because a result was NaN or infinite.",
              MetricType::Counter, {"model"}, all.nonfinite),
+      Family("fresco_quantized_activations_total", "Activations that were brought to FP8 or int8.", MetricType::Counter,
+             {"model"}, all.quantized),
       Family("fresco_saturated_activations_total", "Activations that were clamped to what FP8 or int8 can hold.",
              MetricType::Counter, {"model"}, all.saturated),
       Family("fresco_guarded_activations_total", "Activations that the overflow guard has kept from being clamped.",

@@ -12,6 +12,7 @@
 #include <set>
 #include <string_view>
 
+#include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
 #include "server/metrics/engine_metrics.h"
 #include "server/metrics/process_metrics.h"
@@ -31,6 +32,12 @@ const Buckets& DurationBuckets() {
       new Buckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600};
   return *buckets;
 }
+
+constexpr char kNoTenant[] = "(none)", kOtherTenant[] = "(other)";  // no tenant's name has brackets
+constexpr std::array<const char*, 2> kReloadOutcomes = {"failed", "ok"};
+// That alerts look for: the first of its kind is to be seen as one more.
+constexpr std::array<std::string_view, 7> kWatchedCodes = {
+    "OK", "INTERNAL", "UNKNOWN", "DATA_LOSS", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"};
 
 constexpr std::array<std::string_view, 2> kUnloadReasons = {"asked", "evicted"};
 
@@ -65,7 +72,9 @@ class Metrics::Impl {
     // What can be nothing yet is shown as nothing, so that rates and alerts work from the first scrape.
     for (const std::string& model : models) {
       images.Add({{"model", model}});
-      requests.Add({{"model", model}, {"code", "OK"}});
+      joined.Add({{"model", model}});
+      served.Add({{"model", model}});
+      for (const std::string_view code : kWatchedCodes) requests.Add({{"model", model}, {"code", std::string(code)}});
       loads.Add({{"model", model}});
       load_failures.Add({{"model", model}});
       for (const std::string_view reason : kUnloadReasons)
@@ -75,6 +84,26 @@ class Metrics::Impl {
       for (const std::string_view reason : kRefusals) refusals.Add({{"model", model}, {"reason", std::string(reason)}});
     }
     running.Add({});
+    serving.Add({});
+    draining.Add({});
+    for (const std::string& model : models) model_serving.Add({{"model", model}});
+    connections_ended.Add({});
+    lost_log_lines.Add({});
+    results_held.Add({});
+    for (const char* setting : {"tls", "tokens"}) {
+      for (const char* outcome : kReloadOutcomes) reloads.Add({{"setting", setting}, {"outcome", outcome}});
+    }
+    for (const char* tenant : {kNoTenant, kOtherTenant}) AddTenant(tenant);
+  }
+
+  void AddTenant(const std::string& tenant) {
+    for (Counters* counters : {&tenant_images, &tenant_steps, &tenant_device_time}) counters->Add({{"tenant", tenant}});
+  }
+
+  std::string TenantLabel(const std::string& tenant) const {
+    if (tenant.empty()) return kNoTenant;
+    MutexLock lock(&tenants_mutex);
+    return tenants.contains(tenant) ? tenant : kOtherTenant;
   }
 
   // The model's name where it is one of the configured ones.
@@ -85,6 +114,8 @@ class Metrics::Impl {
   }
 
   const std::set<std::string> models;
+  mutable Mutex tenants_mutex;
+  std::set<std::string> tenants FRESCO_GUARDED_BY(tenants_mutex);
   const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   const std::shared_ptr<EngineMetrics> engines = std::make_shared<EngineMetrics>();
   const std::shared_ptr<ProcessMetrics> process = std::make_shared<ProcessMetrics>();
@@ -92,6 +123,18 @@ class Metrics::Impl {
   Counters& requests =
       MakeCounters(registry.get(), "fresco_requests_total", "Calls that have ended, by the code that the caller got.");
   Counters& images = MakeCounters(registry.get(), "fresco_images_total", "Images drawn.");
+  Counters& joined = MakeCounters(registry.get(), "fresco_requests_joined_total",
+                                  "Calls that have joined a request of the same id that was running.");
+  Counters& served = MakeCounters(registry.get(), "fresco_results_served_total",
+                                  "Calls that were given what was drawn for an earlier one of the same id.");
+  Gauges& results_held =
+      MakeGauges(registry.get(), "fresco_results_kept_bytes", "Pictures held for calls that may ask for them again.");
+  Counters& connections_ended =
+      MakeCounters(registry.get(), "fresco_connections_ended_total",
+                   "Connections that were ended, since calls were begun on them and given up without end.");
+  Counters& lost_log_lines =
+      MakeCounters(registry.get(), "fresco_log_lines_lost_total",
+                   "Lines of the log that could not be written: the disk is full, or nobody reads them.");
   Gauges& running = MakeGauges(registry.get(), "fresco_requests_running", "Requests that a device is working on.");
   Gauges& queue_depth = MakeGauges(registry.get(), "fresco_queue_depth", "Requests that wait.");
   Gauges& load_time =
@@ -104,11 +147,30 @@ class Metrics::Impl {
                    "Replicas of models that were unloaded: asked for, or evicted to make room for another.");
   Counters& refusals = MakeCounters(registry.get(), "fresco_refusals_total",
                                     "Requests not taken: too much waits, or of their tenant, their deadline cannot be "
-                                    "met, no device has the memory.");
+                                    "met or has passed, no device has the memory, or too many wait for models or the "
+                                    "model has no room.");
   Counters& preemptions = MakeCounters(registry.get(), "fresco_preemptions_total",
                                        "Images that have left a device for host memory between two steps.");
   Counters& splits = MakeCounters(registry.get(), "fresco_batch_splits_total",
                                   "Batches that did not fit into a device's memory and went on in halves.");
+  Gauges& serving = MakeGauges(registry.get(), "fresco_serving",
+                               "1 while the server as a whole is SERVING to grpc.health.v1.Health, else 0.");
+  Gauges& model_serving =
+      MakeGauges(registry.get(), "fresco_model_serving", "1 while requests for the model are taken, else 0.");
+  Gauges& draining =
+      MakeGauges(registry.get(), "fresco_draining", "1 from when no new requests are taken, for good; else 0.");
+  Gauges& queue_limit =
+      MakeGauges(registry.get(), "fresco_queue_limit", "scheduler.max_queue: requests that may wait.");
+  Gauges& class_target = MakeGauges(registry.get(), "fresco_class_target_seconds",
+                                    "scheduler.classes: a request is not late before, whatever it takes.");
+  Gauges& class_stretch = MakeGauges(registry.get(), "fresco_class_stretch",
+                                     "scheduler.classes: nor before so many times what its images take by themselves.");
+  Gauges& class_max_wait =
+      MakeGauges(registry.get(), "fresco_class_max_wait_seconds", "scheduler.classes: none waits longer to start.");
+  Gauges& device_memory =
+      MakeGauges(registry.get(), "fresco_device_memory_capacity_bytes", "Memory that a device has.");
+  Gauges& memory_budget = MakeGauges(registry.get(), "fresco_device_memory_budget_bytes",
+                                     "compute.memory_budget: of models' weights on a device.");
   Gauges& device_lost =
       MakeGauges(registry.get(), "fresco_device_lost", "1 for a device that hangs or is lost, else 0.");
   Counters& moves = MakeCounters(registry.get(), "fresco_images_moved_total",
@@ -131,6 +193,16 @@ class Metrics::Impl {
   Histograms& step_error =
       MakeHistograms(registry.get(), "fresco_step_prediction_error_ratio",
                      "How far the prediction was off, to either side, as a share of what was predicted.");
+  Counters& tenant_images = MakeCounters(registry.get(), "fresco_tenant_images_total", "Images drawn for a tenant.");
+  Counters& tenant_steps =
+      MakeCounters(registry.get(), "fresco_tenant_steps_total", "Denoising steps made for a tenant's images.");
+  Counters& tenant_device_time = MakeCounters(registry.get(), "fresco_tenant_device_seconds_total",
+                                              "A tenant's share of the devices' time, counted when a request ends.");
+  Gauges& certificate_expiry = MakeGauges(registry.get(), "fresco_tls_certificate_expiry_timestamp_seconds",
+                                          "When the first certificate of a file of server.tls ends, in Unix time.");
+  Counters& reloads = MakeCounters(registry.get(), "fresco_reloads_total",
+                                   "Changes of the files of server.tls and server.tokens: taken up, or failed, and the "
+                                   "old ones stay in use.");
   Histograms& batch_size = MakeHistograms(registry.get(), "fresco_batch_size", "Images in a denoising step.");
 };
 
@@ -138,11 +210,36 @@ Metrics::Metrics(const std::vector<std::string>& models, const std::string& vers
     : impl_(std::make_unique<Impl>(models, version)) {}
 Metrics::~Metrics() = default;
 
+void Metrics::SetLimits(const MetricsLimits& limits) {
+  impl_->queue_limit.Add({}).Set(limits.max_queue);
+  for (size_t i = 0; i < limits.classes.size(); ++i) {
+    const prometheus::Labels labels = {{"priority", std::string(kPriorityClassNames[i])}};
+    impl_->class_target.Add(labels).Set(absl::ToDoubleSeconds(limits.classes[i].target));
+    impl_->class_stretch.Add(labels).Set(limits.classes[i].stretch);
+    impl_->class_max_wait.Add(labels).Set(absl::ToDoubleSeconds(limits.classes[i].max_wait));
+  }
+  for (const auto& [device, bytes] : limits.memory_budgets)
+    impl_->memory_budget.Add({{"device", device}}).Set(static_cast<double>(bytes));
+}
+
+void Metrics::SetServing(bool serving, bool draining, const std::vector<std::pair<std::string, bool>>& models) {
+  impl_->serving.Add({}).Set(serving ? 1 : 0);
+  impl_->draining.Add({}).Set(draining ? 1 : 0);
+  for (const auto& [model, served] : models)
+    impl_->model_serving.Add({{"model", impl_->Label(model)}}).Set(served ? 1 : 0);
+}
+
+void Metrics::Announce(const std::string& model, const std::string& device) {
+  const prometheus::Labels labels = {{"model", impl_->Label(model)}, {"device", device}};
+  for (Counters* counters : {&impl_->preemptions, &impl_->splits, &impl_->moves}) counters->Add(labels);
+  impl_->device_lost.Add({{"device", device}});
+}
+
 void Metrics::AddEngine(const std::shared_ptr<const Engine>& engine, absl::Duration load_time) {
   const ModelInfo& info = engine->info();
   impl_->load_time.Add({{"model", impl_->Label(info.name)}, {"device", info.device}})
       .Set(absl::ToDoubleSeconds(load_time));
-  impl_->device_lost.Add({{"device", info.device}});
+  Announce(info.name, info.device);
   impl_->loads.Add({{"model", impl_->Label(info.name)}}).Increment();
   impl_->engines->Add(engine);
 }
@@ -159,6 +256,42 @@ void Metrics::CountLoadFailure(const std::string& model) {
 
 void Metrics::CountRequest(const std::string& model, const std::string& code) {
   impl_->requests.Add({{"model", impl_->Label(model)}, {"code", code}}).Increment();
+}
+
+void Metrics::NameTenants(const std::vector<std::string>& tenants) {
+  for (const std::string& tenant : tenants) {
+    impl_->AddTenant(tenant);
+    MutexLock lock(&impl_->tenants_mutex);
+    impl_->tenants.insert(tenant);
+  }
+}
+
+void Metrics::SetCertificateExpiry(const std::string& file, absl::Time not_after) {
+  impl_->certificate_expiry.Add({{"file", file}}).Set(absl::ToDoubleSeconds(not_after - absl::UnixEpoch()));
+}
+
+void Metrics::CountReload(const std::string& setting, bool ok) {
+  impl_->reloads.Add({{"setting", setting}, {"outcome", kReloadOutcomes[ok ? 1 : 0]}}).Increment();
+}
+
+void Metrics::CountJoined(const std::string& model) {
+  impl_->joined.Add({{"model", impl_->Label(model)}}).Increment();
+}
+
+void Metrics::CountResultServed(const std::string& model) {
+  impl_->served.Add({{"model", impl_->Label(model)}}).Increment();
+}
+
+void Metrics::SetResultsHeld(int64_t bytes) {
+  impl_->results_held.Add({}).Set(static_cast<double>(bytes));
+}
+
+void Metrics::CountConnectionEnded() {
+  impl_->connections_ended.Add({}).Increment();
+}
+
+void Metrics::CountLostLogLine() {
+  impl_->lost_log_lines.Add({}).Increment();
 }
 
 void Metrics::OnQueueDepth(const std::string& model, const std::string& priority, int depth) {
@@ -187,6 +320,10 @@ void Metrics::OnPreempted(const std::string& model, const std::string& device) {
 
 void Metrics::OnBatchSplit(const std::string& model, const std::string& device) {
   impl_->splits.Add({{"model", impl_->Label(model)}, {"device", device}}).Increment();
+}
+
+void Metrics::OnDeviceMemory(const std::string& device, int64_t total_bytes) {
+  impl_->device_memory.Add({{"device", device}}).Set(static_cast<double>(total_bytes));
 }
 
 void Metrics::OnDeviceLost(const std::string& device, const std::string& /*reason*/) {
@@ -224,6 +361,13 @@ void Metrics::OnImage(const std::string& model) {
 void Metrics::OnRequestDone(const std::string& /*id*/, const std::string& model, const absl::Status& /*status*/,
                             absl::Duration duration) {
   impl_->Observe(&impl_->request_duration, {{"model", impl_->Label(model)}}, duration);
+}
+
+void Metrics::OnUsage(const std::string& tenant, const Usage& usage) {
+  const prometheus::Labels labels = {{"tenant", impl_->TenantLabel(tenant)}};
+  impl_->tenant_images.Add(labels).Increment(usage.images);
+  impl_->tenant_steps.Add(labels).Increment(static_cast<double>(usage.steps));
+  impl_->tenant_device_time.Add(labels).Increment(absl::ToDoubleSeconds(usage.device_time));
 }
 
 std::string Metrics::Text() const {

@@ -1,5 +1,6 @@
 #include "server/metrics/process_metrics.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -65,11 +66,29 @@ double MaxFiles() {
   return static_cast<double>(limit.rlim_cur);
 }
 
+// Resident memory says what the process has had at a time, this what it has now: whether something leaks.
+MetricFamily Heap() {
+  const struct mallinfo2 info = mallinfo2();
+  MetricFamily family{"fresco_heap_bytes",
+                      "The C library's heap: used, by the program; held, of the operating system.",
+                      MetricType::Gauge,
+                      {}};
+  const auto add = [&](const char* kind, size_t bytes) {
+    prometheus::ClientMetric metric;
+    metric.label = {{"kind", kind}};
+    metric.gauge.value = static_cast<double>(bytes);
+    family.metric.push_back(metric);
+  };
+  add("used", info.uordblks + info.hblkhd);
+  add("held", info.arena + info.hblkhd);
+  return family;
+}
+
 }  // namespace
 
 std::vector<MetricFamily> ProcessMetrics::Collect() const {
   const std::optional<ProcessStat> stat = ReadStat();
-  if (!stat.has_value()) return {};
+  if (!stat.has_value()) return {Heap()};
   const double ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
   const double page = static_cast<double>(sysconf(_SC_PAGESIZE));
   return {
@@ -81,6 +100,7 @@ std::vector<MetricFamily> ProcessMetrics::Collect() const {
              BootTime() + stat->start_ticks / ticks),
       Single("process_open_fds", "Open file descriptors.", MetricType::Gauge, OpenFiles()),
       Single("process_max_fds", "The most file descriptors that may be open.", MetricType::Gauge, MaxFiles()),
+      Heap(),
   };
 }
 

@@ -1,4 +1,4 @@
-// The standard process_* metrics of Prometheus's client libraries, read from /proc/self.
+// The standard process_* metrics of Prometheus's client libraries, read from /proc/self, and the heap.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@ namespace fresco {
 
 class ProcessMetrics final : public prometheus::Collectable {
  public:
-  // Empty where there is no /proc.
+  // The heap alone where /proc cannot be read.
   std::vector<prometheus::MetricFamily> Collect() const override;
 };
 

@@ -24,6 +24,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
                      grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
       : options_(options),
         environment_(environment),
+        context_(context),
         call_("CreateImage", options, environment, context),
         bytes_(response) {}
 
@@ -59,15 +60,21 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     call_.Detach();  // waits for Drain, so without the lock
     {
       MutexLock lock(&mutex_);
-      call_.End(result_, completed_);
+      call_.End(result_);
     }
     delete this;
   }
 
  private:
   absl::Status Submit(const grpc::ByteBuffer& bytes) {
+    FRESCO_RETURN_IF_ERROR(call_.Admit());
     v1::CreateImageRequest request;
     FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
+    if (request.request_id().empty()) request.set_request_id(IdempotencyKey(*context_));
+    if (IsRequestId(request.request_id())) {
+      call_.SetId(request.request_id());
+      if (bad_texts.empty()) call_.SetIdentity(IdentityOf("CreateImage", request.request_id(), request));
+    }
     format_ = request.output_format().empty() ? "png" : request.output_format();
     // Of values: it may be called when the reactor has gone.
     return call_.Submit(
@@ -84,7 +91,7 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
   std::optional<absl::Status> TakeAll() {
     MutexLock lock(&mutex_);
     while (!finished_) {
-      std::optional<RequestEvent> event = call_.channel()->Next();
+      std::optional<RequestEvent> event = call_.Next();
       if (!event.has_value()) break;
       if (std::optional<absl::Status> result = Take(std::move(*event)); result.has_value()) {
         finished_ = true;
@@ -98,48 +105,51 @@ class CreateImageReactor final : public grpc::ServerUnaryReactor {
     {
       MutexLock lock(&mutex_);
       result_ = status;
-      call_.WriteStarted();
+      if (!status.ok()) call_.Failing();
+      call_.WriteStarted(status.ok() ? static_cast<int64_t>(bytes_->Length()) : 0);
     }
     Finish(ToGrpcStatus(status));
   }
 
   // The call's result, if this is the last event.
   std::optional<absl::Status> Take(RequestEvent event) FRESCO_REQUIRES(mutex_) {
-    if (auto* image = std::get_if<ImageEvent>(&event)) AddImage(std::move(*image));
+    if (auto* image = std::get_if<ImageEvent>(&event)) AddImage(*image);
     if (auto* failed = std::get_if<FailedEvent>(&event)) {
       return failed->status;
     }
-    if (auto* completed = std::get_if<CompletedEvent>(&event)) {
+    if (std::holds_alternative<CompletedEvent>(event)) {
       response_.set_created(static_cast<int32_t>(absl::ToUnixSeconds(environment_.clock->WallTime())));
       response_.set_output_format(format_);
-      *bytes_ = ToBytes(response_);
-      response_.Clear();  // once is enough
-      completed_ = std::move(*completed);
-      return absl::OkStatus();
+      const absl::Status held = call_.HoldAnswer(pictures_);
+      if (held.ok()) *bytes_ = ToBytes(response_, pictures_);
+      return held;
     }
     return std::nullopt;
   }
 
-  void AddImage(ImageEvent event) FRESCO_REQUIRES(mutex_) {
+  void AddImage(const ImageEvent& event) FRESCO_REQUIRES(mutex_) {
     // Pictures may be finished in any order, and are answered in theirs.
-    while (response_.data_size() <= event.image_index) response_.add_data();
-    v1::CreateImageResponse::Datum* datum = response_.mutable_data(event.image_index);
-    datum->set_b64_json(std::move(event.image.bytes));
-    datum->set_seed(event.provenance.spec.seed);
+    while (response_.data_size() <= event.image_index) {
+      response_.add_data();
+      pictures_.emplace_back();
+    }
+    pictures_[event.image_index] = event.image.bytes;
+    response_.mutable_data(event.image_index)->set_seed(event.provenance.spec.seed);
     response_.set_size(StrCat(event.image.width, "x", event.image.height));
   }
 
   const RpcOptions& options_;
   const RpcDependencies& environment_;
+  grpc::CallbackServerContext* const context_;
 
   Mutex mutex_;
   Call call_;           // set up by Start
   std::string format_;  // set by Start
   bool finished_ FRESCO_GUARDED_BY(mutex_) = false;
-  v1::CreateImageResponse response_ FRESCO_GUARDED_BY(mutex_);
-  grpc::ByteBuffer* const bytes_ FRESCO_PT_GUARDED_BY(mutex_);  // gRPC's: the response, once it is complete
+  v1::CreateImageResponse response_ FRESCO_GUARDED_BY(mutex_);   // without its pictures
+  std::vector<SharedBytes> pictures_ FRESCO_GUARDED_BY(mutex_);  // one for each datum
+  grpc::ByteBuffer* const bytes_ FRESCO_PT_GUARDED_BY(mutex_);   // gRPC's: the response, once it is complete
   absl::Status result_ FRESCO_GUARDED_BY(mutex_);
-  std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
 };
 
 }  // namespace

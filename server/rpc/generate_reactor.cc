@@ -66,16 +66,20 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     call_.Detach();  // waits for Pump, so without the lock
     {
       MutexLock lock(&mutex_);
-      call_.End(result_, completed_);
+      call_.End(result_);
     }
     delete this;
   }
 
  private:
   absl::Status Submit(const grpc::ByteBuffer& bytes) {
+    FRESCO_RETURN_IF_ERROR(call_.Admit());
     v1::GenerateRequest request;
     FRESCO_ASSIGN_OR_RETURN(const std::vector<FieldViolation> bad_texts, ParseRequest(bytes, &request));
-    if (IsRequestId(request.request_id())) call_.SetId(request.request_id());
+    if (IsRequestId(request.request_id())) {
+      call_.SetId(request.request_id());
+      if (bad_texts.empty()) call_.SetIdentity(IdentityOf("Generate", request.request_id(), request));
+    }
     // Of values: it may be called when the reactor has gone.
     return call_.Submit(
         request.model(), [request, bad_texts, &options = options_, &environment = environment_](const Engine& engine) {
@@ -120,7 +124,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
   Action Next() FRESCO_REQUIRES(mutex_) {
     if (gone_) return Action::kAbandon;
     if (image_.has_value()) return WriteChunk();
-    std::optional<RequestEvent> event = call_.channel()->Next();
+    std::optional<RequestEvent> event = call_.Next();
     if (!event.has_value()) return Action::kNothing;
     message_.Clear();
     return std::visit([this](auto& held) FRESCO_REQUIRES(mutex_) { return Take(std::move(held)); }, *event);
@@ -134,8 +138,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     SetEvent(event, &message_);
     return Action::kWrite;
   }
-  Action Take(ProgressEvent event) FRESCO_REQUIRES(mutex_) {
-    SetEvent(std::move(event), &message_);
+  Action Take(const ProgressEvent& event) FRESCO_REQUIRES(mutex_) {
+    SetEvent(event, &message_);
     return Action::kWrite;
   }
   Action Take(ImageEvent event) FRESCO_REQUIRES(mutex_) {
@@ -143,9 +147,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     offset_ = 0;
     return WriteChunk();
   }
-  Action Take(CompletedEvent event) FRESCO_REQUIRES(mutex_) {
+  Action Take(const CompletedEvent& event) FRESCO_REQUIRES(mutex_) {
     SetEvent(event, &message_);
-    completed_ = std::move(event);
     return Action::kWriteAndFinish;
   }
   Action Take(const FailedEvent& event) FRESCO_REQUIRES(mutex_) {
@@ -164,6 +167,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
     {
       MutexLock lock(&mutex_);
       result_ = status;
+      call_.Failing();
     }
     Finish(ToGrpcStatus(status));
   }
@@ -180,7 +184,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
   size_t offset_ FRESCO_GUARDED_BY(mutex_) = 0;                // of its next chunk
 
   absl::Status result_ FRESCO_GUARDED_BY(mutex_);
-  std::optional<CompletedEvent> completed_ FRESCO_GUARDED_BY(mutex_);
 
   // These belong to whoever has set writing_ or finished_, until the bytes are written.
   v1::GenerateEvent message_;

@@ -7,6 +7,8 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "server/rpc/excerpt.h"
+#include "server/scheduler/engine_calls.h"
+#include "server/scheduler/observer.h"
 #include "server/scheduler/retry.h"
 
 namespace fresco {
@@ -14,6 +16,10 @@ namespace {
 
 // Requests are short; who makes no room now may a little later.
 constexpr absl::Duration kBusyRetry = absl::Seconds(2);
+
+absl::Status Draining() {
+  return WithRetryAfter(absl::UnavailableError("the server is draining and takes no new requests"), kBusyRetry);
+}
 
 std::vector<std::string> NamesOf(const std::vector<ManagedModel>& models) {
   std::vector<std::string> names;
@@ -259,6 +265,8 @@ void ModelManager::StartLoad(Replica* replica) {
 }
 
 void ModelManager::OnLoaded(Replica* replica, const absl::StatusOr<EngineView>& loaded) {
+  // A call of the engine, and so made without the lock.
+  const int64_t bytes = loaded.ok() ? CallStats(**loaded).weight_bytes : 0;
   {
     MutexLock lock(&mutex_);
     const absl::Status lost = LossOf(replica->device);
@@ -268,7 +276,7 @@ void ModelManager::OnLoaded(Replica* replica, const absl::StatusOr<EngineView>& 
     replica->loaded = now;
     gone_ = gone_ || absl::IsCancelled(engine.status());
     if (engine.ok()) {
-      OnReady(replica, *engine);
+      OnReady(replica, *engine, bytes);
     } else {
       replica->state = Gone(*replica, State::kFailed);
       const absl::Status status = engine.status();
@@ -283,10 +291,10 @@ void ModelManager::OnLoaded(Replica* replica, const absl::StatusOr<EngineView>& 
 }
 
 // Weights may take more memory than their files.
-void ModelManager::OnReady(Replica* replica, const EngineView& engine) {
+void ModelManager::OnReady(Replica* replica, const EngineView& engine, int64_t bytes) {
   replica->state = State::kReady;
   replica->engine = engine;
-  replica->bytes = engine->stats().weight_bytes;
+  replica->bytes = bytes;
   calls_.Add([this, replica, engine, took = replica->took] {
     dependencies_.registry->SetLoaded(replica->model->name, replica->device, engine);
     dependencies_.observer->OnLoaded(replica->model->name, replica->device, engine, took);
@@ -345,15 +353,33 @@ void ModelManager::StartUnload(Replica* replica, Removal when, const std::shared
   if (evicted) SetOnDemand(*replica->model, true);
 }
 
-// A request has come in the meantime, or the scheduler has stopped.
+// A request has come in the meantime, the scheduler has stopped or the device is lost.
 void ModelManager::OnUnloadRefused(Replica* replica, const EngineView& engine, const absl::Status& why) {
   MutexLock lock(&mutex_);
   replica->state = Gone(*replica, State::kReady);
-  if (replica->state == State::kReady) replica->engine = engine;
+  gone_ = gone_ || absl::IsCancelled(why);
   for (Done& done : std::exchange(replica->unloaded, {})) {
     calls_.Add([done = std::move(done), why] { done(why); });
   }
+  if (replica->state == State::kReady) {
+    replica->engine = engine;
+    // The scheduler knows already that the device is lost: LoseDevice is on its way, and does the rest. Until it has
+    // come the same would be tried, and refused, again and again.
+    if (absl::IsUnavailable(why)) return;
+    TellWaiting(replica->model->name, absl::OkStatus());  // who came when it was about to go
+    Trim(replica->device);
+  } else {
+    Rescue(*replica->model, why);
+  }
   Advance(replica->device);
+}
+
+// A model has turned out larger than its files, and one that was to make room for it stays after all: another may go.
+void ModelManager::Trim(const std::string& device) {
+  const std::optional<int64_t> budget = BudgetOf(device);
+  if (gone_ || !budget.has_value() || !loads_[device].empty()) return;  // a load makes room for itself
+  const EvictionPlan plan = PlanEviction(Residents(device, nullptr), *budget, 0);
+  if (plan.kind == EvictionPlan::Kind::kEvict) Evict(device, plan.victims, std::make_shared<Order>());
 }
 
 void ModelManager::OnUnloaded(Replica* replica, const absl::Status& status) {
@@ -369,8 +395,8 @@ void ModelManager::OnUnloaded(Replica* replica, const absl::Status& status) {
     for (Done& done : std::exchange(replica->unloaded, {})) {
       calls_.Add([done = std::move(done), status] { done(status); });
     }
+    Advance(replica->device);
     if (status.ok()) {
-      Advance(replica->device);
       // Requests that came while it went.
       if (Waits(replica->model->name)) EnqueueIdle(*replica->model);
     } else {
@@ -380,25 +406,41 @@ void ModelManager::OnUnloaded(Replica* replica, const absl::Status& status) {
   calls_.Run();
 }
 
-absl::StatusOr<bool> ModelManager::Await(const std::string& model, Done ready) {
+absl::StatusOr<bool> ModelManager::Await(const std::string& model, std::function<bool()> wanted, Done ready) {
+  absl::StatusOr<bool> waits = false;
   {
     MutexLock lock(&mutex_);
-    const auto own = std::find_if(options_.models.begin(), options_.models.end(),
-                                  [&](const ManagedModel& managed) { return managed.name == model; });
-    if (own == options_.models.end() || stopped_ || !on_demand_[model] || Any(model, {State::kReady})) return false;
-    const bool coming = Any(model, {State::kQueued, State::kLoading, State::kUnloading});
-    const bool can_come = Any(model, {State::kUnloaded});
-    if (!coming && !can_come) return false;
-    if (static_cast<int>(waiting_.size()) >= options_.max_waiting) {
-      return WithRetryAfter(absl::ResourceExhaustedError(StrCat("the queue is full: ", waiting_.size(),
-                                                                " requests are waiting for models to be loaded")),
-                            kBusyRetry);
-    }
-    waiting_.emplace_back(model, std::move(ready));
-    if (!coming) EnqueueIdle(*own);
+    waits = AddWaiting({model, std::move(wanted), std::move(ready)});
   }
   calls_.Run();
+  return waits;
+}
+
+absl::StatusOr<bool> ModelManager::AddWaiting(Waiting waiting) {
+  const std::string& model = waiting.model;
+  const auto own = std::find_if(options_.models.begin(), options_.models.end(),
+                                [&](const ManagedModel& managed) { return managed.name == model; });
+  if (own == options_.models.end() || !on_demand_[model] || Any(model, {State::kReady})) return false;
+  const bool coming = Any(model, {State::kQueued, State::kLoading, State::kUnloading});
+  const bool can_come = Any(model, {State::kUnloaded});
+  if (!coming && !can_come) return false;
+  if (stopped_) return Draining();
+  if (static_cast<int>(waiting_.size()) >= options_.max_waiting) {
+    std::erase_if(waiting_, [](const Waiting& other) { return !other.wanted(); });
+  }
+  if (static_cast<int>(waiting_.size()) >= options_.max_waiting) {
+    CountRefusal(model, kModelQueueFull);
+    return WithRetryAfter(absl::ResourceExhaustedError(StrCat("the queue is full: ", waiting_.size(),
+                                                              " requests are waiting for models to be loaded")),
+                          kBusyRetry);
+  }
+  waiting_.push_back(std::move(waiting));
+  if (can_come && !Any(own->name, {State::kQueued, State::kLoading})) EnqueueIdle(*own);
   return true;
+}
+
+void ModelManager::CountRefusal(const std::string& model, std::string_view reason) {
+  calls_.Add([this, model, reason] { dependencies_.observer->OnRequestRefused(model, reason); });
 }
 
 absl::Duration ModelManager::ExpectedLoad(const std::string& model) const {
@@ -455,19 +497,20 @@ void ModelManager::StopWaiting() {
   {
     MutexLock lock(&mutex_);
     stopped_ = true;
-    for (const ManagedModel& model : options_.models) {
-      TellWaiting(model.name, WithRetryAfter(absl::UnavailableError("the server is draining and takes no new requests"),
-                                             kBusyRetry));
-    }
+    for (const ManagedModel& model : options_.models) TellWaiting(model.name, Draining());
   }
   calls_.Run();
 }
 
 void ModelManager::TellWaiting(const std::string& model, const absl::Status& status) {
-  for (auto& [name, ready] : waiting_) {
-    if (name == model) calls_.Add([ready = std::move(ready), status] { ready(status); });
+  // What a load itself runs out of is told as FAILED_PRECONDITION.
+  const bool no_room = absl::IsResourceExhausted(status);
+  for (Waiting& waiting : waiting_) {
+    if (waiting.model != model) continue;
+    if (no_room && waiting.wanted()) CountRefusal(model, kModelMemory);
+    calls_.Add([ready = std::move(waiting.ready), status] { ready(status); });
   }
-  std::erase_if(waiting_, [&](const auto& waiting) { return waiting.first == model; });
+  std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.model == model; });
 }
 
 std::vector<ResidentModel> ModelManager::Residents(const std::string& device, const Replica* but) const {
@@ -495,7 +538,7 @@ std::vector<ResidentModel> ModelManager::Residents(const std::string& device, co
 }
 
 bool ModelManager::Waits(const std::string& model) const {
-  return std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& waiting) { return waiting.first == model; });
+  return std::any_of(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) { return waiting.model == model; });
 }
 
 bool ModelManager::Any(const std::string& model, std::initializer_list<State> states) const {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,8 @@ class ModelManagerObserver {
   // There is no room for it, its device is lost or the server is going.
   virtual void OnLoadRefused(const std::string& /*model*/, const std::string& /*device*/,
                              const absl::Status& /*status*/) {}
+  // A request for it was not taken, or does not wait for it any more, for want of something: one of kRefusals.
+  virtual void OnRequestRefused(const std::string& /*model*/, std::string_view /*reason*/) {}
   // `evicted`: to make room for another. The engine is about to go.
   virtual void OnUnloading(const std::string& /*model*/, const std::string& /*device*/, const EngineView& /*engine*/,
                            bool /*evicted*/) {}
@@ -91,8 +94,10 @@ class ModelManager {
   void Unload(const std::string& model, const std::vector<std::string>& devices, Done done);
 
   // For a request: whether `model` can be had by waiting. Then it is being loaded from now on, and `ready` is called
-  // once: OK, or why it cannot be served. RESOURCE_EXHAUSTED where too many wait already.
-  absl::StatusOr<bool> Await(const std::string& model, Done ready);
+  // once: OK, or why it cannot be served. RESOURCE_EXHAUSTED where too many wait already, UNAVAILABLE after
+  // StopWaiting. `wanted`, called from any thread with a lock held: false once nobody waits for the request any more;
+  // where room is short it is forgotten then, and `ready` not called.
+  absl::StatusOr<bool> Await(const std::string& model, std::function<bool()> wanted, Done ready);
   // Until a model that is waited for is there, as it took the last time; zero where that is not known.
   absl::Duration ExpectedLoad(const std::string& model) const;
 
@@ -128,6 +133,12 @@ class ModelManager {
     Replica* replica = nullptr;
     std::shared_ptr<Order> order;
   };
+  // A request that waits for a model.
+  struct Waiting {
+    std::string model;
+    std::function<bool()> wanted;
+    Done ready;
+  };
 
   absl::StatusOr<std::vector<Replica*>> Find(const std::string& model, const std::vector<std::string>& devices)
       FRESCO_REQUIRES(mutex_);
@@ -145,9 +156,12 @@ class ModelManager {
   // `order`: it is evicted for that; null: it is not.
   void StartUnload(Replica* replica, Removal when, const std::shared_ptr<Order>& order) FRESCO_REQUIRES(mutex_);
   void OnLoaded(Replica* replica, const absl::StatusOr<EngineView>& loaded) FRESCO_EXCLUDES(mutex_);
-  void OnReady(Replica* replica, const EngineView& engine) FRESCO_REQUIRES(mutex_);
+  void OnReady(Replica* replica, const EngineView& engine, int64_t bytes) FRESCO_REQUIRES(mutex_);
   void OnUnloadRefused(Replica* replica, const EngineView& engine, const absl::Status& why) FRESCO_EXCLUDES(mutex_);
   void OnUnloaded(Replica* replica, const absl::Status& status) FRESCO_EXCLUDES(mutex_);
+  void Trim(const std::string& device) FRESCO_REQUIRES(mutex_);
+  absl::StatusOr<bool> AddWaiting(Waiting waiting) FRESCO_REQUIRES(mutex_);
+  void CountRefusal(const std::string& model, std::string_view reason) FRESCO_REQUIRES(mutex_);
   void EndLoad(const std::string& device, const absl::Status& status) FRESCO_REQUIRES(mutex_);
   void TellWaiting(const std::string& model, const absl::Status& status) FRESCO_REQUIRES(mutex_);
   void SetOnDemand(const ManagedModel& model, bool on_demand) FRESCO_REQUIRES(mutex_);
@@ -173,11 +187,11 @@ class ModelManager {
   std::deque<Replica> replicas_ FRESCO_GUARDED_BY(mutex_);  // stay where they are
   // By device. The first is at it: it makes room, or loads.
   std::map<std::string, std::deque<QueuedLoad>> loads_ FRESCO_GUARDED_BY(mutex_);
-  std::map<std::string, bool> on_demand_ FRESCO_GUARDED_BY(mutex_);              // models that a request loads
-  std::vector<std::pair<std::string, Done>> waiting_ FRESCO_GUARDED_BY(mutex_);  // requests, by model
-  std::map<std::string, std::string> lost_ FRESCO_GUARDED_BY(mutex_);            // why, by device
-  bool stopped_ FRESCO_GUARDED_BY(mutex_) = false;                               // nobody waits
-  bool gone_ FRESCO_GUARDED_BY(mutex_) = false;                                  // the scheduler is
+  std::map<std::string, bool> on_demand_ FRESCO_GUARDED_BY(mutex_);  // models that a request loads
+  std::vector<Waiting> waiting_ FRESCO_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> lost_ FRESCO_GUARDED_BY(mutex_);  // why, by device
+  bool stopped_ FRESCO_GUARDED_BY(mutex_) = false;                     // nobody waits
+  bool gone_ FRESCO_GUARDED_BY(mutex_) = false;                        // the scheduler is
 };
 
 }  // namespace fresco

@@ -25,6 +25,8 @@ constexpr size_t kMaxRequestId = 128;
 constexpr int kMaxClipSkip = 10;
 // Where the model has no T5, its place in the sequence can be left empty at any of these lengths.
 constexpr int kMaxSequenceLength = 512;
+// What CreateImage has not.
+constexpr char kStreamedBy[] = "Generate streams (over HTTP: POST /v1/fresco/generate, server-sent events)";
 
 class Checker {
  public:
@@ -209,6 +211,7 @@ v1::GenerateRequest FromCreateImage(const v1::CreateImageRequest& request, Check
   out.set_steps(request.steps());
   out.set_image_count(request.n());
   out.set_quality(request.output_compression());
+  out.set_request_id(request.request_id());
   if (request.has_guidance_scale()) out.set_guidance_scale(request.guidance_scale());
   if (request.has_seed()) out.set_seed(request.seed());
   check->Require(ParseSize(request.size(), &out), "size",
@@ -219,6 +222,10 @@ v1::GenerateRequest FromCreateImage(const v1::CreateImageRequest& request, Check
   out.set_format(format.value_or(v1::IMAGE_FORMAT_PNG));
   check->Require(request.response_format().empty() || request.response_format() == "b64_json", "response_format",
                  StrCat("must be b64_json, got '", Excerpt(request.response_format()), "'"));
+  // Refused rather than ignored: who asks for events would wait for them.
+  check->Require(!request.stream(), "stream", StrCat("must be false here: ", kStreamedBy));
+  check->Require(request.partial_images() == 0, "partial_images",
+                 StrCat("must be 0 here: ", kStreamedBy, ", with a preview every preview_every steps"));
   return out;
 }
 

@@ -5,7 +5,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -17,18 +21,35 @@
 
 namespace fresco {
 
+class Authenticator;
+class ContentChecker;
+class DenialLog;
 class ModelManager;
 class OpenCalls;
+class SharedRequests;
+class UnreadAnswers;
+class WaitingRequests;
+
+// What grpc.health.v1.Health calls the process itself, in distinction from models, whose names have no colon: always
+// SERVING, also while it loads or drains. For a supervisor that is to start anew what answers no more, and nothing
+// else.
+inline constexpr std::string_view kLivenessService = "fresco:liveness";
 
 struct RpcOptions {
   std::string address = "127.0.0.1:0";  // port 0: any free one
   std::string version;                  // for GetStatus
   RequestLimits limits;
-  int max_queue = 256;  // the scheduler's, for GetStatus
-  int64_t max_request_bytes = 4 << 20;
+  ResultsConfig results;
+  bool tenant_header = false;  // callers say whose they are (call.h)
+  int max_queue = 256;         // the scheduler's, for GetStatus
+  int64_t max_request_bytes = 256 << 10;
   int max_concurrent_streams = 1024;
+  ConnectionLimits connections;
+  // Of files that gRPC may take as they are, at any time (server/auth/tls_folder.h); absent: plaintext.
+  std::optional<TlsConfig> tls;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a client that reads nothing for so long loses its call
-  int64_t channel_bytes = 32 << 20;                      // the scheduler's, for requests that wait for their model
+  int64_t slow_reader_rate = 256 << 10;  // bytes a second; a whole answer has its size by that beside the limit
+  int64_t channel_bytes = 32 << 20;      // the scheduler's, for requests that wait for their model
 };
 
 // All outlive the server. The functions are called from many threads.
@@ -36,12 +57,27 @@ struct RpcDependencies {
   Scheduler* scheduler = nullptr;
   ModelRegistry* models = nullptr;
   const Logger* logger = nullptr;
-  const Clock* clock = nullptr;
+  Clock* clock = nullptr;
   std::function<uint64_t()> random;  // 64 bits for seeds and request ids
   // A call has ended: the model that it asked for, and gRPC's name of its code.
   std::function<void(const std::string& model, const std::string& code)> on_call_done;
-  OpenCalls* open_calls = nullptr;  // the server's own
-  ModelManager* manager = nullptr;  // null: models neither come nor go
+  OpenCalls* open_calls = nullptr;     // the server's own
+  ModelManager* manager = nullptr;     // null: models neither come nor go
+  Authenticator* callers = nullptr;    // null: anybody may do anything
+  ContentChecker* checker = nullptr;   // null: prompts are not checked
+  const Logger* audit = nullptr;       // who operated, and who was turned away; null: `logger`
+  SharedRequests* shared = nullptr;    // the server's own
+  UnreadAnswers* unread = nullptr;     // likewise
+  WaitingRequests* waiting = nullptr;  // likewise
+  DenialLog* denials = nullptr;        // likewise
+  // A call has joined a request that runs; a call has been given what was drawn before: the model. Null: nobody counts.
+  std::function<void(const std::string&model)> on_joined, on_result_served;
+  // Of pictures held for calls that may come, there are so many bytes now. Null: likewise.
+  std::function<void(int64_t bytes)> on_results_held;
+  // A connection was ended, whose caller began calls and gave them up without end. Null: likewise.
+  std::function<void()> on_connection_ended;
+  // What health says is set anew: of the server as a whole, whether it drains, and of each model. May be empty.
+  std::function<void(bool serving, bool draining, const std::vector<std::pair<std::string, bool>>& models)> on_health;
 };
 
 class RpcServer {

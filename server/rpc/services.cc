@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/strings.h"
+#include "server/rpc/authorize.h"
 #include "server/rpc/call.h"
 #include "server/rpc/create_image_reactor.h"
 #include "server/rpc/excerpt.h"
@@ -21,8 +22,10 @@
 #include "server/rpc/model_manager.h"
 #include "server/rpc/model_reactors.h"
 #include "server/rpc/request_validation.h"
+#include "server/rpc/shared_requests.h"
 #include "server/rpc/status_mapping.h"
 #include "server/rpc/violations.h"
+#include "server/rpc/waiting_requests.h"
 #include "server/rpc/wire.h"
 #include "server/rpc/wire_bytes.h"
 
@@ -134,6 +137,8 @@ grpc::ServerUnaryReactor* ImageGenerationService::CreateImage(grpc::CallbackServ
 grpc::ServerUnaryReactor* ImageGenerationService::ListModels(grpc::CallbackServerContext* context,
                                                              const v1::ListModelsRequest* /*request*/,
                                                              v1::ListModelsResponse* response) {
+  const absl::StatusOr<Caller> caller = Authorize(*context, "ListModels", std::nullopt, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
   for (const ModelStatus& model : environment_.models->List()) SetModel(model, options_.limits, response->add_models());
   return Answer(context, absl::OkStatus());
 }
@@ -141,8 +146,8 @@ grpc::ServerUnaryReactor* ImageGenerationService::ListModels(grpc::CallbackServe
 grpc::ServerUnaryReactor* ImageGenerationService::Cancel(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* bytes, grpc::ByteBuffer* response) {
   *response = ToBytes(v1::CancelResponse());
-  const absl::StatusOr<std::string> tenant = AuthenticateCaller(*context);
-  if (!tenant.ok()) return Answer(context, tenant.status());
+  const absl::StatusOr<Caller> caller = Authorize(*context, "Cancel", Scope::kGenerate, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
   v1::CancelRequest request;
   const auto bad_texts = ParseRequest(*bytes, &request);
   if (!bad_texts.ok()) return Answer(context, bad_texts.status());
@@ -151,14 +156,28 @@ grpc::ServerUnaryReactor* ImageGenerationService::Cancel(grpc::CallbackServerCon
     return Answer(context,
                   InvalidRequest({{"request_id", "must be the id of a request, as its queued event says it"}}));
   }
-  const absl::Status status = environment_.scheduler->Cancel(*tenant, request.request_id(),
-                                                             absl::CancelledError("cancelled by its caller's Cancel"));
+  const absl::Status reason = absl::CancelledError("cancelled by its caller's Cancel");
+  absl::Status status = environment_.scheduler->Cancel(caller->tenant, request.request_id(), reason);
+  // The scheduler does not know what waits for its model, or for the answer to what it asks for.
+  if (absl::IsNotFound(status)) status = environment_.shared->Cancel(caller->tenant, request.request_id(), reason);
+  if (absl::IsNotFound(status)) {
+    status = environment_.waiting->Cancel(caller->tenant, request.request_id(), reason, environment_.clock->Now());
+  }
   return Answer(context, status);
+}
+
+void OperationsService::Audit(std::string_view event, const grpc::CallbackServerContext& context, const Caller& caller,
+                              LogFields fields) const {
+  if (!caller.token.empty()) fields.emplace_back("token", caller.token);
+  fields.emplace_back("peer", std::string(context.peer()));
+  environment_.audit->Log(LogLevel::kWarning, event, fields);
 }
 
 grpc::ServerUnaryReactor* OperationsService::GetStatus(grpc::CallbackServerContext* context,
                                                        const v1::GetStatusRequest* /*request*/,
                                                        v1::GetStatusResponse* response) {
+  const absl::StatusOr<Caller> caller = Authorize(*context, "GetStatus", Scope::kOperate, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
   const absl::Time now = environment_.clock->Now();
   const SchedulerSnapshot snapshot = environment_.scheduler->Snapshot();
   response->set_version(options_.version);
@@ -176,14 +195,14 @@ grpc::ServerUnaryReactor* OperationsService::GetStatus(grpc::CallbackServerConte
 
 grpc::ServerUnaryReactor* OperationsService::Drain(grpc::CallbackServerContext* context,
                                                    const v1::DrainRequest* /*request*/, v1::DrainResponse* response) {
+  const absl::StatusOr<Caller> caller = Authorize(*context, "Drain", Scope::kOperate, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
   environment_.models->SetDraining();
   if (environment_.manager != nullptr) environment_.manager->StopWaiting();
   on_drain_();
   // The past: only says that nothing new is taken.
   environment_.scheduler->Drain(absl::InfinitePast());
-  environment_.logger->Log(
-      LogLevel::kWarning, "draining",
-      {{"peer", std::string(context->peer())}, {"requests_left", int64_t{RequestsLeft(*environment_.scheduler)}}});
+  Audit("draining", *context, *caller, {{"requests_left", int64_t{RequestsLeft(*environment_.scheduler)}}});
   auto* reactor = new DrainReactor(environment_, context, response);
   reactor->Look();
   return reactor;
@@ -192,16 +211,18 @@ grpc::ServerUnaryReactor* OperationsService::Drain(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* OperationsService::LoadModel(grpc::CallbackServerContext* context,
                                                        const v1::LoadModelRequest* request,
                                                        v1::LoadModelResponse* response) {
-  environment_.logger->Log(LogLevel::kWarning, "load_model",
-                           {{"peer", std::string(context->peer())}, {"model", Excerpt(request->model())}});
+  const absl::StatusOr<Caller> caller = Authorize(*context, "LoadModel", Scope::kOperate, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
+  Audit("load_model", *context, *caller, {{"model", Excerpt(request->model())}});
   return StartLoadModel(options_, environment_, *request, response);
 }
 
 grpc::ServerUnaryReactor* OperationsService::UnloadModel(grpc::CallbackServerContext* context,
                                                          const v1::UnloadModelRequest* request,
                                                          v1::UnloadModelResponse* response) {
-  environment_.logger->Log(LogLevel::kWarning, "unload_model",
-                           {{"peer", std::string(context->peer())}, {"model", Excerpt(request->model())}});
+  const absl::StatusOr<Caller> caller = Authorize(*context, "UnloadModel", Scope::kOperate, options_, environment_);
+  if (!caller.ok()) return Answer(context, caller.status());
+  Audit("unload_model", *context, *caller, {{"model", Excerpt(request->model())}});
   return StartUnloadModel(options_, environment_, *request, response);
 }
 

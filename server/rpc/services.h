@@ -3,9 +3,11 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "fresco/v1/image_generation.grpc.pb.h"
 #include "fresco/v1/operations.grpc.pb.h"
+#include "server/auth/authenticator.h"
 #include "server/rpc/server.h"
 
 namespace fresco {
@@ -54,6 +56,10 @@ class OperationsService final : public v1::Operations::CallbackService {
                                         v1::UnloadModelResponse* response) override;
 
  private:
+  // Logs that the caller has done something that others feel.
+  void Audit(std::string_view event, const grpc::CallbackServerContext& context, const Caller& caller,
+             LogFields fields) const;
+
   const RpcOptions& options_;
   const RpcDependencies& environment_;
   const std::function<void()> on_drain_;

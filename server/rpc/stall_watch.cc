@@ -22,14 +22,14 @@ std::shared_ptr<StallWatch> StallWatch::Start(absl::Duration limit, const Clock*
 StallWatch::StallWatch(absl::Duration limit, const Clock* clock, std::function<void()> on_stall)
     : limit_(std::max(limit, kShortest)), clock_(clock), on_stall_(std::move(on_stall)) {}
 
-void StallWatch::WriteStarted() {
+void StallWatch::WriteStarted(absl::Duration more) {
   MutexLock lock(&mutex_);
-  writing_since_ = clock_->Now();
+  due_ = clock_->Now() + limit_ + more;
 }
 
 void StallWatch::WriteDone() {
   MutexLock lock(&mutex_);
-  writing_since_.reset();
+  due_.reset();
 }
 
 void StallWatch::Stop() {
@@ -51,8 +51,8 @@ void StallWatch::Fire() {
   MutexLock lock(&mutex_);
   if (stopped_) return;
   const absl::Time now = clock_->Now();
-  const absl::Time due = writing_since_.value_or(now) + limit_;
-  if (due > now || !writing_since_.has_value()) {
+  const absl::Time due = due_.value_or(now + limit_);
+  if (due > now || !due_.has_value()) {
     Arm(due);
     return;
   }

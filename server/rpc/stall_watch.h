@@ -17,12 +17,12 @@ namespace fresco {
 // Thread-safe. Held by shared_ptr, since its timer may outlive the call for a moment.
 class StallWatch : public std::enable_shared_from_this<StallWatch> {
  public:
-  // `on_stall` is called at most once, when a write has lasted for `limit` (at least a millisecond); it must not call
-  // back into the watch.
+  // `on_stall` is called at most once, when a write has lasted for `limit` (at least a millisecond) and what
+  // it was given beside that; it must not call back into the watch.
   static std::shared_ptr<StallWatch> Start(absl::Duration limit, const Clock* clock, std::function<void()> on_stall);
   StallWatch(absl::Duration limit, const Clock* clock, std::function<void()> on_stall);
 
-  void WriteStarted();
+  void WriteStarted(absl::Duration more = absl::ZeroDuration());
   void WriteDone();
   // When it returns, on_stall is not running and will not be called.
   void Stop();
@@ -36,7 +36,7 @@ class StallWatch : public std::enable_shared_from_this<StallWatch> {
   const std::function<void()> on_stall_;
   Mutex mutex_;
   bool stopped_ FRESCO_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Time> writing_since_ FRESCO_GUARDED_BY(mutex_);
+  std::optional<absl::Time> due_ FRESCO_GUARDED_BY(mutex_);  // of the write that goes on
   std::unique_ptr<grpc::Alarm> alarm_ FRESCO_GUARDED_BY(mutex_);
 };
 

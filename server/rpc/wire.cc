@@ -93,14 +93,14 @@ void SetEvent(const StartedEvent& event, v1::GenerateEvent* out) {
   out->mutable_started()->set_device(event.device);
 }
 
-void SetEvent(ProgressEvent event, v1::GenerateEvent* out) {
+void SetEvent(const ProgressEvent& event, v1::GenerateEvent* out) {
   v1::Progress* progress = out->mutable_progress();
   progress->set_image_index(event.image_index);
   progress->set_step(event.step);
   progress->set_total_steps(event.total_steps);
   SetDuration(event.remaining, progress->mutable_remaining());
   if (!event.preview.has_value()) return;
-  progress->set_preview(std::move(event.preview->bytes));
+  progress->set_preview(event.preview->bytes.str());
   progress->set_preview_mime_type(event.preview->mime_type);
 }
 
@@ -121,7 +121,7 @@ void SetEvent(const CompletedEvent& event, v1::GenerateEvent* out) {
 
 size_t SetChunk(const ImageEvent& event, size_t offset, v1::GenerateEvent* out) {
   v1::ImageChunk* chunk = out->mutable_image();
-  const std::string& bytes = event.image.bytes;
+  const std::string& bytes = event.image.bytes.str();
   const size_t size = std::min(kChunkBytes, bytes.size() - offset);
   chunk->set_image_index(event.image_index);
   chunk->set_mime_type(event.image.mime_type);

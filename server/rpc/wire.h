@@ -19,7 +19,7 @@ void SetDuration(absl::Duration duration, google::protobuf::Duration* out);
 
 void SetEvent(const QueuedEvent& event, const std::string& request_id, v1::GenerateEvent* out);
 void SetEvent(const StartedEvent& event, v1::GenerateEvent* out);
-void SetEvent(ProgressEvent event, v1::GenerateEvent* out);
+void SetEvent(const ProgressEvent& event, v1::GenerateEvent* out);
 void SetEvent(const CompletedEvent& event, v1::GenerateEvent* out);
 
 // The chunk of a picture that begins at `offset`, in a message below 1 MiB; returns where the next one begins (the

@@ -67,7 +67,7 @@ class DeviceCaller {
   template <typename Call>
   auto MakeOnce(DeviceCall kind, int64_t size, absl::Duration predicted, const Call& call, Company company)
       -> decltype(call()) {
-    if (!watch_.Enter(thread_, company)) {
+    if (!watch_.Enter(thread_, kind, company)) {
       state_ = DeviceWatch::State::kLost;
       return decltype(call())();
     }

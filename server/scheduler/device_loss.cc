@@ -109,6 +109,7 @@ void Dispatcher::TakeOver(int lost, absl::Time now, Followups* followups) {
   std::sort(images.begin(), images.end());
   for (JobId id : images) Displace(id, loss, now, followups);
   core_->RemoveDevice(lost);
+  BeginStrandedAnew(now, &followups->dropped);
   EndUnservable(now, followups);
   LeavePositionsToTimer();
 }
@@ -161,15 +162,15 @@ void Dispatcher::Displace(JobId id, const DeviceLoss& loss, absl::Time now, Foll
     followups->released.push_back(request);
     return;
   }
+  if (image.kept != nullptr && IsStranded(image)) followups->dropped.push_back(std::move(image.kept));
+  if (image.kept == nullptr) image.type = -1;  // begun anew
   const int steps_done = image.kept != nullptr ? image.kept->job->step() : 0;
   core_->Displace(id, request->request().images[image.index].steps - steps_done, now);
   image.worker = -1;
   image.waits = true;
   image.parked = std::move(image.kept);
   if (image.parked != nullptr) image.parked->request = request;
-  Entry& entry = queue_[request->sequence()];
-  entry.request = request;
-  entry.images.push_back(id);
+  QueueEntry(request).images.push_back(id);
   notices_.Add([this, model, device = loss.device] { observer_->OnImageMoved(model, device); });
 }
 
@@ -182,7 +183,7 @@ void Dispatcher::EndUnservable(absl::Time now, Followups* followups) {
     const DeviceLoss& loss = followups->losses.back();
     entry.request->AskToEnd(NoDeviceLeft(model, loss.device, loss.reason));
   }
-  DropEnding(now, followups);
+  DropAllEnding(now, followups);
 }
 
 void Dispatcher::Tell(const DeviceLoss& loss) {

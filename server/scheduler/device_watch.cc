@@ -14,9 +14,10 @@ DeviceWatch::DeviceWatch(const WatchdogOptions& options, bool decodes) : threads
   of(DeviceThread::kDecode).left = !decodes;
 }
 
-bool DeviceWatch::Enter(DeviceThread thread, Company company) {
+bool DeviceWatch::Enter(DeviceThread thread, DeviceCall kind, Company company) {
   MutexLock lock(&mutex_);
-  if (thread == DeviceThread::kDecode && company == Company::kAny && apart_ > 0) {
+  const bool beside = thread == DeviceThread::kDecode && kind == DeviceCall::kFinish && company == Company::kAny;
+  if (beside && apart_ > 0) {
     --apart_;
     company = Company::kNone;
   }

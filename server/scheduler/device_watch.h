@@ -35,7 +35,7 @@ class DeviceWatch {
 
   // For the device's threads, around each call of an engine: Enter, Begin, the call, End and Learn. Enter waits while
   // the other thread's call, or this one, is to be by itself. False: the device is lost, and the call is not made.
-  bool Enter(DeviceThread thread, Company company);
+  bool Enter(DeviceThread thread, DeviceCall kind, Company company);
   void Begin(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration predicted, absl::Time now);
   enum class State {
     kOurs,
@@ -47,8 +47,9 @@ class DeviceWatch {
   State End(DeviceThread thread, bool* shared);
   // What a call that did what it was asked for took.
   void Learn(DeviceThread thread, DeviceCall kind, int64_t size, absl::Duration duration);
-  // Memory did not do for a call of each: the decoder's next ones are made by themselves, so that not each of them, or
-  // a step beside it, is made in vain first. Not for ever, as others may use the device too.
+  // Memory did not do for a call of each: the decoder's next pictures are decoded by themselves, so that not each of
+  // them, or a step beside it, is made in vain first. Not for ever, as others may use the device too. What it asks of
+  // the device takes no memory, and waits for no step.
   void KeepApart();
   // The device is lost, for this reason or, where there is one, an earlier one.
   void Lose(const std::string& reason);
@@ -89,7 +90,7 @@ class DeviceWatch {
   CondVar changed_;
   std::array<Thread, kDeviceThreads> threads_ FRESCO_GUARDED_BY(mutex_);
   std::optional<DeviceThread> alone_ FRESCO_GUARDED_BY(mutex_);  // whose call is, or is to be, by itself
-  int apart_ FRESCO_GUARDED_BY(mutex_) = 0;                      // so many of the decoder's are to be
+  int apart_ FRESCO_GUARDED_BY(mutex_) = 0;                      // so many decodes are to be
   std::string loss_ FRESCO_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Engine>> kept_ FRESCO_GUARDED_BY(mutex_);
 };

@@ -4,6 +4,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -32,8 +37,8 @@ std::unique_ptr<SchedulingCore> MakeCore(const CoreOptions& options, CostModel* 
 }
 
 // Of kRefusals.
-std::string NameOf(Admission::Refusal reason) {
-  return std::string(kRefusals[static_cast<size_t>(reason) - static_cast<size_t>(Admission::Refusal::kQueueFull)]);
+std::string_view NameOf(Admission::Refusal reason) {
+  return kRefusals[static_cast<size_t>(reason) - static_cast<size_t>(Admission::Refusal::kQueueFull)];
 }
 
 absl::Status ToStatus(const Admission& admission) {
@@ -81,23 +86,33 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
 }
 
 absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {
-  EngineView engine;
+  std::map<int, EngineView> engines;  // by type of device: its replicas of a model say the same
   {
     MutexLock lock(&mutex_);
     FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
     for (const Worker& worker : workers_) {
       const int index = EngineFor(worker, request.model);
-      if (engine == nullptr && index >= 0) engine = worker.engines[index].engine;
+      if (index >= 0) engines.emplace(worker.type, worker.engines[index].engine);
     }
   }
-  // Replicas of a model say the same.
   std::vector<ImageWork> images;
   for (const ImageSpec& spec : request.images) {
-    FRESCO_ASSIGN_OR_RETURN(std::string batch_key, CallBatchKey(*engine, spec));
-    FRESCO_ASSIGN_OR_RETURN(const ImageLoad load, CallLoadOf(*engine, spec));
-    images.push_back({std::move(batch_key), load});
+    std::optional<ImageWork> work;
+    for (const auto& [type, engine] : engines) {
+      if (work.has_value() && work->load.alone) break;
+      FRESCO_ASSIGN_OR_RETURN(ImageWork here, WeighOn(*engine, spec));
+      // Nobody knows yet which device will draw it: alone on one, it shares steps on none.
+      if (!work.has_value() || here.load.alone) work = std::move(here);
+    }
+    images.push_back(*std::move(work));
   }
   return images;
+}
+
+absl::StatusOr<Dispatcher::ImageWork> Dispatcher::WeighOn(const Engine& engine, const ImageSpec& spec) {
+  FRESCO_ASSIGN_OR_RETURN(std::string batch_key, CallBatchKey(engine, spec));
+  FRESCO_ASSIGN_OR_RETURN(const ImageLoad load, CallLoadOf(engine, spec));
+  return ImageWork{std::move(batch_key), load};
 }
 
 absl::Status Dispatcher::CheckOpen(const std::string& model) const {
@@ -115,10 +130,14 @@ absl::Status Dispatcher::CheckOpen(const std::string& model) const {
   return absl::OkStatus();
 }
 
-absl::Status Dispatcher::CheckQueue(const GenerationRequest& request, absl::Time now) const {
+absl::Status Dispatcher::CheckQueue(const GenerationRequest& request, absl::Time now) {
   FRESCO_RETURN_IF_ERROR(CheckOpen(request.model));
-  if (request.deadline <= now) return absl::DeadlineExceededError("the request's deadline has passed already");
-  if (requests_.contains(KeyOf(request))) {
+  if (request.deadline <= now) {
+    CountRefusal(request.model, kDeadlinePassed);
+    return absl::DeadlineExceededError("the request's deadline has passed already");
+  }
+  const auto [first, last] = requests_.equal_range(KeyOf(request));
+  if (std::any_of(first, last, [](const auto& entry) { return !entry.second->given_up(); })) {
     return absl::AlreadyExistsError(
         absl::StrCat("a request with the id '", request.id, "' is waiting or running already"));
   }
@@ -135,7 +154,7 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
   for (size_t i = 0; i < images.size(); ++i) {
     const auto& [batch_key, load] = images[i];
     jobs.images.push_back({batch_key, load.tokens, load.rows, request.images[i].steps, load.state_bytes,
-                           load.text_tokens, load.picture_tokens, load.alone});
+                           load.text_tokens, load.picture_tokens, load.alone, request.images[i].deterministic});
   }
   return jobs;
 }
@@ -143,38 +162,35 @@ RequestedJobs Dispatcher::JobsOf(const GenerationRequest& request, const std::ve
 absl::Status Dispatcher::CheckCount(absl::Time now) {
   if (waiting_ < options_.max_queue) return absl::OkStatus();
   // There is room when the first of those that wait starts.
-  const std::vector<Entry*> order = InOrder(now);
-  const absl::Duration first =
-      order.empty() ? absl::ZeroDuration() : core_->PredictedWait(order.front()->images.front(), now);
   return WithRetryAfter(
       absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting")),
-      std::max(kMinRetry, first));
+      std::max(kMinRetry, WaitOfFirst(now)));
 }
 
 absl::StatusOr<absl::Duration> Dispatcher::Admit(const GenerationRequest& request, const RequestedJobs& jobs,
                                                  absl::Time now) {
   FRESCO_RETURN_IF_ERROR(CheckQueue(request, now));
   if (const absl::Status full = CheckCount(now); !full.ok()) {
-    CountRefusal(request.model, Admission::Refusal::kQueueFull);
+    CountRefusal(request.model, NameOf(Admission::Refusal::kQueueFull));
     return full;
   }
   const Admission admission = core_->Admit(jobs, now);
   if (admission.refusal == Admission::Refusal::kNone) return admission.wait;
-  CountRefusal(request.model, admission.refusal);
+  CountRefusal(request.model, NameOf(admission.refusal));
   return ToStatus(admission);
 }
 
-void Dispatcher::CountRefusal(const std::string& model, Admission::Refusal reason) {
-  notices_.Add([this, model, reason] { observer_->OnRefused(model, NameOf(reason)); });
+void Dispatcher::CountRefusal(const std::string& model, std::string_view reason) {
+  notices_.Add([this, model, reason] { observer_->OnRefused(model, std::string(reason)); });
 }
 
 void Dispatcher::Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now) {
   requests_.emplace(KeyOf(request->request()), request);
+  by_channel_.emplace(request->channel().get(), request);
   last_used_[request->request().model] = now;
   ++unfinished_;
   CountWaiting(request->request(), 1);
-  Entry& entry = queue_[request->sequence()];
-  entry.request = request;
+  Entry& entry = QueueEntry(request);
   entry.predicted = wait;
   entry.images = core_->Add(jobs, now);
   for (size_t i = 0; i < entry.images.size(); ++i) {
@@ -187,11 +203,11 @@ absl::Status Dispatcher::Cancel(const std::string& tenant, const std::string& id
   Followups followups;
   {
     MutexLock lock(&mutex_);
-    const auto found = requests_.find({tenant, id});
-    if (found == requests_.end()) {
+    const auto [first, last] = requests_.equal_range({tenant, id});
+    if (first == last) {
       return absl::NotFoundError(absl::StrCat("no request with the id '", id, "' is waiting or running"));
     }
-    Cancel(found->second.get(), reason, &followups);
+    Cancel(std::prev(last)->second.get(), reason, &followups);
   }
   Follow(std::move(followups));
   return absl::OkStatus();
@@ -201,39 +217,64 @@ absl::Status Dispatcher::Cancel(const EventChannel& channel, const absl::Status&
   Followups followups;
   {
     MutexLock lock(&mutex_);
-    const auto found = std::find_if(requests_.begin(), requests_.end(),
-                                    [&](const auto& entry) { return entry.second->channel().get() == &channel; });
-    if (found == requests_.end()) return absl::NotFoundError("the request has ended");
+    const auto found = by_channel_.find(&channel);
+    if (found == by_channel_.end()) return absl::NotFoundError("the request has ended");
     Cancel(found->second.get(), reason, &followups);
   }
   Follow(std::move(followups));
   return absl::OkStatus();
 }
 
+absl::Status Dispatcher::ExtendDeadline(const EventChannel& channel, absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  const auto found = by_channel_.find(&channel);
+  if (found == by_channel_.end()) return absl::NotFoundError("the request is not there, or has ended");
+  RequestState* const request = found->second.get();
+  const absl::Time before = request->deadline();
+  if (deadline <= before) return absl::OkStatus();
+  request->SetDeadline(deadline);
+  if (deadlines_.erase({before, request->sequence()}) > 0 && deadline < absl::InfiniteFuture())
+    deadlines_.emplace(deadline, request->sequence());
+  for (const auto& [id, image] : images_) {
+    if (image.request.get() == request) core_->SetDeadline(id, deadline);
+  }
+  return absl::OkStatus();
+}
+
 void Dispatcher::Cancel(RequestState* request, const absl::Status& reason, Followups* followups) {
   request->AskToEnd(reason.ok() ? absl::CancelledError("the request was cancelled") : reason);
-  DropEnding(clock_->Now(), followups);
+  DropIfEnding(request->sequence(), clock_->Now(), followups);
   UpdatePositions(followups);
   changed_.NotifyAll();
 }
 
 void Dispatcher::Release(const RequestPtr& request) {
-  if (request->Release()) End(request);
+  if (request->Release()) return End(request);
+  if (!request->ending()) return;
+  Followups followups;  // what of it waits ends with it
+  {
+    MutexLock lock(&mutex_);
+    DropIfEnding(request->sequence(), clock_->Now(), &followups);
+  }
+  Follow(std::move(followups));
 }
 
 void Dispatcher::End(const RequestPtr& request) {
   {
     // The id is free before the caller hears of the end and may use it again.
     MutexLock lock(&mutex_);
-    requests_.erase(KeyOf(request->request()));
+    const auto [first, last] = requests_.equal_range(KeyOf(request->request()));
+    requests_.erase(std::find_if(first, last, [&](const auto& entry) { return entry.second == request; }));
+    by_channel_.erase(request->channel().get());
     last_used_[request->request().model] = clock_->Now();
     if (request->started()) CountRunning(-1);
   }
   const absl::Time now = clock_->Now();
   const GenerationRequest& asked = request->request();
-  auto told = [this, id = asked.id, model = asked.model, result = request->result(),
-               duration = now - request->received()] {
+  auto told = [this, id = asked.id, model = asked.model, tenant = asked.tenant, usage = request->usage(),
+               result = request->result(), duration = now - request->received()] {
     observer_->OnRequestDone(id, model, result, duration);
+    observer_->OnUsage(tenant, usage);
     MutexLock lock(&mutex_);
     --unfinished_;
     changed_.NotifyAll();
@@ -278,7 +319,7 @@ void Dispatcher::Stop() {
       request->AskToEnd(ShuttingDown());
       left.push_back(request);
     }
-    DropEnding(clock_->Now(), &followups);
+    DropAllEnding(clock_->Now(), &followups);
     changed_.NotifyAll();
   }
   Follow(std::move(followups));
@@ -292,50 +333,65 @@ void Dispatcher::Stop() {
 void Dispatcher::RunTimer() {
   while (true) {
     Followups followups;
+    bool tells = false;
     {
       MutexLock lock(&mutex_);
       const absl::Time now = clock_->Now();
       FindHung(now, &followups);
       FindSlowLoads(now, &followups);
       DropEnding(now, &followups);
-      if (followups.released.empty() && followups.losses.empty() && followups.slow_loads.empty() && !positions_stale_) {
+      if (!followups.released.empty() || !followups.losses.empty()) LeavePositionsToTimer();
+      tells = NextPositions() <= now;
+      if (followups.released.empty() && followups.losses.empty() && followups.slow_loads.empty() && !tells) {
         if (stopping_ && AllGone()) return;
-        clock_->WaitUntil(&changed_, &mutex_, std::min({EarliestDeadline(), NextWatch(now), NextSlowLoad()}));
+        const absl::Time next = std::min({EarliestDeadline(), NextWatch(now), NextSlowLoad(), NextPositions()});
+        clock_->WaitUntil(&changed_, &mutex_, next);
         continue;
       }
-      UpdatePositions(&followups);
     }
     Follow(std::move(followups));
+    if (tells) UpdatePositionsLater();
   }
 }
 
 absl::Time Dispatcher::EarliestDeadline() const {
-  absl::Time earliest = absl::InfiniteFuture();
-  for (const auto& [sequence, entry] : queue_) {
-    earliest = std::min(earliest, entry.request->request().deadline);
-  }
-  return earliest;
+  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
 }
 
 SchedulerSnapshot Dispatcher::Snapshot() const {
-  MutexLock lock(&mutex_);
   SchedulerSnapshot snapshot;
-  snapshot.waiting = waiting_;
-  snapshot.running = running_;
-  snapshot.draining = draining_ || stopping_;
-  for (const auto& [key, request] : requests_) snapshot.requests.push_back(request->Snapshot());
-  for (const Worker& worker : workers_) {
-    DeviceSnapshot& device = snapshot.devices.emplace_back();
-    device.slow_loads = SlowLoadsOf(static_cast<int>(snapshot.devices.size()) - 1);
-    device.device = worker.device;
-    device.batch_size = worker.batch_size;
-    device.lost = worker.lost;
-    for (const LoadedEngine& loaded : worker.engines) {
-      if (loaded.engine != nullptr) device.models.push_back(loaded.model);
-    }
+  std::vector<RequestPtr> requests;
+  {
+    MutexLock lock(&mutex_);
+    snapshot.waiting = waiting_;
+    snapshot.running = running_;
+    snapshot.draining = draining_ || stopping_;
+    for (size_t i = 0; i < workers_.size(); ++i) snapshot.devices.push_back(SnapshotOf(static_cast<int>(i)));
+    for (const auto& [model, time] : last_used_) snapshot.uses.push_back({model, time, false});
+    requests.reserve(requests_.size());
+    for (const auto& [key, request] : requests_) requests.push_back(request);
   }
-  for (const auto& [model, time] : last_used_) snapshot.uses.push_back({model, time, HasRequests(model)});
+  // There may be thousands: devices do not wait while each is looked at.
+  std::set<std::string_view> busy;
+  for (const RequestPtr& request : requests) {
+    busy.insert(request->request().model);
+    snapshot.requests.push_back(request->Snapshot());
+  }
+  for (ModelUse& use : snapshot.uses) use.busy = busy.contains(use.model);
   return snapshot;
+}
+
+DeviceSnapshot Dispatcher::SnapshotOf(int index) const {
+  const Worker& worker = workers_[index];
+  DeviceSnapshot device;
+  device.device = worker.device;
+  device.batch_size = worker.batch_size;
+  device.lost = worker.lost;
+  device.slow_loads = SlowLoadsOf(index);
+  for (const LoadedEngine& loaded : worker.engines) {
+    if (loaded.engine != nullptr) device.models.push_back(loaded.model);
+  }
+  return device;
 }
 
 CostModel Dispatcher::Costs() const {

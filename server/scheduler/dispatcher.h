@@ -3,17 +3,22 @@
 // it, which is held for bookkeeping and decisions alone: engine calls, encoding, channel writes and the observer happen
 // outside, in the order in which their causes happened inside (ordered_calls.h).
 //
-// Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the
-// dispatcher's, then one of a request's, its output's (then its ordered calls'), its channel's, the notices', a
-// device's watch's, a decode queue's or that of an engine's cache. A reactor's and the dispatcher's are never held
-// together: callbacks happen without either, and so do Submit and Cancel.
+// Order of the locks: a reactor's (server/rpc), then its channel's, its stall watch's or the logger's; the model
+// manager's, then the dispatcher's, a channel's or that of its ordered calls; the dispatcher's, then one of a
+// request's, its output's (then its ordered calls'), its channel's, the notices', a device watch's, a decode queue's or
+// that of an engine's cache; an engine return's, then the dispatcher's or a device watch's. A device watch's, a decode
+// queue's and an engine's cache's are the last. A reactor's and the dispatcher's are never held together: callbacks
+// happen without either, and so do Submit and Cancel.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -98,6 +103,7 @@ class Dispatcher {
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
   absl::Status Cancel(const std::string& tenant, const std::string& id, const absl::Status& reason);
   absl::Status Cancel(const EventChannel& channel, const absl::Status& reason);
+  absl::Status ExtendDeadline(const EventChannel& channel, absl::Time deadline);
   bool Drain(absl::Time deadline);
   SchedulerSnapshot Snapshot() const;
   CostModel Costs() const;
@@ -130,10 +136,19 @@ class Dispatcher {
   std::vector<absl::Duration> StepDone(int worker, const std::vector<Forward>& forwards,
                                        const std::vector<JobId>& images);
   // What was measured at a load.
-  void AddMeasured(const std::vector<MeasuredStep>& measured);
+  void AddMeasured(int worker, const std::vector<MeasuredStep>& measured);
+  // What is known of steps on devices of its type.
+  CostModel CostsOf(int worker) const;
   // So many texts were encoded, or a picture decoded, for `model`; activations: 0 where they are not known.
-  void TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration);
-  void DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration, int64_t activation_bytes);
+  void TextsDone(int worker, const std::string& model, int text_tokens, int texts, absl::Duration duration);
+  void DecodeDone(int worker, const std::string& model, int picture_tokens, absl::Duration duration,
+                  int64_t activation_bytes);
+  // What the worker's device has beside the weights of its models; 0: nobody knows.
+  void SetMemory(int worker, int64_t bytes);
+  // A step of the image by itself ran out of memory, or the decoding of a picture, though nothing else took any
+  // meanwhile. To be told before its caller hears of it, who may ask for the same again.
+  void StepTooLarge(JobId image);
+  void DecodeTooLarge(int worker, const std::string& model, int picture_tokens);
   // A preempted image is in host memory and waits for any device with its model.
   void Park(std::unique_ptr<ActiveImage> image);
   // An image on a device is drawn, has failed or is not wanted any more. Its request is let go of by the caller.
@@ -195,6 +210,8 @@ class Dispatcher {
     Worker(Worker&&) = default;
 
     std::string device;
+    CostTypeId cost_type = 0;
+    int type = 0;                       // of one type are those that draw the same picture, bit for bit
     std::vector<LoadedEngine> engines;  // by slot
     std::shared_ptr<EngineReturn> engine_return;
     std::vector<Leaving> leaving;
@@ -217,14 +234,17 @@ class Dispatcher {
     std::unique_ptr<ActiveImage> parked;  // while it waits, preempted or moved
     int worker = -1;                      // that has it, until its picture is drawn; -1: none
     int moves = 0;                        // from devices that were lost
-    std::unique_ptr<ActiveImage> kept;    // see Keep
+    std::unique_ptr<ActiveImage> kept;    // see Keep; null while it is parked
+    int type = -1;                        // of the devices that may go on with it, once begun; -1: any
   };
   // A request of which some images wait.
   struct Entry {
     RequestPtr request;
     std::vector<JobId> images;  // that do
     int position = -1;          // that its caller knows of
-    absl::Duration predicted;   // when it came: until it starts
+    absl::Duration told_wait;   // likewise, and when it was told
+    absl::Time told_at;
+    absl::Duration predicted;  // when it came: until it starts
   };
   // What an image is to the core.
   struct ImageWork {
@@ -249,14 +269,15 @@ class Dispatcher {
 
   // Callers' side.
   absl::StatusOr<std::vector<ImageWork>> Weigh(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
+  static absl::StatusOr<ImageWork> WeighOn(const Engine& engine, const ImageSpec& spec);
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
-  absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) const FRESCO_REQUIRES(mutex_);
+  absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) FRESCO_REQUIRES(mutex_);
   RequestedJobs JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) FRESCO_REQUIRES(mutex_);
   // The wait that it can expect.
   absl::StatusOr<absl::Duration> Admit(const GenerationRequest& request, const RequestedJobs& jobs, absl::Time now)
       FRESCO_REQUIRES(mutex_);
   absl::Status CheckCount(absl::Time now) FRESCO_REQUIRES(mutex_);
-  void CountRefusal(const std::string& model, Admission::Refusal reason) FRESCO_REQUIRES(mutex_);
+  void CountRefusal(const std::string& model, std::string_view reason) FRESCO_REQUIRES(mutex_);  // of kRefusals
   void Enqueue(const RequestPtr& request, const RequestedJobs& jobs, absl::Duration wait, absl::Time now)
       FRESCO_REQUIRES(mutex_);
   void Cancel(RequestState* request, const absl::Status& reason, Followups* followups) FRESCO_REQUIRES(mutex_);
@@ -264,21 +285,43 @@ class Dispatcher {
   void Follow(Followups followups) FRESCO_EXCLUDES(mutex_);
 
   // Workers' side (dispatcher_work.cc).
+  // Of the requests that wait, those that should end: whose deadlines have passed, and of the others, each of which has
+  // to be asked (has its caller gone away?), some in turn. Whoever asks one to end calls DropIfEnding.
   void DropEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  void DropAllEnding(absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  using EntryPlace = std::map<int64_t, Entry>::iterator;
+  EntryPlace DropIfEnding(EntryPlace entry, absl::Time now, Followups* followups)
+      FRESCO_REQUIRES(mutex_);  // what comes after it
+  void DropIfEnding(int64_t sequence, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
+  Entry& QueueEntry(const RequestPtr& request) FRESCO_REQUIRES(mutex_);  // found or made
+  EntryPlace EraseEntry(EntryPlace entry) FRESCO_REQUIRES(mutex_);
   void TakeLoads(int worker, Work* work) FRESCO_REQUIRES(mutex_);
   void DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void DropResidents(int worker, absl::Time now, Work* work) FRESCO_REQUIRES(mutex_);
+  void DropResidents(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   void Decide(int worker, absl::Time now, Work* work, Followups* followups) FRESCO_REQUIRES(mutex_);
   bool OthersWait(int worker, const Work& work) const FRESCO_REQUIRES(mutex_);
-  int TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
+  std::vector<int> TextsToEncode(int worker, absl::Span<const JobId> images) const FRESCO_REQUIRES(mutex_);
   StartOrder Start(int worker, JobId id, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
   void BeginRequest(const Entry& entry, int worker, absl::Time now, Followups* followups) FRESCO_REQUIRES(mutex_);
-  void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
-  void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
-  std::vector<Entry*> InOrder(absl::Time now) FRESCO_REQUIRES(mutex_);
   uint64_t DevicesOf(const std::string& model) const FRESCO_REQUIRES(mutex_);  // that take its requests
   absl::Time EarliestDeadline() const FRESCO_REQUIRES(mutex_);
   bool AllGone() const FRESCO_REQUIRES(mutex_);
+  DeviceSnapshot SnapshotOf(int worker) const FRESCO_REQUIRES(mutex_);
+
+  // Who is told its place (dispatcher_positions.cc).
+  void UpdatePositions(Followups* followups) FRESCO_REQUIRES(mutex_);
+  void LeavePositionsToTimer() FRESCO_REQUIRES(mutex_);
+  absl::Time NextPositions() const FRESCO_REQUIRES(mutex_);  // when the timer is to update them
+  void UpdatePositionsLater() FRESCO_EXCLUDES(mutex_);       // the timer's
+  void UpdatePositionsOfMany() FRESCO_EXCLUDES(mutex_);
+  using RankedEntry = std::pair<Rank, int64_t>;  // and its sequence
+  RankedEntry Ranked(const std::pair<const int64_t, Entry>& entry, absl::Time now) const FRESCO_REQUIRES(mutex_);
+  std::vector<RankedEntry> RankAll() const FRESCO_EXCLUDES(mutex_);
+  class Places;
+  void TellPlace(int64_t sequence, absl::Time now, Places* places, Followups* followups) FRESCO_REQUIRES(mutex_);
+  WaitingWork WaitingWorkOf(const Entry& entry) const FRESCO_REQUIRES(mutex_);
+  void UpdateWaits(absl::Time now) FRESCO_REQUIRES(mutex_);  // a step was made
+  absl::Duration WaitOfFirst(absl::Time now) const FRESCO_REQUIRES(mutex_);
 
   // Devices that are lost (device_loss.cc).
   absl::Status LossOf(const Worker& worker) const FRESCO_REQUIRES(mutex_);  // OK: it is not
@@ -296,6 +339,14 @@ class Dispatcher {
   std::vector<SlowLoad> SlowLoadsOf(int worker) const FRESCO_REQUIRES(mutex_);
   absl::Time NextSlowLoad() const FRESCO_REQUIRES(mutex_);
   void Tell(const SlowLoad& load) FRESCO_EXCLUDES(mutex_);
+
+  // Images that go on only on devices of one type (device_types.cc).
+  int TypeOf(const std::string& device) const FRESCO_REQUIRES(mutex_);
+  CostTypeId CostTypeOf(const std::string& device) FRESCO_REQUIRES(mutex_);
+  bool IsStranded(const Image& image) const FRESCO_REQUIRES(mutex_);
+  using Dropped = std::vector<std::unique_ptr<ActiveImage>>;
+  void BeginAnew(JobId id, Image* image, absl::Time now, Dropped* dropped) FRESCO_REQUIRES(mutex_);
+  void BeginStrandedAnew(absl::Time now, Dropped* dropped) FRESCO_REQUIRES(mutex_);
 
   // Models that go (dispatcher_removal.cc).
   void Retire(int worker, std::unique_ptr<Engine> engine) FRESCO_EXCLUDES(mutex_);
@@ -325,20 +376,29 @@ class Dispatcher {
   CondVar changed_;
   CostModel costs_ FRESCO_GUARDED_BY(mutex_);
   const std::unique_ptr<SchedulingCore> core_ FRESCO_PT_GUARDED_BY(mutex_);
-  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);                // by the core's DeviceId
-  std::map<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);  // that have not ended
-  std::unordered_map<JobId, Image> images_ FRESCO_GUARDED_BY(mutex_);    // that the core knows
-  std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);             // by arrival
+  std::vector<Worker> workers_ FRESCO_GUARDED_BY(mutex_);  // by the core's DeviceId
+  // That have not ended; of one key, those before the last have been given up.
+  std::multimap<RequestKey, RequestPtr> requests_ FRESCO_GUARDED_BY(mutex_);
+  std::unordered_map<JobId, Image> images_ FRESCO_GUARDED_BY(mutex_);  // that the core knows
+  std::map<int64_t, Entry> queue_ FRESCO_GUARDED_BY(mutex_);           // by arrival
+  // Of those in queue_ that have one.
+  std::set<std::pair<absl::Time, int64_t>> deadlines_ FRESCO_GUARDED_BY(mutex_);
+  int64_t asked_ FRESCO_GUARDED_BY(mutex_) = 0;  // from this one of queue_ on DropEnding asks next
+  std::unordered_map<const EventChannel*, RequestPtr> by_channel_ FRESCO_GUARDED_BY(mutex_);  // requests_ once more
   std::map<std::pair<std::string, RequestPriority>, int> depths_ FRESCO_GUARDED_BY(mutex_);
   std::map<std::string, absl::Time> last_used_ FRESCO_GUARDED_BY(mutex_);  // by model
   std::map<int64_t, LoadUnderWay> loads_ FRESCO_GUARDED_BY(mutex_);
   int64_t loads_begun_ FRESCO_GUARDED_BY(mutex_) = 0;
-  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;  // engines, of all workers
+  int leaving_ FRESCO_GUARDED_BY(mutex_) = 0;               // engines, of all workers
+  bool may_be_stranded_ FRESCO_GUARDED_BY(mutex_) = false;  // a device has lost a model
   int64_t arrivals_ FRESCO_GUARDED_BY(mutex_) = 0;
-  int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which nothing has started
-  int running_ FRESCO_GUARDED_BY(mutex_) = 0;               // requests of which something has
-  int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;            // requests whose last event is not out
-  bool positions_stale_ FRESCO_GUARDED_BY(mutex_) = false;  // the timer is to update them
+  int waiting_ FRESCO_GUARDED_BY(mutex_) = 0;                                   // requests of which nothing has started
+  int running_ FRESCO_GUARDED_BY(mutex_) = 0;                                   // requests of which something has
+  int unfinished_ FRESCO_GUARDED_BY(mutex_) = 0;                                // requests whose last event is not out
+  bool positions_stale_ FRESCO_GUARDED_BY(mutex_) = false;                      // the timer is to update them
+  absl::Time positions_from_ FRESCO_GUARDED_BY(mutex_) = absl::InfinitePast();  // and not before then
+  absl::Time positions_at_ FRESCO_GUARDED_BY(mutex_) = absl::InfinitePast();    // when they were updated last
+  int64_t first_told_ FRESCO_GUARDED_BY(mutex_) = -1;  // of queue_, the first when positions were updated last
   bool draining_ FRESCO_GUARDED_BY(mutex_) = false;
   bool stopping_ FRESCO_GUARDED_BY(mutex_) = false;
 };

@@ -34,7 +34,8 @@ absl::Status Dispatcher::RemoveModel(int worker, const std::string& model, Remov
     Worker& own = workers_.at(worker);
     FRESCO_RETURN_IF_ERROR(LossOf(own));
     const int slot = EngineFor(own, model);
-    if (slot < 0 || own.engines[slot].leaving || stopping_) {
+    if (stopping_) return absl::CancelledError("the scheduler is shutting down");
+    if (slot < 0 || own.engines[slot].leaving) {
       return absl::NotFoundError(absl::StrCat("the model '", model, "' is not loaded on ", own.device));
     }
     if (when == Removal::kIfIdle && HasRequests(model)) {
@@ -58,7 +59,7 @@ void Dispatcher::FailWaiting(const std::string& model, Followups* followups) {
     request->AskToEnd(absl::UnavailableError(
         absl::StrCat("the model '", model, "' was unloaded while the request waited for its turn")));
   }
-  DropEnding(clock_->Now(), followups);
+  DropAllEnding(clock_->Now(), followups);
 }
 
 void Dispatcher::AdvanceRemovals(int worker, Work* work) {
@@ -80,6 +81,7 @@ bool Dispatcher::Vacate(int worker, const Leaving& leaving, Work* work) {
   const ModelId model = core_->Model(leaving.model);
   if (DevicesOf(leaving.model) != 0) {
     core_->SetLoaded(worker, model, false);
+    may_be_stranded_ = true;
     MoveAway(worker, leaving.model, work);
   } else if (HasImages(leaving.model)) {
     core_->SetLoaded(worker, model, true);  // it has become the last: another was lost

@@ -14,6 +14,8 @@ namespace {
 constexpr size_t kMaxWorkers = 64;  // the bits of DevicesOf
 // With a device's decoder: the one that it decodes, and the next, so that it need not wait for the step that runs.
 constexpr int kWithDecoder = 2;
+// Of those that wait so many are asked at one boundary whether they should end.
+constexpr size_t kAskedAtOnce = 64;
 
 bool IsIdle(const Work& work) {
   return work.batch.empty() && work.decodes.empty() && work.dropped.empty() && work.loads.empty() &&
@@ -32,6 +34,8 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   const int index = static_cast<int>(workers_.size());
   Worker& worker = workers_.emplace_back();
   worker.device = device;
+  worker.type = TypeOf(device);
+  worker.cost_type = CostTypeOf(device);
   worker.watch = std::move(watch);
   worker.engine_return = std::make_shared<EngineReturn>(
       [this, index](std::unique_ptr<Engine> engine) { Retire(index, std::move(engine)); });
@@ -41,6 +45,8 @@ int Dispatcher::AddWorker(const std::string& device, std::shared_ptr<DeviceWatch
   limits.state_bytes = options_.resident_bytes;
   limits.decoding = decoder == nullptr ? 0 : kWithDecoder;
   worker.decoder = std::move(decoder);
+  limits.type = worker.type;
+  limits.cost_type = worker.cost_type;
   return core_->AddDevice(limits);
 }
 
@@ -110,14 +116,15 @@ Work Dispatcher::NextWork(int worker) {
       if (work.lost) break;
       DropHopeless(worker, now, &work, &followups);
       DropEnding(now, &followups);
-      DropResidents(worker, now, &work);
+      DropResidents(worker, now, &work, &followups);
       work.stop = stopping_;
       TakeLoads(worker, &work);
       AdvanceRemovals(worker, &work);
+      if (std::exchange(may_be_stranded_, false)) BeginStrandedAnew(now, &followups.dropped);
       HandOut(worker, work);
       // What a load brings is decided about when it is there.
       if (!work.stop && work.loads.empty()) Decide(worker, now, &work, &followups);
-      if (!IsIdle(work) || !followups.released.empty()) break;
+      if (!IsIdle(work) || !followups.released.empty() || !followups.dropped.empty()) break;
       clock_->WaitUntil(&changed_, &mutex_, absl::InfiniteFuture());
     }
     if (!work.starts.empty() || !followups.released.empty()) LeavePositionsToTimer();
@@ -144,45 +151,79 @@ void Dispatcher::HandOut(int worker, const Work& work) {
 }
 
 void Dispatcher::DropHopeless(int worker, absl::Time now, Work* work, Followups* followups) {
+  std::vector<int64_t> ending;
   for (JobId id : core_->DropHopeless(worker, now)) {
     WakeLeaving();
     Image image = std::move(images_.extract(id).mapped());
+    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
     image.request->AskToEnd(absl::DeadlineExceededError("the request cannot be done by its deadline any more"));
+    ending.push_back(image.request->sequence());
     if (!image.waits) {
       work->dropped.push_back(id);
       continue;
     }
-    // DropEnding does the rest of its request.
     std::erase(queue_.at(image.request->sequence()).images, id);
     if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
     followups->released.push_back(std::move(image.request));
   }
+  for (int64_t sequence : ending) DropIfEnding(sequence, now, followups);
 }
 
 void Dispatcher::DropEnding(absl::Time now, Followups* followups) {
-  for (auto entry = queue_.begin(); entry != queue_.end();) {
-    const RequestPtr& request = entry->second.request;
-    if (!request->ShouldEnd(now, options_.slow_reader_limit)) {
-      ++entry;
-      continue;
-    }
-    if (!request->started()) CountWaiting(request->request(), -1);
-    for (JobId id : entry->second.images) {
-      core_->Remove(id);
-      Image image = std::move(images_.extract(id).mapped());
-      if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
-      followups->released.push_back(std::move(image.request));
-    }
-    entry = queue_.erase(entry);
-    WakeLeaving();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    DropIfEnding(deadlines_.begin()->second, now, followups);
   }
+  auto entry = queue_.lower_bound(asked_);
+  for (size_t asked = std::min(queue_.size(), kAskedAtOnce); asked > 0 && !queue_.empty(); --asked) {
+    if (entry == queue_.end()) entry = queue_.begin();
+    entry = DropIfEnding(entry, now, followups);
+  }
+  asked_ = entry == queue_.end() ? 0 : entry->first;
 }
 
-void Dispatcher::DropResidents(int worker, absl::Time now, Work* work) {
+void Dispatcher::DropAllEnding(absl::Time now, Followups* followups) {
+  for (auto entry = queue_.begin(); entry != queue_.end();) entry = DropIfEnding(entry, now, followups);
+}
+
+void Dispatcher::DropIfEnding(int64_t sequence, absl::Time now, Followups* followups) {
+  if (const auto entry = queue_.find(sequence); entry != queue_.end()) DropIfEnding(entry, now, followups);
+}
+
+Dispatcher::EntryPlace Dispatcher::DropIfEnding(EntryPlace entry, absl::Time now, Followups* followups) {
+  const RequestPtr& request = entry->second.request;
+  if (!request->ShouldEnd(now, options_.slow_reader_limit)) return std::next(entry);
+  if (!request->started()) CountWaiting(request->request(), -1);
+  for (JobId id : entry->second.images) {
+    core_->Remove(id);
+    Image image = std::move(images_.extract(id).mapped());
+    if (image.parked != nullptr) followups->dropped.push_back(std::move(image.parked));
+    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
+    followups->released.push_back(std::move(image.request));
+  }
+  WakeLeaving();
+  return EraseEntry(entry);
+}
+
+Dispatcher::Entry& Dispatcher::QueueEntry(const RequestPtr& request) {
+  Entry& entry = queue_[request->sequence()];
+  entry.request = request;
+  const absl::Time deadline = request->deadline();
+  if (deadline < absl::InfiniteFuture()) deadlines_.emplace(deadline, request->sequence());
+  return entry;
+}
+
+Dispatcher::EntryPlace Dispatcher::EraseEntry(EntryPlace entry) {
+  deadlines_.erase({entry->second.request->deadline(), entry->first});
+  return queue_.erase(entry);
+}
+
+void Dispatcher::DropResidents(int worker, absl::Time now, Work* work, Followups* followups) {
   std::vector<JobId> held = core_->index().device(worker).resident;
   for (const FinishedImage& image : core_->finished(worker)) held.push_back(image.id);
   for (JobId id : held) {
-    if (!images_.at(id).request->ShouldEnd(now, options_.slow_reader_limit)) continue;
+    Image& image = images_.at(id);
+    if (!image.request->ShouldEnd(now, options_.slow_reader_limit)) continue;
+    if (image.kept != nullptr) followups->dropped.push_back(std::move(image.kept));
     core_->Remove(id);
     images_.erase(id);
     work->dropped.push_back(id);
@@ -217,7 +258,7 @@ bool Dispatcher::OthersWait(int worker, const Work& work) const {
 }
 
 // Of one model.
-int Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const {
+std::vector<int> Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const {
   std::vector<const ImageSpec*> specs;
   const Worker& own = workers_[worker];
   int engine = -1;
@@ -226,17 +267,18 @@ int Dispatcher::TextsToEncode(int worker, absl::Span<const JobId> images) const 
     engine = EngineFor(own, image.request->request().model);
     specs.push_back(&image.request->request().images[image.index]);
   }
-  return engine < 0 ? 0 : CallTextsToEncode(*own.engines[engine].engine, specs);
+  return engine < 0 ? std::vector<int>(images.size()) : CallTextsToEncode(*own.engines[engine].engine, specs);
 }
 
 StartOrder Dispatcher::Start(int worker, JobId id, absl::Time now, Followups* followups) {
   Image& image = images_.at(id);
   image.waits = false;
   image.worker = worker;
+  if (image.request->request().images[image.index].deterministic) image.type = workers_[worker].type;
   const auto entry = queue_.find(image.request->sequence());
   if (!image.request->started()) BeginRequest(entry->second, worker, now, followups);
   std::erase(entry->second.images, id);
-  if (entry->second.images.empty()) queue_.erase(entry);
+  if (entry->second.images.empty()) EraseEntry(entry);
   const int engine = EngineFor(workers_[worker], image.request->request().model);
   return {id, image.request, image.index, engine, std::move(image.parked)};
 }
@@ -263,6 +305,7 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
   for (const Forward& forward : forwards) rows = std::max(rows, forward.out_of_memory ? 0 : forward.rows);
   // An image that is done stays known until its picture is: its device may be lost before.
   core_->StepDone(worker, forwards, SchedulingCore::DoneJobs::kKeep);
+  UpdateWaits(clock_->Now());
   std::vector<absl::Duration> remaining;
   for (JobId id : images) {
     remaining.push_back(images_.contains(id) ? core_->Remaining(id, rows) : absl::ZeroDuration());
@@ -270,80 +313,86 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
   return remaining;
 }
 
-void Dispatcher::AddMeasured(const std::vector<MeasuredStep>& measured) {
+void Dispatcher::AddMeasured(int worker, const std::vector<MeasuredStep>& measured) {
   MutexLock lock(&mutex_);
-  for (const MeasuredStep& step : measured) costs_.Add(step).IgnoreError();  // those that cannot be tell nothing
+  const CostTypeId type = workers_.at(worker).cost_type;
+  // Another device may have learned of the same steps meanwhile: beside those. Steps that cannot be tell nothing.
+  for (const MeasuredStep& step : measured) {
+    const CurveId curve = costs_.Curve(step.model, step.tokens);
+    if (!costs_.MutableOf(type)->Add(step).ok()) continue;
+    costs_.MutableOf(type)->RecordMemory(curve, step.rows, step.activation_bytes);
+  }
 }
 
-void Dispatcher::TextsDone(const std::string& model, int text_tokens, int texts, absl::Duration duration) {
+CostModel Dispatcher::CostsOf(int worker) const {
   MutexLock lock(&mutex_);
-  core_->RecordTexts(core_->Model(model), text_tokens, texts, duration);
+  return costs_.Of(workers_.at(worker).cost_type);
 }
 
-void Dispatcher::DecodeDone(const std::string& model, int picture_tokens, absl::Duration duration,
+void Dispatcher::TextsDone(int worker, const std::string& model, int text_tokens, int texts, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  core_->RecordTexts(worker, core_->Model(model), text_tokens, texts, duration);
+}
+
+void Dispatcher::DecodeDone(int worker, const std::string& model, int picture_tokens, absl::Duration duration,
                             int64_t activation_bytes) {
   MutexLock lock(&mutex_);
-  core_->RecordDecode(core_->Model(model), picture_tokens, duration, activation_bytes);
+  core_->RecordDecode(worker, core_->Model(model), picture_tokens, duration, activation_bytes);
+}
+
+void Dispatcher::SetMemory(int worker, int64_t bytes) {
+  MutexLock lock(&mutex_);
+  core_->SetMemory(worker, bytes > 0 ? bytes : kNoMemoryLimit);
+}
+
+void Dispatcher::StepTooLarge(JobId image) {
+  MutexLock lock(&mutex_);
+  if (images_.contains(image)) core_->StepTooLarge(image, clock_->Now());
+}
+
+void Dispatcher::DecodeTooLarge(int worker, const std::string& model, int picture_tokens) {
+  MutexLock lock(&mutex_);
+  core_->DecodeTooLarge(worker, core_->Model(model), picture_tokens, clock_->Now());
 }
 
 void Dispatcher::Park(std::unique_ptr<ActiveImage> image) {
+  Dropped dropped;  // goes outside the lock
   MutexLock lock(&mutex_);
-  Image& own = images_.at(image->id);
+  const JobId id = image->id;
+  const absl::Time now = clock_->Now();
+  Image& own = images_.at(id);
   own.waits = true;
   own.worker = -1;
-  core_->Parked(image->id, clock_->Now());
-  Entry& entry = queue_[own.request->sequence()];
-  entry.request = own.request;
-  entry.images.push_back(image->id);
+  core_->Parked(id, now);
+  QueueEntry(own.request).images.push_back(id);
   own.parked = std::move(image);
+  if (own.kept != nullptr) dropped.push_back(std::move(own.kept));  // which is the same
+  if (IsStranded(own)) BeginAnew(id, &own, now, &dropped);
   changed_.NotifyAll();
 }
 
-void Dispatcher::Remove(JobId image) {
+void Dispatcher::Remove(JobId id) {
+  std::unique_ptr<ActiveImage> kept;  // goes outside the lock
   MutexLock lock(&mutex_);
-  if (images_.erase(image) > 0) core_->Remove(image);
+  if (const auto found = images_.find(id); found != images_.end()) {
+    kept = std::move(found->second.kept);
+    images_.erase(found);
+    core_->Remove(id);
+  }
   WakeLeaving();
 }
 
 bool Dispatcher::TakeFinished(int worker, JobId image) {
+  std::unique_ptr<ActiveImage> kept;  // goes outside the lock
   MutexLock lock(&mutex_);
   if (!workers_.at(worker).lost.empty()) return false;
-  if (images_.erase(image) > 0) core_->Remove(image);
+  if (const auto found = images_.find(image); found != images_.end()) {
+    kept = std::move(found->second.kept);
+    images_.erase(found);
+    core_->Remove(image);
+  }
   changed_.NotifyAll();  // the decoder has room for another, and a model that waits for this may go
   return true;
-}
-
-void Dispatcher::LeavePositionsToTimer() {
-  positions_stale_ = true;
-  changed_.NotifyAll();
-}
-
-void Dispatcher::UpdatePositions(Followups* followups) {
-  positions_stale_ = false;
-  const absl::Time now = clock_->Now();
-  std::map<uint64_t, int> ahead;  // requests that wait, by the devices they can run on
-  for (Entry* entry : InOrder(now)) {
-    const uint64_t devices = DevicesOf(entry->request->request().model);
-    int position = 0;
-    for (const auto& [others, count] : ahead) position += (others & devices) != 0 ? count : 0;
-    ++ahead[devices];
-    if (position == entry->position) continue;
-    entry->position = position;
-    entry->request->output()->Add(QueuedEvent{position, core_->PredictedWait(entry->images.front(), now)});
-    followups->told.push_back(entry->request);
-  }
-}
-
-// Those of which nothing has started.
-std::vector<Dispatcher::Entry*> Dispatcher::InOrder(absl::Time now) {
-  std::vector<std::pair<Rank, Entry*>> ranked;
-  for (auto& [sequence, entry] : queue_) {
-    if (!entry.request->started()) ranked.emplace_back(core_->OrderOf(entry.images.front(), now), &entry);
-  }
-  std::sort(ranked.begin(), ranked.end());
-  std::vector<Entry*> order;
-  for (const auto& [rank, entry] : ranked) order.push_back(entry);
-  return order;
 }
 
 int Dispatcher::EngineFor(const Worker& worker, const std::string& model) {

@@ -99,8 +99,11 @@ absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec
   return GuardedValue(kEngine, [&] { return engine.LoadOf(spec); });
 }
 
-int CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs) {
-  return GuardedValue(kEngine, [&] { return engine.TextsToEncode(specs); }).value_or(0);
+std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs) {
+  std::vector<int> texts =
+      GuardedValue(kEngine, [&] { return engine.TextsToEncode(specs); }).value_or(std::vector<int>());
+  texts.resize(specs.size());
+  return texts;
 }
 
 int64_t CallTakePeakBytes(Engine* engine) {

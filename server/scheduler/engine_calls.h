@@ -32,7 +32,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> CallSnapshot(Engine* engine, ImageJob*
 absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& spec);
 absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec);
 // Only counted: zeros instead of an exception.
-int CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs);
+std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs);
 int64_t CallTakePeakBytes(Engine* engine);
 EngineStats CallStats(const Engine& engine);
 DeviceMemory CallMemoryOfDevice(Engine* engine);

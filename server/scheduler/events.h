@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/picture_metadata.h"
+#include "server/scheduler/shared_bytes.h"
 
 namespace fresco {
 
@@ -26,7 +27,7 @@ struct StartedEvent {
 
 // An encoded picture (PNG, JPEG, WebP bytes).
 struct EncodedImage {
-  std::string bytes;
+  SharedBytes bytes;
   std::string mime_type;  // "image/png"
   int width = 0;          // pixels
   int height = 0;         // pixels
@@ -59,11 +60,13 @@ struct CompletedEvent {
   int batch_size_max = 0;
   double batch_size_mean = 0;
   int64_t peak_memory_bytes = 0;  // that the device has held while the request was on it
+  int texts_encoded = 0;          // that were not in the cache
   std::vector<Warning> warnings;
 };
 
 struct FailedEvent {
-  absl::Status status;  // never OK
+  absl::Status status;   // never OK
+  CompletedEvent costs;  // until then; zeros where nothing was begun
 };
 
 using RequestEvent = std::variant<QueuedEvent, StartedEvent, ProgressEvent, ImageEvent, CompletedEvent, FailedEvent>;

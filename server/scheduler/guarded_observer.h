@@ -33,6 +33,9 @@ class GuardedObserver final : public SchedulerObserver {
   void OnBatchSplit(const std::string& model, const std::string& device) override {
     Tell([&] { to_->OnBatchSplit(model, device); });
   }
+  void OnDeviceMemory(const std::string& device, int64_t total_bytes) override {
+    Tell([&] { to_->OnDeviceMemory(device, total_bytes); });
+  }
   void OnDeviceLost(const std::string& device, const std::string& reason) override {
     Tell([&] { to_->OnDeviceLost(device, reason); });
   }
@@ -51,6 +54,9 @@ class GuardedObserver final : public SchedulerObserver {
   }
   void OnImage(const std::string& model) override {
     Tell([&] { to_->OnImage(model); });
+  }
+  void OnUsage(const std::string& tenant, const Usage& usage) override {
+    Tell([&] { to_->OnUsage(tenant, usage); });
   }
   void OnRequestDone(const std::string& id, const std::string& model, const absl::Status& status,
                      absl::Duration duration) override {

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "pipeline/base/status.h"
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/policy/stage_times.h"
 
@@ -86,7 +87,7 @@ class Measurer {
     if (!HasTimeFor(TextSeconds(costs_, curve, texts))) return false;
     jobs_.clear();
     const absl::Time begin = clock_->Now();
-    const auto size = static_cast<int64_t>(specs.size()) * load.tokens;
+    const auto size = int64_t{texts} * load.text_tokens;
     const absl::Status status = measurement_.watched(DeviceCall::kPrepare, size, [&] {
       absl::Status all;
       for (auto& job : CallPrepare(engine_, specs, TextCache::kPass)) {
@@ -113,7 +114,7 @@ class Measurer {
     absl::Duration duration;
     for (int run = 0; run < kRuns; ++run) {
       if (!HasTimeFor(costs_.StepSeconds(curve, cell.rows))) return false;
-      engine_->TakePeakBytes();
+      if (!TakePeakBytes().ok()) return false;
       const absl::Time begin = clock_->Now();
       const absl::Status status = measurement_.watched(DeviceCall::kStep, int64_t{cell.rows} * cell.tokens, [&] {
         absl::Status all;
@@ -123,25 +124,38 @@ class Measurer {
       if (!status.ok()) return false;
       duration = clock_->Now() - begin;
       costs_.RecordStep(curve, cell.rows, duration);
-      cell.activation_bytes = std::max<int64_t>(0, engine_->TakePeakBytes() - measurement_.kept_bytes - state);
+      const absl::StatusOr<int64_t> peak = TakePeakBytes();
+      if (!peak.ok()) return false;
+      cell.activation_bytes = std::max<int64_t>(0, *peak - measurement_.kept_bytes - state);
     }
     Add(model_, curve, cell.tokens, cell.rows, duration, cell.activation_bytes);
     return true;
+  }
+
+  absl::StatusOr<int64_t> TakePeakBytes() {
+    int64_t peak = 0;
+    FRESCO_RETURN_IF_ERROR(measurement_.watched(DeviceCall::kAsk, 0, [&] {
+      peak = CallTakePeakBytes(engine_);
+      return absl::OkStatus();
+    }));
+    return peak;
   }
 
   bool Decode(ImageJob* job) {
     const ImageLoad load = engine_->LoadOf(job->spec());
     const CurveId curve = DecodeCurve(&costs_, model_, load.picture_tokens);
     if (!HasTimeFor(DecodeSeconds(costs_, curve))) return false;
-    engine_->TakePeakBytes();
+    if (!TakePeakBytes().ok()) return false;
     const absl::Time begin = clock_->Now();
     const absl::Status status =
         measurement_.watched(DeviceCall::kFinish, load.tokens, [&] { return CallFinish(engine_, job).status(); });
     if (!status.ok()) return false;
     const absl::Duration duration = clock_->Now() - begin;
+    const absl::StatusOr<int64_t> peak = TakePeakBytes();
+    if (!peak.ok()) return false;
     int64_t state = 0;
     for (const auto& kept : jobs_) state += engine_->LoadOf(kept->spec()).state_bytes;
-    const int64_t activations = engine_->TakePeakBytes() - measurement_.kept_bytes - state;
+    const int64_t activations = *peak - measurement_.kept_bytes - state;
     Add(DecodeCurveName(model_), curve, load.picture_tokens, 1, duration, std::max<int64_t>(0, activations));
     return true;
   }

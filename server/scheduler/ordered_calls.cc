@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/scheduler/guarded.h"
+
 namespace fresco {
 
 void OrderedCalls::Add(std::function<void()> call) {
@@ -26,7 +28,7 @@ void OrderedCalls::Run() {
       call = std::move(calls_.front());
       calls_.pop_front();
     }
-    call();
+    GuardedVoid("the call", call).IgnoreError();
   }
 }
 

@@ -1,5 +1,5 @@
 // Calls made in the order in which they were added, one at a time, and without a lock held: for telling others what
-// happened in the order in which it happened, when it happened under a lock.
+// happened in the order in which it happened, when it happened under a lock. What a call throws is dropped.
 #pragma once
 
 #include <deque>

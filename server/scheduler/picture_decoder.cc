@@ -6,20 +6,19 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
 #include "server/scheduler/engine_calls.h"
+#include "server/scheduler/out_of_memory.h"
 
 namespace fresco {
 
-PictureDecoder::PictureDecoder(int worker, std::string device, const SchedulerOptions* options, Clock* clock,
-                               SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                               const EngineLoaders* loaders, PeakMeter* peaks)
-    : worker_(worker),
-      device_(std::move(device)),
-      options_(*options),
-      clock_(clock),
-      observer_(observer),
-      dispatcher_(dispatcher),
-      writer_(writer),
-      loaders_(loaders),
+PictureDecoder::PictureDecoder(const WorkerContext& context, PeakMeter* peaks)
+    : worker_(context.index),
+      device_(context.device),
+      options_(*context.options),
+      clock_(context.clock),
+      observer_(context.observer),
+      dispatcher_(context.dispatcher),
+      writer_(context.writer),
+      loaders_(context.loaders),
       peaks_(peaks) {}
 
 bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
@@ -27,30 +26,42 @@ bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
   if (image.request->ShouldEnd(clock_->Now(), options_.slow_reader_limit)) return LetGo(task);
   observer_->OnStage(task->model, "denoise", image.denoise);
   Engine* const engine = task->engine.get();
-  peaks_->Take(caller->thread(), engine);  // from now on
-  const Before before = {CallStats(*engine).allocated_bytes, loaders_->mark()};
+  peaks_->Take(caller, engine);  // from now on
+  if (!caller->ours()) return false;
+  const auto ask = [&] { return absl::StatusOr<int64_t>(CallStats(*engine).allocated_bytes); };
+  const int64_t allocated_bytes = caller->Make(DeviceCall::kAsk, 0, {}, ask).value_or(0);
+  if (!caller->ours()) return false;
+  const Before before = {allocated_bytes, loaders_->mark()};
   auto picture = caller->Make(DeviceCall::kFinish, image.load.tokens, {}, [&] {
     return caller->thread() == DeviceThread::kDecode ? CallFinishBeside(engine, image.job.get())
                                                      : CallFinish(engine, image.job.get());
   });
   if (!caller->ours()) return false;
-  if (!picture.ok()) return Fail(task, Explain(task, picture.status()));
-  return HandOn(task, *std::move(picture), before, *caller);
+  if (picture.ok()) return HandOn(task, *std::move(picture), before, caller);
+  const bool quiet = before.loads.quiet() && loaders_->mark() == before.loads;
+  if (quiet && absl::IsResourceExhausted(picture.status())) {
+    dispatcher_->DecodeTooLarge(worker_, task->model, image.load.picture_tokens);
+  }
+  const absl::Status explained = ExplainOutOfMemory(picture.status(), std::move(task->report), engine, caller);
+  return caller->ours() && Fail(task, explained);
 }
 
-bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller) {
+bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller) {
   ActiveImage& image = *task->image;
-  const absl::Duration duration = caller.duration();
+  const absl::Duration duration = caller->duration();
+  const bool shared = caller->shared();
   ImageProvenance provenance = ProvenanceOf(*task);
-  const int64_t peak = task->peak_bytes = peaks_->Take(caller.thread(), task->engine.get());
+  const int64_t peak = task->peak_bytes = peaks_->Take(caller, task->engine.get());
+  if (!caller->ours()) return false;
   if (!dispatcher_->TakeFinished(worker_, image.id)) return false;
   image.job.reset();  // its memory is free before its caller hears of the picture
   // What a step or a load took beside it cannot be told from what it took itself.
-  const bool by_itself = !caller.shared() && before.loads.quiet() && loaders_->mark() == before.loads;
+  const bool by_itself = !shared && before.loads.quiet() && loaders_->mark() == before.loads;
   const int64_t activations = by_itself ? std::max<int64_t>(0, peak - before.allocated_bytes) : 0;
   observer_->OnStage(task->model, "decode", duration);
-  dispatcher_->DecodeDone(task->model, image.load.picture_tokens, duration, activations);
+  dispatcher_->DecodeDone(worker_, task->model, image.load.picture_tokens, duration, activations);
   image.request->AddDecode(duration);
+  image.request->AddDeviceTime(duration);
   image.request->AddPeakMemory(peak);
   // The writer takes over the hold on the request.
   writer_->WriteImage({std::move(image.request), image.index, worker_, std::move(provenance), std::move(picture)});
@@ -73,14 +84,6 @@ bool PictureDecoder::LetGo(DecodeTask* task) {
   task->image.reset();
   dispatcher_->Release(request);
   return true;
-}
-
-absl::Status PictureDecoder::Explain(DecodeTask* task, const absl::Status& status) const {
-  if (!absl::IsResourceExhausted(status)) return status;
-  const DeviceMemory memory = CallMemoryOfDevice(task->engine.get());
-  task->report.total_bytes = memory.total_bytes;
-  task->report.free_bytes = memory.free_bytes;
-  return absl::Status(status.code(), absl::StrCat(absl::string_view(status.message()), ": ", Describe(task->report)));
 }
 
 ImageProvenance PictureDecoder::ProvenanceOf(const DecodeTask& task) const {

@@ -14,16 +14,15 @@
 #include "server/scheduler/observer.h"
 #include "server/scheduler/peak_meter.h"
 #include "server/scheduler/picture_writer.h"
+#include "server/scheduler/worker_context.h"
 
 namespace fresco {
 
 // Keeps nothing from call to call: any thread may use it.
 class PictureDecoder {
  public:
-  // All outlive its use. `worker`: the dispatcher's number of it.
-  PictureDecoder(int worker, std::string device, const SchedulerOptions* options, Clock* clock,
-                 SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                 const EngineLoaders* loaders, PeakMeter* peaks);
+  // `peaks` outlives its use.
+  PictureDecoder(const WorkerContext& context, PeakMeter* peaks);
 
   // Decodes, and hands on or ends the request with why not; an image that is not wanted any more is let go of. One that
   // runs out of memory is the only one that fails, once it has had the device for itself. False: the device is lost
@@ -36,10 +35,9 @@ class PictureDecoder {
     int64_t allocated_bytes = 0;
     EngineLoaders::Mark loads;
   };
-  bool HandOn(DecodeTask* task, Image picture, const Before& before, const DeviceCaller& caller);
+  bool HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller);
   bool Fail(DecodeTask* task, const absl::Status& status);
   bool LetGo(DecodeTask* task);
-  absl::Status Explain(DecodeTask* task, const absl::Status& status) const;
   ImageProvenance ProvenanceOf(const DecodeTask& task) const;
 
   const int worker_;

@@ -18,6 +18,7 @@ constexpr int kPreviewQuality = 75;
 EncodeOptions OptionsFor(const FinishedPicture& picture, bool prompts) {
   EncodeOptions options = picture.request->request().encode;
   for (auto& text : PictureMetadata(picture.provenance, {prompts})) options.metadata.push_back(std::move(text));
+  options.generated = true;
   return options;
 }
 
@@ -62,6 +63,13 @@ void PictureWriter::EncodeTo(RequestState* request, FinishedPicture picture) {
   if (!encoded.ok()) {
     request->AskToEnd(Annotate(encoded.status(), absl::StrCat("image ", picture.image_index, ": encoding")));
     return;
+  }
+  if (options_.check_picture != nullptr) {
+    if (const absl::Status allowed = options_.check_picture(request->request(), picture.image_index, *encoded);
+        !allowed.ok()) {
+      request->AskToEnd(Annotate(allowed, absl::StrCat("image ", picture.image_index)));
+      return;
+    }
   }
   request->AddEncode(duration);
   observer_->OnImage(request->request().model);

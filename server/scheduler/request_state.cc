@@ -15,10 +15,10 @@ bool SameWarning(const Warning& a, const Warning& b) {
 }
 
 // Why a request should end by itself; OK: it should not.
-absl::Status ReasonToEnd(const GenerationRequest& request, const EventChannel& channel, absl::Time now,
+absl::Status ReasonToEnd(absl::Time deadline, const EventChannel& channel, absl::Time now,
                          absl::Duration slow_reader_limit) {
   if (channel.closed()) return absl::CancelledError("the caller has gone away");
-  if (now >= request.deadline) return absl::DeadlineExceededError("the request's deadline has passed");
+  if (now >= deadline) return absl::DeadlineExceededError("the request's deadline has passed");
   if (const auto since = channel.full_since(); since && now - *since >= slow_reader_limit) {
     return absl::ResourceExhaustedError(absl::StrCat("the caller has read nothing for ",
                                                      absl::FormatDuration(now - *since), " while events were waiting"));
@@ -50,6 +50,7 @@ RequestState::RequestState(GenerationRequest request, int64_t sequence, absl::Ti
       received_(received),
       channel_(request_.channel != nullptr ? request_.channel : std::make_shared<EventChannel>(channel_bytes)),
       output_(channel_, clock),
+      deadline_(request_.deadline),
       holders_(static_cast<int>(request_.images.size())) {
   costs_.warnings = request_.warnings;
 }
@@ -69,9 +70,19 @@ bool RequestState::started() const {
   return started_.has_value();
 }
 
+absl::Time RequestState::deadline() const {
+  MutexLock lock(&mutex_);
+  return deadline_;
+}
+
+void RequestState::SetDeadline(absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  deadline_ = deadline;
+}
+
 bool RequestState::ShouldEnd(absl::Time now, absl::Duration slow_reader_limit) {
   if (ending()) return true;
-  const absl::Status reason = ReasonToEnd(request_, *channel_, now, slow_reader_limit);
+  const absl::Status reason = ReasonToEnd(deadline(), *channel_, now, slow_reader_limit);
   if (!reason.ok()) AskToEnd(reason);
   return !reason.ok();
 }
@@ -87,9 +98,10 @@ void RequestState::AddStart(absl::Time now) {
   costs_.timings.queue = now - received_;
 }
 
-void RequestState::AddPrepare(absl::Duration duration, const std::vector<Warning>& warnings) {
+void RequestState::AddPrepare(absl::Duration duration, int texts, const std::vector<Warning>& warnings) {
   MutexLock lock(&mutex_);
   costs_.timings.prepare += duration;
+  costs_.texts_encoded += texts;
   for (const Warning& warning : warnings) {
     const auto same = [&](const Warning& known) { return SameWarning(known, warning); };
     if (std::none_of(costs_.warnings.begin(), costs_.warnings.end(), same)) costs_.warnings.push_back(warning);
@@ -119,6 +131,16 @@ void RequestState::AddEncode(absl::Duration duration) {
   ++images_done_;
 }
 
+void RequestState::AddDeviceTime(absl::Duration share) {
+  MutexLock lock(&mutex_);
+  device_time_ += share;
+}
+
+Usage RequestState::usage() const {
+  MutexLock lock(&mutex_);
+  return {images_done_, batch_sizes_.steps, device_time_};
+}
+
 absl::Status RequestState::result() const {
   MutexLock lock(&mutex_);
   return CopyForThread(reason_);
@@ -126,12 +148,12 @@ absl::Status RequestState::result() const {
 
 RequestEvent RequestState::LastEvent(absl::Time now) const {
   MutexLock lock(&mutex_);
-  if (!reason_.ok()) return FailedEvent{CopyForThread(reason_)};
   CompletedEvent completed = costs_;
   completed.timings.total = now - received_;
   completed.batch_size_min = batch_sizes_.min;
   completed.batch_size_max = batch_sizes_.max;
   completed.batch_size_mean = batch_sizes_.mean();
+  if (!reason_.ok()) return FailedEvent{CopyForThread(reason_), std::move(completed)};
   return completed;
 }
 

@@ -15,6 +15,7 @@
 #include "pipeline/base/mutex.h"
 #include "server/scheduler/event_channel.h"
 #include "server/scheduler/events.h"
+#include "server/scheduler/observer.h"
 #include "server/scheduler/request_output.h"
 #include "server/scheduler/scheduler.h"
 
@@ -52,6 +53,11 @@ class RequestState {
   void AskToEnd(const absl::Status& reason);
   bool ending() const;
   bool started() const;
+  // It is ending, or nobody reads its events any more: what it is called may be another's name.
+  bool given_up() const { return ending() || channel_->closed(); }
+  // Later is useless; the request's own at first.
+  absl::Time deadline() const;
+  void SetDeadline(absl::Time deadline);
   // Looks at the deadline and at the reader, asks to end where they say so, and tells whether it is ending.
   bool ShouldEnd(absl::Time now, absl::Duration slow_reader_limit);
 
@@ -60,12 +66,17 @@ class RequestState {
 
   // What its images cost, as it happens.
   void AddStart(absl::Time now);
-  void AddPrepare(absl::Duration duration, const std::vector<Warning>& warnings);
+  // `texts`: that were encoded for it.
+  void AddPrepare(absl::Duration duration, int texts, const std::vector<Warning>& warnings);
   void AddStep(absl::Time begin, absl::Time end, int batch_size);
   void AddDecode(absl::Duration duration);
   // The device has held so much while this request was on it.
   void AddPeakMemory(int64_t bytes);
   void AddEncode(absl::Duration duration);
+  // Its part of a device's time, in whatever stage.
+  void AddDeviceTime(absl::Duration share);
+
+  Usage usage() const;
 
   // Once it is ended: OK or why it failed; and its last event.
   absl::Status result() const;
@@ -82,12 +93,14 @@ class RequestState {
 
   mutable Mutex mutex_;
   absl::Status reason_ FRESCO_GUARDED_BY(mutex_);  // not OK: it should end
+  absl::Time deadline_ FRESCO_GUARDED_BY(mutex_);
   int holders_ FRESCO_GUARDED_BY(mutex_);
   std::optional<absl::Time> started_ FRESCO_GUARDED_BY(mutex_);
   std::optional<absl::Time> first_step_ FRESCO_GUARDED_BY(mutex_);
   CompletedEvent costs_ FRESCO_GUARDED_BY(mutex_);  // but what follows from the members around it
   BatchSizes batch_sizes_ FRESCO_GUARDED_BY(mutex_);
   int images_done_ FRESCO_GUARDED_BY(mutex_) = 0;
+  absl::Duration device_time_ FRESCO_GUARDED_BY(mutex_);
 };
 
 using RequestPtr = std::shared_ptr<RequestState>;

@@ -136,8 +136,9 @@ class Scheduler::Impl {
       const auto decodes = beside ? std::make_shared<DecodeQueue>() : nullptr;
       device.watch = std::make_shared<DeviceWatch>(options_.watchdog, beside);
       device.index = dispatcher_.AddWorker(name, device.watch, decodes);
-      device.worker = std::make_shared<DeviceWorker>(device.index, name, &options_, clock_, &observer_, &dispatcher_,
-                                                     &writer_, device.watch, decodes, &loaders_);
+      const WorkerContext context = {device.index, name,         &options_, clock_,
+                                     &observer_,   &dispatcher_, &writer_,  &loaders_};
+      device.worker = std::make_shared<DeviceWorker>(context, device.watch, decodes);
       device.thread = std::thread([worker = device.worker] { worker->Run(); });
       if (beside) device.decoder = std::thread([worker = device.worker] { worker->RunDecoder(); });
     }
@@ -180,6 +181,10 @@ absl::Status Scheduler::Cancel(const std::string& tenant, const std::string& id,
 
 absl::Status Scheduler::Cancel(const EventChannel& channel, const absl::Status& reason) {
   return impl_->dispatcher()->Cancel(channel, reason);
+}
+
+absl::Status Scheduler::ExtendDeadline(const EventChannel& channel, absl::Time deadline) {
+  return impl_->dispatcher()->ExtendDeadline(channel, deadline);
 }
 
 bool Scheduler::Drain(absl::Time deadline) {

@@ -77,6 +77,8 @@ struct SchedulerOptions {
   bool prompts_in_metadata = true;                       // whether pictures carry the texts they were drawn from
   std::function<absl::StatusOr<std::string>(const Image&, const EncodeOptions&)> encoder =
       EncodeImage;  // replaced by tests
+  // Whether a picture may be handed out; may block, on an encoder's thread. Its error ends the request. Empty: any may.
+  std::function<absl::Status(const GenerationRequest&, int image_index, const EncodedImage&)> check_picture;
 };
 
 struct RequestSnapshot {
@@ -143,15 +145,17 @@ class Scheduler {
   // UNAVAILABLE. Then the engine is destroyed, on its device's thread, once all views of it are given up, and `removed`
   // is told there: OK, or CANCELLED if the scheduler goes first; or, from any thread, UNAVAILABLE if the device is lost
   // first. Not told of an error that is returned: NOT_FOUND (nothing to remove), FAILED_PRECONDITION (kIfIdle, and the
-  // model has requests), UNAVAILABLE (the device is lost, and its models with it).
+  // model has requests), UNAVAILABLE (the device is lost, and its models with it), CANCELLED (the scheduler is
+  // stopping).
   absl::Status RemoveModel(const std::string& model, const std::string& device, Removal when, RemovedCallback removed);
 
   // Takes the request, or refuses at once: RESOURCE_EXHAUSTED (queue full, the tenant's share of it, or too large for
   // every device), UNAVAILABLE (draining, or no engine of that model is loaded), INVALID_ARGUMENT (no images),
-  // ALREADY_EXISTS (id of the same tenant waiting or running), DEADLINE_EXCEEDED (passed, or not to be met). Refusals
-  // that may pass later carry a RetryAfter (retry.h). Events arrive in the channel, whose last event is Completed or
-  // Failed. Each image of a request is drawn by the device that comes to it first, and may go on on another: also when
-  // its device is lost. Where there is no other, or once that has happened to it too often, its request fails.
+  // ALREADY_EXISTS (id of the same tenant waiting or running, and neither cancelled nor without a reader),
+  // DEADLINE_EXCEEDED (passed, or not to be met). Refusals that may pass later carry a RetryAfter (retry.h). Events
+  // arrive in the channel, whose last event is Completed or Failed. Each image of a request is drawn by the device that
+  // comes to it first, and may go on on another: also when its device is lost. Where there is no other, or once that
+  // has happened to it too often, its request fails.
   absl::StatusOr<std::shared_ptr<EventChannel>> Submit(GenerationRequest request);
 
   // Ends a request with `reason` (OK: CANCELLED), at once if it waits, at the next step boundary if it runs; NOT_FOUND
@@ -160,6 +164,10 @@ class Scheduler {
   // The same for the request whose events go to `channel`, and for no other: an id is free again once its request has
   // ended, though its events may still be unread.
   absl::Status Cancel(const EventChannel& channel, const absl::Status& reason);
+
+  // Somebody waits for the request longer than it was said: until `deadline` it is not ended for being late. Its place
+  // in the queue stays as it is, and an earlier deadline changes nothing. NOT_FOUND if there is no such request.
+  absl::Status ExtendDeadline(const EventChannel& channel, absl::Time deadline);
 
   // From now on Submit refuses. Returns true when nothing is left, false at `deadline`.
   bool Drain(absl::Time deadline);

@@ -8,6 +8,7 @@
 #include "server/scheduler/engine_calls.h"
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
+#include "server/scheduler/out_of_memory.h"
 
 namespace fresco {
 namespace {
@@ -19,24 +20,22 @@ bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
 
 }  // namespace
 
-DeviceWorker::DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
-                           SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-                           std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder,
-                           const EngineLoaders* loaders)
-    : index_(index),
-      device_(std::move(device)),
-      options_(*options),
-      clock_(clock),
-      observer_(observer),
-      dispatcher_(dispatcher),
-      writer_(writer),
+DeviceWorker::DeviceWorker(const WorkerContext& context, std::shared_ptr<DeviceWatch> watch,
+                           std::shared_ptr<DecodeQueue> decoder)
+    : index_(context.index),
+      device_(context.device),
+      options_(*context.options),
+      clock_(context.clock),
+      observer_(context.observer),
+      dispatcher_(context.dispatcher),
+      writer_(context.writer),
       watch_(std::move(watch)),
       decoder_queue_(std::move(decoder)),
-      loaders_(loaders),
-      decoder_(index, device_, options, clock, observer, dispatcher, writer, loaders, &peaks_),
-      caller_(watch_.get(), DeviceThread::kCompute, clock),
-      previews_(options->preview_share),
-      decoder_caller_(watch_.get(), DeviceThread::kDecode, clock) {}
+      loaders_(context.loaders),
+      decoder_(context, &peaks_),
+      caller_(watch_.get(), DeviceThread::kCompute, clock_),
+      previews_(options_.preview_share),
+      decoder_caller_(watch_.get(), DeviceThread::kDecode, clock_) {}
 
 void DeviceWorker::Run() {
   Serve();
@@ -66,9 +65,7 @@ void DeviceWorker::Serve() {
     Work work = dispatcher_->NextWork(index_);
     lost_ = work.lost;
     for (JobId id : work.dropped) LetGo(id);
-    for (ReturnedEngine& returned : work.returned) {
-      if (!lost_) Destroy(std::move(returned));
-    }
+    for (ReturnedEngine& returned : work.returned) Destroy(std::move(returned));
     if (lost_) return;
     for (VacatedSlot& vacated : work.vacated) Vacate(std::move(vacated));
     if (work.stop) {
@@ -121,6 +118,7 @@ absl::StatusOr<EngineView> DeviceWorker::LoadEngineFor(LoadTask* task) {
   }
   if (!ready.ok()) {
     weight_bytes_ -= weight_bytes;
+    Destroy({std::move(engine), nullptr});
     return ready;
   }
   EngineSlot added = dispatcher_->AddEngine(index_, task->model, std::move(engine));
@@ -129,18 +127,27 @@ absl::StatusOr<EngineView> DeviceWorker::LoadEngineFor(LoadTask* task) {
   return EngineView(std::move(added.engine));
 }
 
+// The loader has warmed it up on its own thread; what libtorch has for each thread is made here
+// (pipeline/engine/load.cc), and a device that does not answer is found before anybody hears that the model is ready.
 absl::Status DeviceWorker::MakeReady(const std::string& model, Engine* engine, int64_t weight_bytes) {
   FRESCO_RETURN_IF_ERROR(Watched(DeviceCall::kWarmUp, weight_bytes, {}, [&] { return CallWarmUp(engine); }));
   if (!lost_ && options_.measure_at_load > absl::ZeroDuration()) Measure(model, engine);
+  if (!lost_) AskMemory(engine);
   return absl::OkStatus();
 }
 
 void DeviceWorker::Destroy(ReturnedEngine returned) {
-  Watched(DeviceCall::kUnload, 0, {}, [&] {
-    returned.engine.reset();
-    return absl::OkStatus();
-  }).IgnoreError();
-  if (lost_ || returned.removed == nullptr) return;
+  if (!lost_) {
+    Watched(DeviceCall::kUnload, 0, {}, [&] {
+      returned.engine.reset();
+      return absl::OkStatus();
+    }).IgnoreError();
+  }
+  // Where the device was lost before, the engine goes with it.
+  if (returned.engine != nullptr) watch_->Keep(std::move(returned.engine));
+  if (lost_) return;
+  TellMemory();
+  if (returned.removed == nullptr) return;
   GuardedVoid("the callback", [&] { returned.removed(absl::OkStatus()); }).IgnoreError();
 }
 
@@ -163,12 +170,13 @@ void DeviceWorker::Measure(const std::string& model, Engine* engine) {
   };
   const LoadMeasurement measurement = {options_.measure_at_load, KeptBytes(), watched};
   const auto measured = GuardedValue("the engine", [&] {
-    return MeasureModel(model, engine, dispatcher_->Costs(), measurement, clock_, &measuring_);
+    return MeasureModel(model, engine, dispatcher_->CostsOf(index_), measurement, clock_, &measuring_);
   });
   if (lost_) return;
   measuring_.clear();
-  peaks_.Take(DeviceThread::kCompute, engine);  // which is no request's
-  if (measured.ok()) dispatcher_->AddMeasured(*measured);
+  TakePeakBytes(engine);  // which is no request's
+  if (lost_) return;
+  if (measured.ok()) dispatcher_->AddMeasured(index_, *measured);
 }
 
 void DeviceWorker::LetGo(JobId id) {
@@ -232,6 +240,7 @@ void DeviceWorker::Advance(const Work& work) {
   const Batch batch = BatchOf(work.batch);
   if (batch.empty()) return;
   RecordPeakMemory(EngineOf(*batch.front()));  // of the preparations, so that the next is the step's
+  if (lost_) return;
   dispatcher_->SetBatchSize(index_, static_cast<int>(batch.size()));
   std::vector<Forward> forwards;
   for (const Batch& part : PartsOf(batch)) {
@@ -287,11 +296,16 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   if (lost_) return;
   const absl::Time end = clock_->Now();
   forward.duration = caller_.duration();
+  const bool shared = caller_.shared();
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
-  // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded.
-  if (!loads.quiet() || loaders_->mark() != loads || caller_.shared()) forward.activation_bytes = 0;
+  if (lost_) return;
   const int size = static_cast<int>(batch.size());
+  // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded; but a step that
+  // ran out of it beside that has been made once more without.
+  const bool quiet = loads.quiet() && loaders_->mark() == loads;
+  if (!quiet || shared) forward.activation_bytes = 0;
+  if (quiet && size == 1 && forward.out_of_memory) dispatcher_->StepTooLarge(batch.front()->id);
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
   if (size > 1 && forward.out_of_memory) {
@@ -306,6 +320,9 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   }
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
+    if (lost_) return;
+    // Also of one that has failed: the device was busy with it.
+    batch[i]->request->AddDeviceTime((end - begin) * (double{1} * batch[i]->load.rows / forward.rows));
     AddStep(batch[i], status, begin, end, size);
   }
 }
@@ -321,8 +338,29 @@ void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl:
   image->request->AddStep(begin, end, batch_size);
 }
 
+void DeviceWorker::AskMemory(Engine* engine) {
+  const auto ask = [&] { return absl::StatusOr<DeviceMemory>(CallMemoryOfDevice(engine)); };
+  const DeviceMemory memory = Watched(DeviceCall::kAsk, 0, {}, ask).value_or(DeviceMemory());
+  if (lost_) return;
+  device_bytes_ = memory.total_bytes;
+  if (device_bytes_ > 0) observer_->OnDeviceMemory(device_, device_bytes_);
+  TellMemory();
+}
+
+// Weights that are more than all there is: whoever counts one of them counts something else, and nothing is known.
+void DeviceWorker::TellMemory() {
+  dispatcher_->SetMemory(index_, std::max<int64_t>(0, device_bytes_ - weight_bytes_));
+}
+
+int64_t DeviceWorker::TakePeakBytes(Engine* engine) {
+  const int64_t peak = peaks_.Take(&caller_, engine);
+  if (!caller_.ours()) NoteLoss();
+  return peak;
+}
+
 int64_t DeviceWorker::RecordPeakMemory(Engine* engine) {
-  const int64_t peak = peaks_.Take(DeviceThread::kCompute, engine);
+  const int64_t peak = TakePeakBytes(engine);
+  if (lost_) return 0;
   for (auto& [id, image] : active_) {
     if (image->request != nullptr) image->request->AddPeakMemory(peak);
   }
@@ -360,15 +398,13 @@ MemoryReport DeviceWorker::ReportOf(const ActiveImage& image) const {
 }
 
 absl::Status DeviceWorker::Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted,
-                                   int64_t seen) const {
+                                   int64_t seen) {
   if (!absl::IsResourceExhausted(status)) return status;
   MemoryReport report = ReportOf(image);
-  const DeviceMemory memory = CallMemoryOfDevice(EngineOf(image));
-  report.total_bytes = memory.total_bytes;
-  report.free_bytes = memory.free_bytes;
   report.predicted_activation_bytes = predicted;
   report.seen_activation_bytes = seen;
-  absl::Status explained(status.code(), absl::StrCat(absl::string_view(status.message()), ": ", Describe(report)));
+  const absl::Status explained = ExplainOutOfMemory(status, std::move(report), EngineOf(image), &caller_);
+  if (!caller_.ours()) NoteLoss();
   return explained;
 }
 

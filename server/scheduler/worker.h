@@ -29,15 +29,14 @@
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/policy/preview_budget.h"
 #include "server/scheduler/request_state.h"
+#include "server/scheduler/worker_context.h"
 
 namespace fresco {
 
 class DeviceWorker {
  public:
-  // All outlive Run, but for what it says. `index`: the dispatcher's number of it.
-  DeviceWorker(int index, std::string device, const SchedulerOptions* options, Clock* clock,
-               SchedulerObserver* observer, Dispatcher* dispatcher, PictureWriter* writer,
-               std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder, const EngineLoaders* loaders);
+  // What the context points to outlives Run, but for what it says. `decoder`: null where there is no such thread.
+  DeviceWorker(const WorkerContext& context, std::shared_ptr<DeviceWatch> watch, std::shared_ptr<DecodeQueue> decoder);
 
   // The thread's body; returns after Dispatcher::Stop, or when the device is lost: then, should it come back from a
   // call that hung, nothing of what the constructor was given is used any more but the watch. The engines live on until
@@ -89,16 +88,22 @@ class DeviceWorker {
   void SendProgress(const ActiveImage& image, ProgressEvent event);
   bool WantsPreview(ActiveImage* image);
   bool SendPreview(ActiveImage* image, const ProgressEvent& event);
-  // What the device has held since the last call counts for every request that is on it.
+  // What the device has held since the last call counts for every request that is on it. This, TakePeakBytes and
+  // Explain ask the device: whoever calls them looks at lost_ before anything else.
   int64_t RecordPeakMemory(Engine* engine);
   // Of that, what is neither weights nor what the images keep from step to step.
   int64_t ActivationsOf(int64_t peak_bytes) const;
   // Weights, and what the images keep from step to step.
   int64_t KeptBytes() const;
+  // The most that the device has held since this was called last.
+  int64_t TakePeakBytes(Engine* engine);
   // Who holds the device's memory beside the image.
   MemoryReport ReportOf(const ActiveImage& image) const;
+  // So that requests that cannot fit are refused at once.
+  void AskMemory(Engine* engine);
+  void TellMemory();
   // With that, where memory has run out.
-  absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen) const;
+  absl::Status Explain(const ActiveImage& image, const absl::Status& status, int64_t predicted, int64_t seen);
   // Ends the image's request; what is left of the image goes with LetGo.
   void Fail(ActiveImage* image, const absl::Status& status);
   void ReleaseRequestOf(ActiveImage* image);
@@ -128,6 +133,7 @@ class DeviceWorker {
   std::vector<std::unique_ptr<ImageJob>> measuring_;      // likewise, of a model that is being loaded
   std::vector<DecodeTask> abandoned_;                     // likewise, of a device that is lost
   int64_t weight_bytes_ = 0;                              // of all engines
+  int64_t device_bytes_ = 0;                              // that the device has; 0: not known
   int64_t steps_ = 0;
   PreviewBudget previews_;
 

@@ -2,6 +2,7 @@
 // dispatcher has decided (policy/stage_plan.h).
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -23,6 +24,14 @@ int TextTokens(const std::vector<ActiveImage*>& images) {
   const bool equal =
       std::all_of(images.begin(), images.end(), [&](const auto* image) { return image->load.text_tokens == tokens; });
   return equal ? tokens : 0;
+}
+
+// From the one at `first` on, to those whose they are: to free them is a call of the device, which is lost. There are
+// none where it was lost before the call was made.
+void AbandonJobs(const std::vector<ActiveImage*>& images, PreparedJobs* jobs, size_t first) {
+  for (size_t i = first; i < jobs->size(); ++i) {
+    if ((*jobs)[i].ok()) images[i]->job = *std::move((*jobs)[i]);
+  }
 }
 
 }  // namespace
@@ -62,30 +71,36 @@ ActiveImage* DeviceWorker::Enter(const StartOrder& order) {
 void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   Engine* const engine = EngineOf(*images.front());
   const std::string& model = ModelOf(*images.front());
-  const int texts = CallTextsToEncode(*engine, SpecsOf(images));
+  const std::vector<int> added = CallTextsToEncode(*engine, SpecsOf(images));
+  const int texts = std::accumulate(added.begin(), added.end(), 0);
   const absl::Time begin = clock_->Now();
   PreparedJobs jobs = PrepareTogether(images);
   if (lost_) {
-    // To free them is a call of the device.
-    for (size_t i = 0; i < jobs.size(); ++i) images[i]->job = jobs[i].ok() ? *std::move(jobs[i]) : nullptr;
+    AbandonJobs(images, &jobs, 0);
     return;
   }
   const absl::Duration duration = clock_->Now() - begin;
   const bool all_ok = std::all_of(jobs.begin(), jobs.end(), [](const auto& job) { return job.ok(); });
   if (const int tokens = TextTokens(images); all_ok && texts > 0 && tokens > 0) {
-    dispatcher_->TextsDone(model, tokens, texts, duration);
+    dispatcher_->TextsDone(index_, model, tokens, texts, duration);
   }
   std::set<const RequestState*> requests;
   for (size_t i = 0; i < images.size(); ++i) {
     if (!jobs[i].ok()) {
-      Fail(images[i], Explain(*images[i], jobs[i].status(), 0, 0));
+      const absl::Status status = Explain(*images[i], jobs[i].status(), 0, 0);
+      if (lost_) {
+        AbandonJobs(images, &jobs, i);
+        return;
+      }
+      Fail(images[i], status);
       LetGo(images[i]->id);
       continue;
     }
     images[i]->job = *std::move(jobs[i]);
     // A request's images have had the time together.
     const bool counted = !requests.insert(images[i]->request.get()).second;
-    images[i]->request->AddPrepare(counted ? absl::ZeroDuration() : duration, images[i]->job->warnings());
+    images[i]->request->AddDeviceTime(duration / static_cast<double>(images.size()));
+    images[i]->request->AddPrepare(counted ? absl::ZeroDuration() : duration, added[i], images[i]->job->warnings());
     observer_->OnStage(model, "prepare", duration);
   }
 }
@@ -106,9 +121,11 @@ PreparedJobs DeviceWorker::PrepareTogether(const std::vector<ActiveImage*>& imag
 }
 
 PreparedJobs DeviceWorker::CallPrepareOf(absl::Span<ActiveImage* const> images) {
-  int64_t tokens = 0;
-  for (const ActiveImage* image : images) tokens += image->load.tokens;
   const std::vector<const ImageSpec*> specs = SpecsOf(images);
+  // What takes the time is texts; those that are in the cache take none.
+  const std::vector<int> texts = CallTextsToEncode(*EngineOf(*images.front()), specs);
+  int64_t tokens = 0;
+  for (size_t i = 0; i < images.size(); ++i) tokens += int64_t{texts[i]} * images[i]->load.text_tokens;
   return Watched(DeviceCall::kPrepare, tokens, {},
                  [&] { return CallPrepare(EngineOf(*images.front()), specs, TextCache::kUse); });
 }
@@ -122,7 +139,9 @@ void DeviceWorker::Resume(StartOrder order) {
   const absl::Status status = Watched(DeviceCall::kMove, image->load.state_bytes, {},
                                       [&] { return CallResume(EngineOf(*image), image->job.get()); });
   if (lost_ || status.ok()) return;
-  Fail(image, Explain(*image, status, 0, 0));
+  const absl::Status explained = Explain(*image, status, 0, 0);
+  if (lost_) return;
+  Fail(image, explained);
   LetGo(id);
 }
 

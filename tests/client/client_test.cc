@@ -13,6 +13,7 @@
 #include "client/batch.h"
 #include "client/batch_view.h"
 #include "client/csv.h"
+#include "client/files.h"
 #include "client/journal.h"
 #include "client/naming.h"
 #include "client/preview.h"
@@ -209,6 +210,9 @@ TEST(PromptsTest, AnOutputColumnStaysInTheFolder) {
               StrCat("line 3: column \"output\" has \"", output, "\", which leaves the output folder"));
   }
   EXPECT_EQ(ParsePrompts("prompt,output\nfox,a/../..x.png\n", options).value()[0].output, "out/a/../..x.png");
+  // "out/a", for the system: over another's.
+  EXPECT_EQ(Message(ParsePrompts(std::string("prompt,output\nfox,a\0.png\n", 25), options).status()),
+            "line 2: column \"output\" has a NUL, which no file's name can have");
 }
 
 TEST(PromptsTest, AnOutputColumnNamesAFormatUnlessOneIsGiven) {
@@ -243,6 +247,39 @@ TEST(JournalTest, KnowsAJobWhosePathIsNotUtf8) {
   const std::vector<JournalImage> found = Journal(path).Find(job);
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].seed, 7U);
+  std::filesystem::remove_all(folder);
+}
+
+// By hand, or of another program: neither a crash nor a seed that nobody has written.
+// Whoever throws a picture away as root still has the device afterwards.
+TEST(FilesTest, ADeviceIsWrittenIntoAndStays) {
+  const std::filesystem::path link = std::filesystem::path(::testing::TempDir()) / "fresco-null";
+  std::filesystem::remove(link);
+  std::filesystem::create_symlink("/dev/null", link);
+  EXPECT_TRUE(WriteFileAtomically(link.string(), "a picture").ok());
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_TRUE(std::filesystem::is_character_file(link));
+  std::filesystem::remove(link);
+}
+
+TEST(JournalTest, LinesThatAreNoEntriesArePassedOver) {
+  std::string folder = (std::filesystem::temp_directory_path() / "fresco-journal-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/journal";
+  BatchJob job;
+  job.request.prompt = "a fox";
+  ASSERT_TRUE(Journal(path).Add(job, {{"fox.png", 7}}).ok());
+  const std::string entry = ReadFile(path).value();
+  constexpr size_t kDepth = 500'000;
+  std::string lines = R"({"images": [], "request": )" + std::string(kDepth, '[') + std::string(kDepth, ']') + "}\n";
+  for (const char* seed : {"-1", "1e300", "7.5", "\"7\""}) {
+    std::string line = entry;
+    lines += line.replace(line.find(":7"), 2, ":" + std::string(seed));
+  }
+  ASSERT_TRUE(WriteFileAtomically(path, lines).ok());
+  EXPECT_TRUE(Journal(path).Find(job).empty());
+  ASSERT_TRUE(WriteFileAtomically(path, entry + lines).ok());
+  EXPECT_EQ(Journal(path).Find(job).size(), 1U);
   std::filesystem::remove_all(folder);
 }
 

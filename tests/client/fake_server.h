@@ -1,6 +1,7 @@
 // A Fresco server whose answers a test writes down, on a loopback port of its own.
 #pragma once
 
+#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -98,6 +99,7 @@ inline grpc::Status DrawWell(grpc::ServerContext*, const v1::GenerateRequest& re
 class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::Service {
  public:
   explicit FakeServer(GenerateScript script = DrawWell) : script_(std::move(script)) {
+    grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -110,14 +112,28 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
 
   const std::string& address() const { return address_; }
 
+  // What grpc.health.v1.Health says of a model; empty: of the whole server, which serves until told otherwise.
+  void SetServing(const std::string& model, bool serving) {
+    server_->GetHealthCheckService()->SetServingStatus(model, serving);
+  }
+
   // All Generate requests so far.
   std::vector<v1::GenerateRequest> requests() {
     MutexLock lock(&mutex_);
     return requests_;
   }
+  std::string tenant() {
+    MutexLock lock(&mutex_);
+    return tenant_;
+  }
   std::string authorization() {
     MutexLock lock(&mutex_);
     return authorization_;
+  }
+  // Of each Generate; "" where there was none.
+  std::vector<std::string> traceparents() {
+    MutexLock lock(&mutex_);
+    return traceparents_;
   }
 
  private:
@@ -128,6 +144,11 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
       requests_.push_back(*request);
       const auto token = context->client_metadata().find("authorization");
       if (token != context->client_metadata().end()) authorization_.assign(token->second.begin(), token->second.end());
+      const auto trace = context->client_metadata().find("traceparent");
+      const bool traced = trace != context->client_metadata().end();
+      traceparents_.push_back(traced ? std::string(trace->second.begin(), trace->second.end()) : "");
+      const auto tenant = context->client_metadata().find("fresco-tenant");
+      if (tenant != context->client_metadata().end()) tenant_.assign(tenant->second.begin(), tenant->second.end());
     }
     return script_(context, *request, writer);
   }
@@ -177,6 +198,8 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
   Mutex mutex_;
   std::vector<v1::GenerateRequest> requests_ FRESCO_GUARDED_BY(mutex_);
   std::string authorization_ FRESCO_GUARDED_BY(mutex_);
+  std::string tenant_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<std::string> traceparents_ FRESCO_GUARDED_BY(mutex_);
 };
 
 }  // namespace fresco

@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
+#include <set>
 
 #include "fake_server.h"
 #include "fresco_fixture.h"
@@ -71,6 +73,8 @@ TEST_F(FrescoTest, SendsEveryOption) {
                                "mine",
                                "--token",
                                "secret",
+                               "--tenant",
+                               "studio-7",
                                "-q"},
                               server.address());
   EXPECT_EQ(outcome.exit_code, 0);
@@ -100,6 +104,7 @@ TEST_F(FrescoTest, SendsEveryOption) {
   EXPECT_EQ(request.priority(), v1::PRIORITY_BATCH);
   EXPECT_EQ(request.request_id(), "mine");
   EXPECT_EQ(server.authorization(), "Bearer secret");
+  EXPECT_EQ(server.tenant(), "studio-7");
 }
 
 TEST_F(FrescoTest, LeavesToTheServerWhatIsNotGiven) {
@@ -144,6 +149,46 @@ TEST_F(FrescoTest, PrintsOneJsonObject) {
   EXPECT_EQ(json["timings"]["total"], 3.0);
   EXPECT_EQ(json["warnings"], Json({"the prompt was cut"}));
   EXPECT_EQ(json["request_id"], "r-1");
+}
+
+// "00-<trace id>-<span id>-01"; the id, "" where it is not that.
+std::string TraceIdOf(const std::string& traceparent) {
+  EXPECT_THAT(traceparent, ::testing::MatchesRegex("00-[0-9a-f]{32}-[0-9a-f]{16}-01"));
+  return traceparent.size() == 55 ? traceparent.substr(3, 32) : "";
+}
+
+TEST_F(FrescoTest, ACallIsATraceThatTheServerHearsOfAndJsonShows) {
+  const std::string span = "-00000000000000ab-01";
+  FakeServer server([&span](grpc::ServerContext* context, const v1::GenerateRequest& request, EventWriter* writer) {
+    const auto sent = context->client_metadata().find("traceparent");
+    context->AddInitialMetadata("traceparent", std::string(sent->second.data(), 35) + span);
+    return DrawWell(context, request, writer);
+  });
+  std::set<std::string> traces;
+  for (const char* file : {"a.png", "b.png"}) {
+    const Json json = Json::parse(Run({"generate", "-p", "x", "-o", file, "--json"}, server.address()).out);
+    const std::string trace_id = TraceIdOf(server.traceparents().back());
+    EXPECT_EQ(json.at("trace_id"), trace_id);
+    EXPECT_EQ(json.at("traceparent"), "00-" + trace_id + span);
+    traces.insert(trace_id);
+  }
+  EXPECT_EQ(traces.size(), 2U);
+}
+
+TEST_F(FrescoTest, AttemptsOfOneCallShareItsTraceAndAnErrorNamesIt) {
+  std::atomic<int> calls = 0;
+  FakeServer server([&calls](grpc::ServerContext*, const v1::GenerateRequest&, EventWriter*) {
+    if (++calls == 1) return RefuseFor(grpc::StatusCode::UNAVAILABLE, "loading", 1);
+    return Refuse(grpc::StatusCode::NOT_FOUND, "no such model", {});
+  });
+  const Outcome outcome = Run({"generate", "-p", "x", "--wait", "60", "--json"}, server.address());
+  EXPECT_EQ(outcome.exit_code, 3);
+  const std::vector<std::string> sent = server.traceparents();
+  ASSERT_EQ(sent.size(), 2U);
+  EXPECT_EQ(TraceIdOf(sent[0]), TraceIdOf(sent[1]));
+  EXPECT_NE(sent[0], sent[1]);
+  EXPECT_EQ(Json::parse(outcome.out).at("error").at("trace_id"), TraceIdOf(sent[1]));
+  EXPECT_THAT(outcome.err, HasSubstr("\n  trace " + TraceIdOf(sent[1])));
 }
 
 TEST_F(FrescoTest, RefusesImagesThatAreNotWhole) {

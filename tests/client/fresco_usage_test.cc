@@ -55,6 +55,20 @@ TEST_F(FrescoTest, OptionsReplaceTheEnvironment) {
     EXPECT_EQ(Run({command, "--server", server.address()}, "127.0.0.1:1").exit_code, 0) << command;
 }
 
+TEST_F(FrescoTest, ATenantIsAName) {
+  FakeServer server;
+  for (const std::string& tenant : {std::string("night shift"), std::string("a\nb"), std::string(65, 'a')}) {
+    const Outcome outcome = Run({"generate", "-p", "x", "--tenant", tenant}, server.address());
+    EXPECT_EQ(outcome.exit_code, 2) << tenant;
+    EXPECT_THAT(outcome.err, HasSubstr("--tenant: expected a name of 1 to 64 letters")) << tenant;
+  }
+  EXPECT_TRUE(server.requests().empty());
+  ProcessOptions options = Options({"generate", "-p", "x"}, server.address());
+  options.environment.push_back("FRESCO_TENANT=studio_7.a");
+  EXPECT_EQ(Run(options).exit_code, 0);
+  EXPECT_EQ(server.tenant(), "studio_7.a");
+}
+
 TEST_F(FrescoTest, AServerIsAHostAndAPort) {
   for (const char* server :
        {"127.0.0.1:99999", "127.0.0.1:0", "127.0.0.1:", "127.0.0.1", ":8500", "http://localhost:8500",
@@ -89,7 +103,7 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
                             "[interactive; batch with --prompts-file]", "finer [the model's default]"})
     EXPECT_THAT(outcome.out, HasSubstr(named));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("4 no server there"));
-  for (const std::string command : {"models", "status", "cancel", "load-model", "unload-model"}) {
+  for (const std::string command : {"models", "status", "health", "cancel", "load-model", "unload-model"}) {
     EXPECT_THAT(Run({command, "--help"}).out,
                 AllOf(HasSubstr("  fresco " + command), Not(HasSubstr("--prompts-file"))));
   }
@@ -98,8 +112,16 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
 TEST_F(FrescoTest, AnUnknownCommandHearsOfTheOthers) {
   const Outcome outcome = Run({"frob"});
   EXPECT_EQ(outcome.exit_code, 2);
-  EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, cancel, "
+  EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, health, cancel, "
                                      "load-model, unload-model\n"));
+}
+
+TEST_F(FrescoTest, ACommandComesFirst) {
+  const std::string known = "there are generate, models, status, health, cancel, load-model, unload-model\n";
+  EXPECT_THAT(Run(std::vector<std::string>()).err, HasSubstr("a command comes first; " + known));
+  const Outcome outcome = Run({"--server", "127.0.0.1:1", "status"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("a command comes before '--server'; " + known));
 }
 
 TEST_F(FrescoTest, SaysWhoseVersionItIs) {
@@ -114,6 +136,11 @@ TEST_F(FrescoTest, UsageErrorsSayWhatWouldBeRight) {
       {{"-o", "{sed}.png"}, "unknown placeholder \"{sed}\": there are {seed}, {index} and {prompt}"},
       {{"--prompts-file", "p.txt"}, "exactly one of --prompt and --prompts-file is needed"},
       {{"--count", "1.5"}, "--count: \"1.5\" is not a whole number from 1 to 1048576"},
+      {{"--steps", "many"}, "--steps: \"many\" is not a whole number from 1 to 1048576"},
+      {{"--steps", "0"}, "--steps: \"0\" is not a whole number from 1 to 1048576"},
+      {{"--guidance", "31"}, "--guidance: \"31\" is not a number from 0 to 30"},
+      {{"--promt", "a fox"}, "unknown option '--promt'\n"},
+      {{"red", "fox"}, "unexpected 'red': a prompt comes after --prompt, in quotes\n"},
       {{"--wait", "nan"}, "--wait: \"nan\" is not a number from 0 to"}};
   for (const auto& [options, expected] : cases) {
     std::vector<std::string> arguments = {"generate", "-p", "x"};
@@ -169,11 +196,11 @@ TEST_F(FrescoTest, AServerThatGivesUpHalfWayIsNoUnreachableOne) {
 }
 
 TEST_F(FrescoTest, UnreachableServersExitWithFour) {
-  for (const auto& arguments :
-       std::vector<std::vector<std::string>>{{"generate", "-p", "x"}, {"models"}, {"status"}, {"cancel", "x"}}) {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"generate", "-p", "x"}, {"models"}, {"status"}, {"health"}, {"cancel", "x"}}) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.exit_code, 4);
-    EXPECT_THAT(outcome.err, HasSubstr("no server answers at 127.0.0.1:1"));
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("no server answers at 127.0.0.1:1"), HasSubstr("--wait SECONDS")));
   }
 }
 
@@ -184,6 +211,22 @@ TEST_F(FrescoTest, WaitsForAServerThatIsLoading) {
   });
   EXPECT_EQ(Run({"generate", "-p", "x", "--wait", "60"}, server.address()).exit_code, 0);
   EXPECT_EQ(calls, 3);
+}
+
+TEST_F(FrescoTest, HealthIsAnExitCode) {
+  FakeServer server;
+  server.SetServing("demo", true);
+  server.SetServing("large", false);
+  EXPECT_EQ(Run({"health"}, server.address()).exit_code, 0);
+  EXPECT_EQ(Run({"health", "demo"}, server.address()).out, "serving\n");
+  const Outcome loading = Run({"health", "large"}, server.address());
+  EXPECT_EQ(loading.exit_code, 3);
+  EXPECT_THAT(loading.err, HasSubstr("large does not serve now"));
+  const Outcome unknown = Run({"health", "small"}, server.address());
+  EXPECT_EQ(unknown.exit_code, 3);
+  EXPECT_THAT(unknown.err, HasSubstr("the server has no model \"small\""));
+  server.SetServing("", false);
+  EXPECT_EQ(Run({"health"}, server.address()).exit_code, 3);
 }
 
 TEST_F(FrescoTest, AnswersAboutTheServer) {

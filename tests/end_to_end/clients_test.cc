@@ -117,7 +117,7 @@ Drawn Draw(v1::ImageGeneration::Stub* stub, const v1::GenerateRequest& request, 
 // The real server, on free ports, in fp32. It is stopped by SIGTERM, and must end well.
 class Server {
  public:
-  explicit Server(const std::string& policy) {
+  Server(const std::string& policy, const std::string& decoding) {
     std::string name = (fs::temp_directory_path() / "fresco-clients-XXXXXX").string();
     folder_ = mkdtemp(name.data());
     std::ofstream(File("server.yaml"))
@@ -125,7 +125,8 @@ class Server {
         << "limits: {max_steps: 1000}\n"
         << "compute: {threads: 2}\n"
         // More than fits onto the device at once, so that images are moved away and back.
-        << "scheduler: {policy: " << policy << ", max_batch: 8, max_resident: 4, classes: {interactive: {max_wait: 10h}"
+        << "scheduler: {policy: " << policy << ", decoding: " << decoding
+        << ", max_batch: 8, max_resident: 4, classes: {interactive: {max_wait: 10h}"
         << ", standard: {max_wait: 10h}, batch: {max_wait: 10h}}}\n";
     process_ = std::make_unique<Process>(
         std::vector<std::string>{FRESCO_SERVER_BINARY, "--config", File("server.yaml"), "--address", "127.0.0.1:0",
@@ -179,7 +180,13 @@ class Server {
   int metrics_port_ = 0;
 };
 
-class ClientsTest : public ::testing::TestWithParam<const char*> {
+struct Case {
+  const char* name;
+  const char* policy;
+  const char* decoding;  // of finished images
+};
+
+class ClientsTest : public ::testing::TestWithParam<Case> {
  protected:
   // Each by itself, from a server that does nothing else. What is ended early later on is begun too, so that all texts
   // are in the prompt cache from now on.
@@ -339,7 +346,7 @@ class ClientsTest : public ::testing::TestWithParam<const char*> {
     return left;
   }
 
-  Server server_{GetParam()};
+  Server server_{GetParam().policy, GetParam().decoding};
   std::vector<Pictures> alone_;
   std::atomic<int> largest_batch_ = 0;
   double idle_files_ = 0;
@@ -365,6 +372,9 @@ TEST_P(ClientsTest, SixtyFourGetTheirPicturesAndNothingIsLeft) {
   EXPECT_LE(second.resident_bytes, first.resident_bytes + kRoundBytes);
   // Else all this has shown little.
   EXPECT_GT(largest_batch_, 1);
+  if (std::string(GetParam().policy) == "deadline-fair") {
+    EXPECT_GT(server_.Metric("fresco_preemptions_total"), 0);
+  }
   RecordProperty("largest_batch", largest_batch_);
   RecordProperty("preemptions", std::to_string(server_.Metric("fresco_preemptions_total")));
   RecordProperty("resident_mib_by_round", std::to_string(before.resident_bytes / (1 << 20)) + " " +
@@ -372,8 +382,11 @@ TEST_P(ClientsTest, SixtyFourGetTheirPicturesAndNothingIsLeft) {
                                               std::to_string(second.resident_bytes / (1 << 20)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, ClientsTest, ::testing::Values("deadline-fair", "fifo"),
-                         [](const auto& info) { return std::string(info.param) == "fifo" ? "fifo" : "deadline_fair"; });
+INSTANTIATE_TEST_SUITE_P(Policies, ClientsTest,
+                         ::testing::Values(Case{"deadline_fair", "deadline-fair", "between-steps"},
+                                           Case{"fifo", "fifo", "between-steps"},
+                                           Case{"decodes_beside", "deadline-fair", "beside-steps"}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace fresco

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("FRESCO_BIN", ROOT / "build" / "bin"))
@@ -15,10 +16,17 @@ BIN = pathlib.Path(os.environ.get("FRESCO_BIN", ROOT / "build" / "bin"))
 class Service:
     """Addresses of a running server."""
 
-    def __init__(self, process, ports):
+    def __init__(self, process, ports, log):
         self.process = process
+        self.log = log  # the file of what it has said so far
         self.address = ports["address"]
         self.metrics_address = ports["metrics_address"]
+
+    def metrics(self):
+        """All series of one scrape, by name and labels as Prometheus's text format has them."""
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
 
     def client(self, *arguments, check=True, timeout=300):
         """Runs `fresco ARGUMENTS` against this server; returns the finished process."""
@@ -31,7 +39,8 @@ def running_service(*arguments):
     """Starts the server, waits until it listens, and stops it by SIGTERM; that it then exits with 0 is checked."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = pathlib.Path(folder) / "ports.json"
-        with open(pathlib.Path(folder) / "log", "w+", encoding="utf-8") as log:
+        log_file = pathlib.Path(folder) / "log"
+        with open(log_file, "w+", encoding="utf-8") as log:
             command = [BIN / "fresco-server", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--port-file", port_file]
             process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log)
             try:
@@ -41,7 +50,7 @@ def running_service(*arguments):
                         log.seek(0)
                         raise RuntimeError("fresco-server did not start:\n" + log.read())
                     time.sleep(0.05)
-                yield Service(process, json.loads(port_file.read_text()))
+                yield Service(process, json.loads(port_file.read_text()), log_file)
             finally:
                 process.terminate()
                 code = process.wait(timeout=60)

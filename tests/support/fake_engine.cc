@@ -72,6 +72,25 @@ void FakeScript::SetMemoryLimit(int images) {
   memory_limit_ = images;
 }
 
+void FakeScript::SetWeight(const std::string& prompt, int images) {
+  MutexLock lock(&mutex_);
+  weights_[prompt] = images;
+}
+
+int FakeScript::WeightOf(absl::Span<ImageJob* const> batch) const {
+  int weight = 0;
+  for (const ImageJob* job : batch) {
+    const auto found = weights_.find(job->spec().prompt);
+    weight += found == weights_.end() ? 1 : found->second;
+  }
+  return weight;
+}
+
+void FakeScript::SetDeviceMemory(const DeviceMemory& memory) {
+  MutexLock lock(&mutex_);
+  device_memory_ = memory;
+}
+
 void FakeScript::SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish) {
   MutexLock lock(&mutex_);
   prepare_ = prepare;
@@ -119,6 +138,7 @@ absl::Status FakeScript::Check(const std::string& prompt, Stage stage, int step)
 }
 
 void FakeScript::Record(absl::Span<ImageJob* const> batch) {
+  if (!recording_) return;
   FakeStep step;
   for (const ImageJob* job : batch) step.images.push_back({job->spec().prompt, job->spec().seed, job->step()});
   step.live_jobs = live_jobs_;
@@ -130,12 +150,14 @@ void FakeScript::Record(absl::Span<ImageJob* const> batch) {
 }
 
 void FakeScript::Record(FakePreparation preparation) {
+  if (!recording_) return;
   RecordCall(absl::StrCat("prepare ", absl::StrJoin(preparation.images, " ")));
   MutexLock lock(&mutex_);
   preparations_.push_back(std::move(preparation));
 }
 
 void FakeScript::RecordCall(std::string call) {
+  if (!recording_) return;
   MutexLock lock(&mutex_);
   calls_.push_back(std::move(call));
 }
@@ -172,6 +194,11 @@ EngineStats FakeEngine::stats() const {
 int64_t FakeEngine::TakePeakBytes() {
   script_->Check("", FakeScript::Stage::kPeak, 0).IgnoreError();
   return std::max(1000 * (1 + largest_batch_.exchange(0)), decode_peak_.exchange(0));
+}
+
+DeviceMemory FakeEngine::MemoryOfDevice() {
+  MutexLock lock(&script_->mutex_);
+  return script_->device_memory_;
 }
 
 absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
@@ -211,8 +238,13 @@ std::vector<std::string> FakeEngine::Missing(absl::Span<const ImageSpec* const> 
   return missing;
 }
 
-int FakeEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
-  return static_cast<int>(Missing(specs).size());
+std::vector<int> FakeEngine::TextsToEncode(absl::Span<const ImageSpec* const> specs) const {
+  std::vector<int> texts;
+  for (size_t i = 0, before = 0; i < specs.size(); ++i) {
+    const size_t missing = Missing(specs.first(i + 1)).size();
+    texts.push_back(static_cast<int>(missing - std::exchange(before, missing)));
+  }
+  return texts;
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> FakeEngine::Prepare(const ImageSpec& spec) {
@@ -254,7 +286,7 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   Spend(&FakeScript::step_, &FakeScript::row_, rows);
   {
     MutexLock lock(&script_->mutex_);
-    if (crowded || static_cast<int>(batch.size()) > script_->memory_limit_) {
+    if (crowded || script_->WeightOf(batch) > script_->memory_limit_) {
       return std::vector<absl::Status>(batch.size(), absl::ResourceExhaustedError("no memory for so many"));
     }
   }

@@ -52,6 +52,10 @@ class FakeScript {
   void Throw(const std::string& prompt, Stage stage, int step = 0);
   // A Step of more images than that is RESOURCE_EXHAUSTED for all of them.
   void SetMemoryLimit(int images);
+  // Images of that prompt count as so many there.
+  void SetWeight(const std::string& prompt, int images);
+  // What the device says that it has.
+  void SetDeviceMemory(const DeviceMemory& memory);
   // A step and a decode do not fit beside each other: whichever begins while the other is under way is
   // RESOURCE_EXHAUSTED.
   void SetNoRoomBeside() { no_room_beside_ = true; }
@@ -64,6 +68,9 @@ class FakeScript {
 
   // What a decode takes of the device's memory while it lasts.
   void SetDecodeBytes(int64_t bytes) { decode_bytes_ = bytes; }
+
+  // From now on nothing is written down: for a server that runs for long, whose memory is looked at.
+  void StopRecording() { recording_ = false; }
 
   // Stats say so from now on.
   void Saturate(const EngineStats::SaturatedLayer& layer);
@@ -92,12 +99,14 @@ class FakeScript {
   absl::Status Check(const std::string& prompt, Stage stage, int step) const;
   void Record(absl::Span<ImageJob* const> batch);
   void Record(FakePreparation preparation);
+  int WeightOf(absl::Span<ImageJob* const> batch) const FRESCO_REQUIRES(mutex_);
   void RecordCall(std::string call);
   void AddSaturation(EngineStats* stats) const;
 
   Gate prepare_gate_;
   Gate step_gate_;
   Gate finish_gate_;
+  std::atomic<bool> recording_ = true;
   std::atomic<bool> no_room_beside_ = false;
   std::atomic<int> steps_under_way_ = 0, decodes_under_way_ = 0;
   std::atomic<int64_t> decode_bytes_ = 0;
@@ -111,6 +120,8 @@ class FakeScript {
   std::vector<FakePreparation> preparations_ FRESCO_GUARDED_BY(mutex_);
   std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
   int memory_limit_ FRESCO_GUARDED_BY(mutex_) = 1 << 30;
+  std::map<std::string, int> weights_ FRESCO_GUARDED_BY(mutex_);  // by prompt; those not named: 1
+  DeviceMemory device_memory_ FRESCO_GUARDED_BY(mutex_) = {int64_t{1} << 40, int64_t{1} << 39};
   std::vector<EngineStats::SaturatedLayer> saturated_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration prepare_ FRESCO_GUARDED_BY(mutex_);
   absl::Duration step_ FRESCO_GUARDED_BY(mutex_);
@@ -133,11 +144,11 @@ class FakeEngine final : public Engine {
   EngineStats stats() const override;
   // 1000 and 1000 for each image of the largest step since the last call, or what a decode had if that is more.
   int64_t TakePeakBytes() override;
-  DeviceMemory MemoryOfDevice() override { return {8000, 2000}; }
+  DeviceMemory MemoryOfDevice() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
-  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
+  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override;

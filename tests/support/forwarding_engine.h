@@ -22,7 +22,9 @@ class ForwardingEngine : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override { return engine_->Validate(spec); }
   std::string BatchKey(const ImageSpec& spec) const override { return engine_->BatchKey(spec); }
   ImageLoad LoadOf(const ImageSpec& spec) const override { return engine_->LoadOf(spec); }
-  int TextsToEncode(absl::Span<const ImageSpec* const> specs) const override { return engine_->TextsToEncode(specs); }
+  std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override {
+    return engine_->TextsToEncode(specs);
+  }
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override { return engine_->Prepare(spec); }
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override {

@@ -73,6 +73,17 @@ class RecordingObserver final : public SchedulerObserver {
     done_.push_back({id, status.code(), duration});
   }
 
+  void OnUsage(const std::string& tenant, const Usage& usage) override {
+    MutexLock lock(&mutex_);
+    Usage& sum = usage_[tenant];
+    sum = {sum.images + usage.images, sum.steps + usage.steps, sum.device_time + usage.device_time};
+  }
+
+  Usage usage(const std::string& tenant) const {
+    MutexLock lock(&mutex_);
+    const auto found = usage_.find(tenant);
+    return found == usage_.end() ? Usage() : found->second;
+  }
   int depth(const std::string& model_and_priority) const {
     MutexLock lock(&mutex_);
     const auto found = depths_.find(model_and_priority);
@@ -130,6 +141,7 @@ class RecordingObserver final : public SchedulerObserver {
   std::vector<int> batches_ FRESCO_GUARDED_BY(mutex_);
   int images_ FRESCO_GUARDED_BY(mutex_) = 0;
   std::vector<Done> done_ FRESCO_GUARDED_BY(mutex_);
+  std::map<std::string, Usage> usage_ FRESCO_GUARDED_BY(mutex_);  // by tenant
 };
 
 // What a scheduler knows that has measured steps of images of 16 x 16 pixels, each to take so long, whatever their

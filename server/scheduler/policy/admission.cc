@@ -32,35 +32,66 @@ absl::Duration AtLeastMinRetry(double seconds) {
   return std::max(kMinRetry, absl::Seconds(seconds));
 }
 
-// The most that any device with the model has of a limit; -1: none has the model.
-template <typename Limit>
-int64_t MostOfDevices(const QueueIndex& index, ModelId model, Limit limit) {
-  int64_t most = -1;
-  for (DeviceId device = 0; device < index.devices(); ++device) {
-    if (index.IsLoaded(device, model)) most = std::max(most, limit(index.device(device).limits));
-  }
-  return most;
+// A quarter more than what there is may have been seen, and fit all the same: engines take memory for speed where they
+// find it (workspaces, texts that they keep). What does not fit after all is known from then on.
+constexpr double kSeenMayBeMore = 1.25;
+
+// What an image needs by itself, as far as has been seen. Steps and decodes have the device to themselves where both
+// together would not fit; large pictures are decoded in tiles, so that of decodes each size tells of itself alone.
+struct ImageMemory {
+  int64_t activation_bytes = 0;
+  int64_t state_bytes = 0;
+};
+
+ImageMemory MemoryOf(const CostModel& costs, const AdmissionRequest::Image& image) {
+  const int64_t decode = image.decode_curve < 0 ? 0 : costs.SeenActivationBytes(image.decode_curve, 1);
+  return {std::max(costs.LeastActivationBytes(image.curve, image.rows), decode), image.state_bytes};
 }
 
-void CheckMemory(const QueueIndex& index, const CostModel& costs, const AdmissionRequest& request,
+bool FailedOn(const QueueIndex& index, DeviceId device, const AdmissionRequest::Image& image, absl::Time now) {
+  return index.IsTooLarge(device, image.curve, image.rows, now) ||
+         (image.decode_curve >= 0 && index.IsTooLarge(device, image.decode_curve, 1, now));
+}
+
+// What other images hold there does not count: it can go.
+bool FitsInto(const DeviceLimits& limits, const ImageMemory& memory) {
+  return static_cast<double>(memory.activation_bytes) <=
+             kSeenMayBeMore * static_cast<double>(limits.memory_bytes - memory.state_bytes) &&
+         memory.state_bytes <= limits.state_bytes;
+}
+
+std::string WhyTooLarge(const ImageMemory& memory, const DeviceLimits& most, bool failed) {
+  std::string has = most.memory_bytes >= kNoMemoryLimit
+                        ? std::string()
+                        : StrCat(most.memory_bytes, " bytes beside the models' weights and ");
+  return StrCat("an image of this size needs ", failed ? "more than " : "about ", memory.activation_bytes,
+                " bytes for a step or its decoding and ", memory.state_bytes,
+                " for its latents and texts, where a device has ", has, most.state_bytes, " for latents and texts",
+                failed ? ", and has run out of memory by itself" : "", ": ask for a smaller width or height");
+}
+
+// Refused where no device with the model is known to have room for each image.
+void CheckMemory(const QueueIndex& index, const CostModel& costs, const AdmissionRequest& request, absl::Time now,
                  Admission* admission) {
-  int64_t state = 0;
   for (const AdmissionRequest::Image& image : request.images) {
-    // Steps and decodes have the device to themselves where both together would not fit.
-    admission->activation_bytes =
-        std::max({admission->activation_bytes, costs.ActivationBytes(image.curve, image.rows), image.decode_bytes});
-    state = std::max(state, image.state_bytes);
+    ImageMemory memory;
+    const DeviceLimits* most = nullptr;
+    bool fits = false, failed = false;
+    for (DeviceId device = 0; device < index.devices() && !fits; ++device) {
+      if (!index.IsLoaded(device, request.model)) continue;
+      const DeviceLimits& limits = index.device(device).limits;
+      memory = MemoryOf(costs.Of(limits.cost_type), image);
+      admission->activation_bytes = std::max(admission->activation_bytes, memory.activation_bytes);
+      const bool failed_here = FailedOn(index, device, image, now);
+      fits = FitsInto(limits, memory) && !failed_here;
+      failed = failed || failed_here;
+      if (most == nullptr || limits.memory_bytes > most->memory_bytes) most = &limits;
+    }
+    if (fits) continue;
+    admission->refusal = Admission::Refusal::kMemory;
+    admission->message = most == nullptr ? "no device has the model" : WhyTooLarge(memory, *most, failed);
+    return;
   }
-  const int64_t most_activations =
-      MostOfDevices(index, request.model, [](const DeviceLimits& limits) { return limits.activation_bytes; });
-  const int64_t most_state =
-      MostOfDevices(index, request.model, [](const DeviceLimits& limits) { return limits.state_bytes; });
-  if (admission->activation_bytes <= most_activations && state <= most_state) return;
-  admission->refusal = Admission::Refusal::kMemory;
-  admission->message =
-      StrCat("an image of this size needs about ", admission->activation_bytes,
-             " bytes for a step or its decoding and ", state, " for its latents and texts, where devices have ",
-             most_activations, " and ", most_state, ": ask for a smaller width or height");
 }
 
 void CheckBacklog(const QueueIndex& index, const AdmissionOptions& options, const AdmissionRequest& request,
@@ -69,8 +100,8 @@ void CheckBacklog(const QueueIndex& index, const AdmissionOptions& options, cons
   double waiting = 0;
   double of_tenant = 0;
   for (int i = 0; i <= last; ++i) {
-    waiting += index.waiting_work(Class(i)).seconds;
-    of_tenant += index.waiting_work(request.tenant, Class(i)).seconds;
+    waiting += index.waiting_work(request.model, Class(i)).seconds;
+    of_tenant += index.waiting_work(request.model, request.tenant, Class(i)).seconds;
   }
   const double limit = options.max_waiting_seconds[last] * std::max(1, index.devices(request.model));
   const double rate = Rate(index, request.model);
@@ -106,6 +137,39 @@ void CheckDeadline(const AdmissionRequest& request, absl::Time now, Admission* a
   }
 }
 
+// Seconds of what waits that goes before one that comes now.
+double WorkAhead(const QueueIndex& index, const WaitQuestion& question, absl::Time now) {
+  const ModelId model = question.model;
+  const bool beyond = question.by_rank && index.shares().beyond(question.tenant);
+  double ahead = 0;
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    if (question.by_rank && !beyond) {  // those that are late already come after it
+      ahead += index.WorkDue(model, Class(i), now, question.due);
+      continue;
+    }
+    ahead += index.waiting_work(model, Class(i)).seconds;
+    // Others' go first, whatever their class.
+    if (beyond) ahead -= index.waiting_work(model, question.tenant, Class(i)).seconds;
+  }
+  return std::max(0.0, ahead);
+}
+
+// Until so much of what waits has been done, and what is on the devices before that.
+absl::Duration WaitFor(const QueueIndex& index, const WaitQuestion& question, double ahead, absl::Time now) {
+  const double rate = Rate(index, question.model);
+  const int own = static_cast<int>(question.priority);
+  double resident = 0;
+  double arriving = 0;
+  for (int i = 0; i < kPriorityClasses; ++i) {
+    if (!question.by_rank || i <= own) resident += index.resident_work(question.model, Class(i));
+    if (question.by_rank && i < own) arriving += index.ArrivingWork(question.model, Class(i), now);
+  }
+  // The first of the devices to be done with what it has is so after its share of a device's share.
+  const double devices = std::max(1, index.devices(question.model));
+  const double left = std::max(kLeastShareLeft, 1 - arriving / rate);
+  return absl::Seconds((ahead + resident / devices) / (rate * left));
+}
+
 }  // namespace
 
 void WaitCorrection::Record(PriorityClass priority, absl::Duration predicted, absl::Duration actual) {
@@ -123,30 +187,13 @@ double WaitCorrection::Factor(PriorityClass priority) const {
 
 absl::Duration PredictWait(const QueueIndex& index, const WaitQuestion& question, absl::Time now) {
   if (index.idle_devices(question.model) > 0) return absl::ZeroDuration();
-  const double rate = Rate(index, question.model);
-  const bool by_rank = question.by_rank;
-  const int own = static_cast<int>(question.priority);
-  double ahead = 0;
-  double resident = 0;
-  double arriving = 0;
-  for (int i = 0; i < kPriorityClasses; ++i) {
-    if (!by_rank || i <= own) resident += index.resident_work(Class(i)).seconds;
-    // Those that are late already come after it.
-    ahead += by_rank ? index.WorkDue(Class(i), now, question.due) : index.waiting_work(Class(i)).seconds;
-    if (by_rank && i < own) arriving += index.ArrivingWork(Class(i), now);
-  }
-  if (by_rank && index.shares().beyond(question.tenant)) {  // others' go first, whatever their class
-    ahead = 0;
-    for (int i = 0; i < kPriorityClasses; ++i) {
-      const double others =
-          index.waiting_work(Class(i)).seconds - index.waiting_work(question.tenant, Class(i)).seconds;
-      ahead += std::max(0.0, others);
-    }
-  }
-  // The first of the devices to be done with what it has is so after its share of a device's share.
-  const double devices = std::max(1, index.devices(question.model));
-  const double left = std::max(kLeastShareLeft, 1 - arriving / rate);
-  return absl::Seconds((ahead + resident / devices) / (rate * left));
+  return WaitFor(index, question, WorkAhead(index, question, now), now);
+}
+
+absl::Duration PredictWaitBehind(const QueueIndex& index, const WaitQuestion& question, const WaitingWork& ahead,
+                                 absl::Time now) {
+  if (index.idle_devices(question.model) > ahead.jobs) return absl::ZeroDuration();
+  return WaitFor(index, question, ahead.seconds, now);
 }
 
 Admission Admit(const QueueIndex& index, const CostModel& costs, const AdmissionOptions& options,
@@ -164,7 +211,7 @@ Admission Admit(const QueueIndex& index, const CostModel& costs, const Admission
   // Its images spread over the devices.
   const double spread = seconds / std::max(1, index.devices(request.model));
   admission.finish = admission.wait + absl::Seconds(std::max(longest, spread));
-  CheckMemory(index, costs, request, &admission);
+  CheckMemory(index, costs, request, now, &admission);
   if (admission.refusal == Admission::Refusal::kNone) CheckBacklog(index, options, request, seconds, &admission);
   if (admission.refusal == Admission::Refusal::kNone && options.refuse_hopeless) {
     CheckDeadline(request, now, &admission);

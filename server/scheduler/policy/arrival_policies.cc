@@ -16,7 +16,7 @@ bool Before(const Job& a, const Job& b) {
 // The head of the queue, leaving out one group; -1: nothing waits.
 JobId FirstToArrive(const QueueIndex& index, DeviceId device, GroupId without = kNoGroup) {
   return FirstOfModels(
-      index, device, [&](ModelId model) { return index.FirstByArrival(model, without); }, Before);
+      index, device, [&](ModelId model) { return index.FirstByArrival(model, device, without); }, Before);
 }
 
 BatchBuilder ContinueResidents(const QueueIndex& index, const CostModel& costs, DeviceId device) {
@@ -35,7 +35,7 @@ Decision FifoPolicy::Decide(const QueueIndex& index, const CostModel& costs, Dev
     const GroupId group = batch.empty() ? index.job(head).spec.group : batch.jobs().front()->spec.group;
     // As long as the head of the queue is one of the group: none may pass the first of another.
     const JobId barrier = FirstToArrive(index, device, group);
-    QueueIndex::ArrivalCursor cursor(index, group);
+    QueueIndex::ArrivalCursor cursor(index, group, device);
     for (JobId id = cursor.Next(); id >= 0; id = cursor.Next()) {
       const Job& job = index.job(id);
       if ((barrier >= 0 && Before(index.job(barrier), job)) || !batch.Fits(job)) break;
@@ -50,7 +50,7 @@ Decision DynamicPolicy::Decide(const QueueIndex& index, const CostModel& costs, 
   BatchBuilder batch = ContinueResidents(index, costs, device);
   const JobId head = batch.empty() ? FirstToArrive(index, device) : -1;
   if (head >= 0) {
-    QueueIndex::ArrivalCursor cursor(index, index.job(head).spec.group);
+    QueueIndex::ArrivalCursor cursor(index, index.job(head).spec.group, device);
     for (JobId id = cursor.Next(); id >= 0 && batch.Fits(index.job(id)); id = cursor.Next()) batch.Add(index.job(id));
   }
   return batch.ToDecision();

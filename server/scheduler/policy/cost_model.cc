@@ -41,11 +41,59 @@ double RelativeWork(int tokens) {
   return tokens * (1 + tokens / kTokensWhereAttentionEqualsLinears);
 }
 
+CostModel* CostModel::MutableOf(CostTypeId type) {
+  return type == 0 ? this : &types_.at(type - 1).costs;
+}
+
+const CostModel& CostModel::Of(CostTypeId type) const {
+  return type == 0 ? *this : types_.at(type - 1).costs;
+}
+
+// One that is new has the same curves, of which it knows nothing.
+CostModel::TypeState* CostModel::FindType(std::string_view name) {
+  const auto found =
+      std::find_if(types_.begin(), types_.end(), [&](const TypeState& type) { return type.name == name; });
+  if (found != types_.end()) return &*found;
+  TypeState& type = types_.emplace_back();
+  type.name = std::string(name);
+  for (const ModelState& model : models_) type.costs.Model(model.name);
+  for (const CurveState& curve : curves_) type.costs.Curve(models_[curve.model].name, curve.tokens);
+  return &type;
+}
+
+CostTypeId CostModel::Type(std::string_view name) {
+  if (name.empty()) return 0;
+  TypeState* const type = FindType(name);
+  for (size_t i = 0; i < models_.size(); ++i) {
+    const int model = static_cast<int>(i);
+    if (!type->costs.Knows(model)) type->costs.TakeOver(model, *this);
+  }
+  return static_cast<CostTypeId>(type - types_.data()) + 1;
+}
+
+bool CostModel::Knows(int model) const {
+  const std::vector<CurveId>& curves = models_[model].curves;
+  return std::any_of(curves.begin(), curves.end(), [&](CurveId curve) { return !curves_[curve].cells.empty(); });
+}
+
+void CostModel::TakeOver(int model, const CostModel& from) {
+  const bool present = models_[model].present;
+  models_[model] = from.models_[model];
+  models_[model].present = present;
+  for (CurveId curve : models_[model].curves) curves_[curve] = from.curves_[curve];
+}
+
+void CostModel::SetPresent(CostTypeId type, std::string_view model, bool present) {
+  const int index = Model(model);
+  MutableOf(type)->models_[index].present = present;
+}
+
 int CostModel::Model(std::string_view name) {
   for (size_t i = 0; i < models_.size(); ++i) {
     if (models_[i].name == name) return static_cast<int>(i);
   }
   models_.emplace_back().name = std::string(name);
+  for (TypeState& type : types_) type.costs.Model(name);
   return static_cast<int>(models_.size()) - 1;
 }
 
@@ -58,6 +106,7 @@ CurveId CostModel::Curve(std::string_view model, int tokens) {
     curve.tokens = tokens;
     curve.work = RelativeWork(tokens);
     models_[index].curves.push_back(entry->second);
+    for (TypeState& type : types_) type.costs.Curve(model, tokens);
   }
   return entry->second;
 }
@@ -74,7 +123,9 @@ void CostModel::RecordStep(CurveId id, int rows, absl::Duration duration) {
   Cell* const cell = MutableCell(id, rows);
   CurveState& curve = curves_[id];
   ModelState& model = models_[curve.model];
-  for (Cell& other : curve.cells) other.weight *= 1 - 1 / kForgottenAfter;
+  for (Cell& other : curve.cells) {
+    if (&other != cell) other.weight *= 1 - 1 / kForgottenAfter;
+  }
   Learn(seconds, LineSeconds(curve, rows), cell, &model.pace);
   const bool is_new = ++cell->count == 1;
   if (is_new || ++model.records % kRecordsPerFit == 0) RefitModel(&model);
@@ -93,6 +144,12 @@ void CostModel::Learn(double seconds, double line_seconds, Cell* cell, double* p
 
 void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) {
   if (activation_bytes < 0 || activation_bytes > kMostBytes || rows < 1 || rows > kMaxRows) return;
+  RaiseMemory(curve, rows, activation_bytes);
+  Cell* cell = MutableCell(curve, rows);
+  cell->seen_bytes = std::max(cell->seen_bytes, activation_bytes);
+}
+
+void CostModel::RaiseMemory(CurveId curve, int rows, int64_t activation_bytes) {
   Cell* cell = MutableCell(curve, rows);
   cell->activation_bytes = std::max(cell->activation_bytes, activation_bytes);
   const CurveState& state = curves_[curve];
@@ -165,6 +222,25 @@ double CostModel::LineSeconds(const CurveState& curve, int rows) const {
 }
 
 double CostModel::StepSeconds(CurveId id, int rows) const {
+  const int model = curves_[id].model;
+  const bool typed = std::any_of(types_.begin(), types_.end(),
+                                 [&](const TypeState& type) { return type.costs.models_[model].present; });
+  if (typed) return FastestSeconds(id, rows, /*present=*/true);
+  const double own = OwnStepSeconds(id, rows);
+  return own > 0 ? own : FastestSeconds(id, rows, /*present=*/false);
+}
+
+double CostModel::FastestSeconds(CurveId id, int rows, bool present) const {
+  double least = 0;
+  for (const TypeState& type : types_) {
+    if (present && !type.costs.models_[curves_[id].model].present) continue;
+    const double seconds = type.costs.OwnStepSeconds(id, rows);
+    if (seconds > 0 && (least == 0 || seconds < least)) least = seconds;
+  }
+  return least;
+}
+
+double CostModel::OwnStepSeconds(CurveId id, int rows) const {
   const CurveState& curve = curves_[id];
   const double pace = models_[curve.model].pace;
   const double line = LineSeconds(curve, rows);
@@ -176,25 +252,62 @@ double CostModel::StepSeconds(CurveId id, int rows) const {
 int64_t CostModel::ActivationBytes(CurveId id, int rows) const {
   if (rows < 1) return 0;
   const CurveState& curve = curves_[id];
-  if (rows <= static_cast<int>(curve.cells.size()) && curve.cells[rows - 1].activation_bytes > 0) {
-    return curve.cells[rows - 1].activation_bytes;
+  double bytes = models_[curve.model].bytes_per_token * rows * curve.tokens;
+  for (int smaller = std::min(rows, static_cast<int>(curve.cells.size())); smaller > 0; --smaller) {
+    const int64_t known = curve.cells[smaller - 1].activation_bytes;
+    if (known == 0) continue;
+    if (smaller == rows) return known;
+    bytes = static_cast<double>(known) * rows / smaller;
+    break;
   }
-  const double bytes = models_[curve.model].bytes_per_token * rows * curve.tokens;
+  // Nothing is known without a type: of the one that needs the most.
+  for (const TypeState& type : types_) {
+    if (models_[curve.model].bytes_per_token > 0) break;
+    bytes = std::max(bytes, static_cast<double>(type.costs.ActivationBytes(id, rows)));
+  }
   return static_cast<int64_t>(std::min(bytes, static_cast<double>(int64_t{1} << 62)));
+}
+
+int64_t CostModel::LeastActivationBytes(CurveId id, int rows) const {
+  const CurveState& curve = curves_[id];
+  int64_t least = 0;
+  for (CurveId other : models_[curve.model].curves) {
+    if (curves_[other].tokens > curve.tokens) continue;
+    const std::vector<Cell>& cells = curves_[other].cells;
+    for (int i = 0; i < std::min(rows, static_cast<int>(cells.size())); ++i)
+      least = std::max(least, cells[i].seen_bytes);
+  }
+  return least;
+}
+
+int64_t CostModel::SeenActivationBytes(CurveId id, int rows) const {
+  const std::vector<Cell>& cells = curves_[id].cells;
+  return rows < 1 || rows > static_cast<int>(cells.size()) ? 0 : cells[rows - 1].seen_bytes;
+}
+
+bool CostModel::NeedsNoLess(CurveId id, int rows, CurveId other_id, int other_rows) const {
+  const CurveState& curve = curves_[id];
+  const CurveState& other = curves_[other_id];
+  return curve.model == other.model && curve.tokens >= other.tokens && rows >= other_rows;
+}
+
+void CostModel::AddMeasured(CostTypeId type, std::vector<MeasuredStep>* measured) const {
+  const CostModel& costs = Of(type);
+  for (const CurveState& curve : costs.curves_) {
+    for (size_t i = 0; i < curve.cells.size(); ++i) {
+      const Cell& cell = curve.cells[i];
+      if (cell.count == 0) continue;
+      const ModelState& model = costs.models_[curve.model];
+      measured->push_back({model.name, curve.tokens, static_cast<int>(i) + 1, model.pace * cell.seconds, cell.count,
+                           cell.activation_bytes, type == 0 ? std::string() : types_[type - 1].name});
+    }
+  }
 }
 
 std::vector<MeasuredStep> CostModel::Measured() const {
   std::vector<MeasuredStep> measured;
-  for (const CurveState& curve : curves_) {
-    for (size_t i = 0; i < curve.cells.size(); ++i) {
-      const Cell& cell = curve.cells[i];
-      if (cell.count == 0) continue;
-      const ModelState& model = models_[curve.model];
-      measured.push_back({model.name, curve.tokens, static_cast<int>(i) + 1, model.pace * cell.seconds, cell.count,
-                          cell.activation_bytes});
-    }
-  }
-  const auto order = [](const MeasuredStep& m) { return std::tie(m.model, m.tokens, m.rows); };
+  for (size_t type = 0; type <= types_.size(); ++type) AddMeasured(static_cast<CostTypeId>(type), &measured);
+  const auto order = [](const MeasuredStep& m) { return std::tie(m.model, m.type, m.tokens, m.rows); };
   std::sort(measured.begin(), measured.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
   return measured;
 }
@@ -214,12 +327,19 @@ absl::Status CostModel::Add(const MeasuredStep& measured) {
     return refuse("activation_bytes", "must be from 0 to 2^50");
   }
   const CurveId curve = Curve(measured.model, measured.tokens);
+  if (!measured.type.empty()) {
+    MeasuredStep own = measured;
+    own.type.clear();
+    return FindType(measured.type)->costs.Add(own);
+  }
   Cell* cell = MutableCell(curve, measured.rows);
   ModelState& model = models_[curves_[curve].model];
-  cell->seconds = measured.seconds / model.pace;
-  cell->weight = std::min(static_cast<double>(measured.count), kMostWeight);
-  cell->count = measured.count;
-  if (measured.activation_bytes > 0) RecordMemory(curve, measured.rows, measured.activation_bytes);
+  const double weight = std::min(static_cast<double>(measured.count), kMostWeight);
+  const double seconds = measured.seconds / model.pace;
+  cell->seconds = (cell->weight * cell->seconds + weight * seconds) / (cell->weight + weight);
+  cell->weight = std::min(cell->weight + weight, kMostWeight);
+  cell->count = std::min(cell->count + measured.count, kMostCount);
+  if (measured.activation_bytes > 0) RaiseMemory(curve, measured.rows, measured.activation_bytes);
   RefitModel(&model);
   RefitCurve(&curves_[curve]);
   return absl::OkStatus();

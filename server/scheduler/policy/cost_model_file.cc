@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 
@@ -21,10 +22,12 @@ using Json = nlohmann::json;
 constexpr std::string_view kFormat = "fresco-cost-model";
 constexpr int kVersion = 1;
 
-absl::Status CheckKeys(const Json& object, const std::set<std::string>& known) {
+// `optional`: may be left out.
+absl::Status CheckKeys(const Json& object, const std::set<std::string>& known, std::string_view optional = "") {
   if (!object.is_object()) return absl::InvalidArgumentError("must be an object");
   for (const auto& [key, value] : object.items()) {
-    if (!known.contains(key)) return absl::InvalidArgumentError(StrCat("unknown key '", key, "'"));
+    if (!known.contains(key) && key != optional)
+      return absl::InvalidArgumentError(StrCat("unknown key '", PrintableName(key), "'"));
   }
   for (const std::string& key : known) {
     if (!object.contains(key)) return absl::InvalidArgumentError(StrCat("'", key, "' is missing"));
@@ -46,10 +49,15 @@ absl::Status ReadInteger(const Json& object, const char* key, Integer* value) {
 }
 
 absl::StatusOr<MeasuredStep> ReadStep(const Json& object) {
-  FRESCO_RETURN_IF_ERROR(CheckKeys(object, {"model", "tokens", "rows", "seconds", "count", "activation_bytes"}));
+  FRESCO_RETURN_IF_ERROR(
+      CheckKeys(object, {"model", "tokens", "rows", "seconds", "count", "activation_bytes"}, "type"));
   MeasuredStep step;
   if (!object.at("model").is_string()) return absl::InvalidArgumentError("model: must be a string");
   step.model = object.at("model").get<std::string>();
+  if (object.contains("type")) {
+    if (!object.at("type").is_string()) return absl::InvalidArgumentError("type: must be a string");
+    step.type = object.at("type").get<std::string>();
+  }
   if (!object.at("seconds").is_number()) return absl::InvalidArgumentError("seconds: must be a number");
   step.seconds = object.at("seconds").get<double>();
   FRESCO_RETURN_IF_ERROR(ReadInteger(object, "tokens", &step.tokens));
@@ -64,7 +72,9 @@ absl::Status CheckHeader(const Json& file) {
     return absl::InvalidArgumentError(StrCat("is no cost model: 'format' must be \"", kFormat, "\""));
   }
   if (!file.contains("version") || file.at("version") != kVersion) {
-    return absl::InvalidArgumentError(StrCat("version ", file.contains("version") ? file.at("version").dump() : "none",
+    // A number alone is said: a value that is nested deep enough would not fit the stack as it is printed.
+    const bool number = file.contains("version") && file.at("version").is_number();
+    return absl::InvalidArgumentError(StrCat("version ", number ? file.at("version").dump() : "none",
                                              " cannot be read by this program, which knows ", kVersion,
                                              ": delete the file to start anew"));
   }
@@ -78,12 +88,10 @@ absl::Status CheckHeader(const Json& file) {
 std::string CostModelToJson(const CostModel& model) {
   Json steps = Json::array();
   for (const MeasuredStep& step : model.Measured()) {
-    steps.push_back({{"model", step.model},
-                     {"tokens", step.tokens},
-                     {"rows", step.rows},
-                     {"seconds", step.seconds},
-                     {"count", step.count},
-                     {"activation_bytes", step.activation_bytes}});
+    Json entry = {{"model", step.model},     {"tokens", step.tokens}, {"rows", step.rows},
+                  {"seconds", step.seconds}, {"count", step.count},   {"activation_bytes", step.activation_bytes}};
+    if (!step.type.empty()) entry["type"] = step.type;
+    steps.push_back(std::move(entry));
   }
   return Json{{"format", kFormat}, {"version", kVersion}, {"steps", std::move(steps)}}.dump(1) + "\n";
 }

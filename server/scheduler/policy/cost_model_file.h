@@ -2,7 +2,10 @@
 //
 //   {"format": "fresco-cost-model", "version": 1,
 //    "steps": [{"model": "sd3.5-large", "tokens": 4429, "rows": 2, "seconds": 0.081, "count": 1200,
-//               "activation_bytes": 1610612736}, …]}
+//               "activation_bytes": 1610612736, "type": "cuda"}, …]}
+//
+// "type": of the device. An entry without one, as files had before there were types, counts for every type that has
+// none of its model (CostModel::Type).
 #pragma once
 
 #include <string>

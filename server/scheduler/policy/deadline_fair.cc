@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <map>
+#include <optional>
 
 namespace fresco {
 namespace {
@@ -40,7 +41,7 @@ class Candidates {
         residents_(residents),
         group_(group),
         now_(now),
-        cursor_(index, group),
+        cursor_(index, group, device),
         waiting_(index.IsLoaded(device, index.group(group).model) ? cursor_.Next() : -1) {
     SkipOtherGroups();
   }
@@ -94,32 +95,58 @@ double Gain(const BatchBuilder& batch, const Job& job, double grown, double pric
   return (batch.SecondsAlone(job) - growth) * price - growth * held;
 }
 
-// What a second of the device is worth: the holding costs of all that wait for it, and of those that will come before
-// it is free again. A busy period that has work W to do and load r lasts W / (1 - r). Residents count for one each: at
-// their classes' costs interactive images would share so many steps that their p99 at 0.9 of capacity is 0.61 of fifo's
-// instead of 0.46 (simulation).
+// What a second of the device is worth: the holding costs of all that wait for it or others with the model, and of
+// those that will come before it is free again. A busy period that has work W to do and load r lasts W / (1 - r).
+// Residents count for one each: at their classes' costs interactive images would share so many steps that their p99 at
+// 0.9 of capacity is 0.61 of fifo's instead of 0.46 (simulation).
 double PriceOfDevice(const QueueIndex& index, ModelId model, size_t residents, absl::Time now) {
   double waiting = 0;
   double arriving = 0;
   for (int i = 0; i < kPriorityClasses; ++i) {
     const auto priority = static_cast<PriorityClass>(i);
-    waiting += HoldingCost(priority) * index.waiting_work(priority).jobs;
-    arriving += index.ArrivingWork(priority, now);
+    waiting += HoldingCost(priority) * index.waiting_work(model, priority).jobs;
+    arriving += index.ArrivingWork(model, priority, now);
   }
-  const double load = std::min(kMaxLoad, arriving / std::max(1, index.live_devices()));
+  const double load = std::min(kMaxLoad, arriving / std::max(1, index.devices(model)));
   return (waiting / std::max(1, index.devices(model)) + static_cast<double>(residents)) / (1 - load);
 }
 
+// While other devices are free, sharing steps saves time that nobody wants: images spread over them, and share steps
+// only as far as there are more of them than devices.
+class Spread {
+ public:
+  Spread(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents, ModelId model)
+      : index_(index), device_(device), images_(index.waiting(model)) {
+    for (const Ranked& resident : residents) {
+      images_ += index.group(resident.job->spec.group).model == model ? 1 : 0;
+    }
+  }
+
+  // Images in a batch that `job` may be one of.
+  int Most(const Job& job) {
+    const int type = index_.TypeFor(job);
+    std::optional<int>& free = type == QueueIndex::kAnyType ? free_ : free_of_type_;
+    if (!free) free = index_.FreeDevices(index_.group(job.spec.group).model, type, device_);
+    return (images_ + *free) / (1 + *free);
+  }
+
+ private:
+  const QueueIndex& index_;
+  const DeviceId device_;
+  int images_;                              // of the model, that this device or a free one may advance
+  std::optional<int> free_, free_of_type_;  // devices: any, and those of this one's type
+};
+
 // The best of the batches that each candidate in turn would make larger. One that does not pay may be followed by some
 // that make up for it, as steps do not get longer evenly, and predictions are uneven.
-void FillBatch(BatchBuilder* batch, Candidates* candidates, double price, absl::Time now) {
+void FillBatch(BatchBuilder* batch, Candidates* candidates, Spread* spread, double price, absl::Time now) {
   int passed_over = 0;
   double gain = 0;  // over the best
   int best = 0;
   for (const Job* job = candidates->Next(); job != nullptr && passed_over < kMaxPassedOver; job = candidates->Next()) {
     if (!batch->empty()) {
       const double grown = batch->StepSeconds(job->spec.rows);
-      if (!batch->Fits(*job) || !KeepsInTime(*batch, grown, now)) {
+      if (batch->size() >= spread->Most(*job) || !batch->Fits(*job) || !KeepsInTime(*batch, grown, now)) {
         ++passed_over;
         continue;
       }
@@ -146,7 +173,7 @@ void PlaceOthers(const QueueIndex& index, DeviceId device, const std::vector<Ran
     if (std::find(batch.jobs().begin(), batch.jobs().end(), resident.job) != batch.jobs().end()) continue;
     const ModelId model = index.group(resident.job->spec.group).model;
     // This device is none of the free ones, whatever it was before.
-    const int free = index.idle_devices(model) - (index.device(device).idle ? 1 : 0) - leaving[model];
+    const int free = index.FreeDevices(model, index.TypeFor(*resident.job), device) - leaving[model];
     const int64_t with_it = bytes + resident.job->spec.state_bytes;
     if (free > 0 || with_it > limits.state_bytes || count >= limits.max_resident) {
       decision->preempt.push_back(resident.job->id);
@@ -164,7 +191,7 @@ Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& co
                                     absl::Time now) const {
   const std::vector<Ranked> residents = RankResidents(index, device, now);
   const JobId waiting = FirstOfModels(
-      index, device, [&](ModelId model) { return index.FirstByRank(model); },
+      index, device, [&](ModelId model) { return index.FirstByRank(model, device); },
       [&](const Job& a, const Job& b) { return index.RankOf(a, now) < index.RankOf(b, now); });
   if (waiting < 0 && residents.empty()) return {};
   const bool resident_leads =
@@ -172,7 +199,9 @@ Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& co
   const Job& lead = resident_leads ? *residents.front().job : index.job(waiting);
   BatchBuilder batch(index, costs, device);
   Candidates candidates(index, device, residents, lead.spec.group, now);
-  FillBatch(&batch, &candidates, PriceOfDevice(index, index.group(lead.spec.group).model, residents.size(), now), now);
+  const ModelId model = index.group(lead.spec.group).model;
+  Spread spread(index, device, residents, model);
+  FillBatch(&batch, &candidates, &spread, PriceOfDevice(index, model, residents.size(), now), now);
   Decision decision = batch.ToDecision();
   PlaceOthers(index, device, residents, batch, &decision);
   return decision;

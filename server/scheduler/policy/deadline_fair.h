@@ -15,9 +15,10 @@ namespace fresco {
 // steps together rather than each by itself, times the holding costs of all that wait for the device, less what the
 // step grows by with each, times the holding costs of those before it. So nobody is slowed down for a throughput that
 // nobody needs, and under pressure every gain is taken. (Where batching gains nothing, as at 1024x1024 on most devices,
-// the first is 0 and images go one by one.)
-// Residents that are not in the batch stay, paused, where the device's memory has room and no device is free to take
-// them; else they leave for host memory, last ranks first.
+// the first is 0 and images go one by one.) While other devices that could take them are free, no more share a step
+// than come to a device if all are spread over this one and those. Residents that are not in the batch stay, paused,
+// where the device's memory has room and no device is free to take them; else they leave for host memory, last ranks
+// first.
 class DeadlineFairPolicy final : public BatchingPolicy {
  public:
   std::string_view name() const override { return "deadline-fair"; }

@@ -33,6 +33,7 @@ struct JobSpec {
   int steps = 1;            // above 0
   int64_t state_bytes = 0;  // latents and conditioning, on the device from its start to its end
   bool alone = false;       // it shares no step, nor does any other of its group
+  bool one_type = false;    // begun, it goes on only on devices of the type of the one that began it
   int64_t sequence = 0;     // its request's place in the order of arrival
   int image_index = 0;      // in its request
   absl::Time received;
@@ -55,9 +56,13 @@ struct Job {
   JobState state = JobState::kWaiting;
   DeviceId device = -1;  // that it is resident on or moves from
   bool paused = false;   // resident and not in its device's batch
+  bool begun = false;    // it has been on a device, though it may have to begin anew
   int steps_left = 0;
   double seconds_left = 0;   // of steps by itself, as predicted when it was last asked
   double stage_seconds = 0;  // likewise, of a text, until it has been prepared, and of decoding
+  // As predicted when it came, of a step by itself, and of its stages. Its rank goes by these: what the model learns
+  // meanwhile is known of all alike, and would be held only against those that have begun (RankSeconds).
+  double first_step_seconds = 0, first_stage_seconds = 0;
   // Of those that wait; what time has brought about (QueueIndex::AdvanceTo).
   bool late = false;       // by itself and started then it would be late
   bool due_again = false;  // late, and for so long that it counts as due

@@ -54,9 +54,21 @@ int TakeNumber(std::vector<int>* free, Table* table, Make make) {
   return number;
 }
 
+// What is left of an average of work a second after so long.
+double ArrivingOf(double arriving, absl::Duration since) {
+  return arriving * std::exp(-absl::ToDoubleSeconds(since) / kArrivalMemory);
+}
+
 // Of a device that has it alone.
 double AllSeconds(const Job& job) {
   return job.seconds_left + job.stage_seconds;
+}
+
+// What ranks go by, of steps: less with every step, so that an image that has begun goes before its equals. By the
+// newest prediction it would, in a crowd that came when steps were thought to be a little faster, be late after its
+// first step, and leave its place to those that wait and seem to have less to do: each would make one step in turn.
+double RankSeconds(const Job& job) {
+  return job.steps_left * job.first_step_seconds;
 }
 
 }  // namespace
@@ -73,17 +85,32 @@ ModelId QueueIndex::Model(std::string_view name) {
 }
 
 GroupId QueueIndex::GroupOf(ModelId model, std::string_view batch_key, int tokens) {
-  const auto [entry, is_new] = group_ids_.try_emplace({model, std::string(batch_key)}, -1);
+  return FindGroup({std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), kAnyType, 0});
+}
+
+GroupId QueueIndex::FindGroup(const Group& like) {
+  const auto [entry, is_new] = group_ids_.try_emplace({like.model, like.batch_key, like.type}, -1);
   if (!is_new) return entry->second;
   entry->second = TakeNumber(&free_groups_, &groups_, [] { return std::make_unique<GroupState>(); });
-  groups_[entry->second]->group = {std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), 0};
+  groups_[entry->second]->group = {like.batch_key, like.model, like.curve, like.type, 0};
   return entry->second;
+}
+
+void QueueIndex::MoveToType(Job* job, int type) {
+  const GroupId old = job->spec.group;
+  Group group = groups_[old]->group;
+  if (group.type == type) return;
+  group.type = type;
+  job->spec.group = FindGroup(group);
+  ++groups_[job->spec.group]->group.jobs;
+  --groups_[old]->group.jobs;
+  EraseGroupIfEmpty(old);
 }
 
 void QueueIndex::EraseGroupIfEmpty(GroupId group) {
   const Group& known = groups_[group]->group;
   if (known.jobs > 0) return;
-  group_ids_.erase({known.model, known.batch_key});
+  group_ids_.erase({known.model, known.batch_key, known.type});
   free_groups_.push_back(group);
 }
 
@@ -113,14 +140,55 @@ void QueueIndex::SetLoaded(DeviceId device, ModelId model, bool loaded) {
   Device& own = devices_[device];
   if (IsLoaded(device, model) == loaded) return;
   if (static_cast<int>(own.models.size()) <= model) own.models.resize(model + 1);
+  for (size_t other = 0; other < own.models.size(); ++other) {
+    if (own.models[other]) CountShared(model, static_cast<ModelId>(other), loaded ? 1 : -1);
+  }
   own.models[model] = loaded;
   models_[model].devices += loaded ? 1 : -1;
   if (own.idle) models_[model].idle_devices += loaded ? 1 : -1;
 }
 
+void QueueIndex::CountShared(ModelId a, ModelId b, int change) {
+  if (a == b) return;
+  for (const auto& [of, with] : {std::pair(a, b), std::pair(b, a)}) {
+    std::vector<int>& shared = models_[of].shared;
+    if (static_cast<ModelId>(shared.size()) <= with) shared.resize(with + 1);
+    shared[with] += change;
+  }
+}
+
+double QueueIndex::CompetingShare(ModelId of, ModelId model) const {
+  if (of == model) return 1;
+  const ModelState& other = models_[of];
+  const int shared = model < static_cast<ModelId>(other.shared.size()) ? other.shared[model] : 0;
+  return shared == 0 ? 0 : static_cast<double>(shared) / other.devices;
+}
+
+template <typename Work>
+double QueueIndex::SumCompeting(ModelId model, Work work) const {
+  double sum = 0;
+  for (ModelId other = 0; other < static_cast<ModelId>(models_.size()); ++other) {
+    if (const double share = CompetingShare(other, model); share > 0) sum += share * work(models_[other]);
+  }
+  return sum;
+}
+
 bool QueueIndex::IsLoaded(DeviceId device, ModelId model) const {
   const std::vector<bool>& models = devices_[device].models;
   return model < static_cast<ModelId>(models.size()) && models[model];
+}
+
+bool QueueIndex::IsOfType(GroupId group, DeviceId device) const {
+  const int type = groups_[group]->group.type;
+  return type == kAnyType || type == devices_[device].limits.type;
+}
+
+int QueueIndex::IdleDevicesOfType(ModelId model, int type) const {
+  int idle = 0;
+  for (DeviceId device = 0; device < devices(); ++device) {
+    if (devices_[device].idle && devices_[device].limits.type == type && IsLoaded(device, model)) ++idle;
+  }
+  return idle;
 }
 
 void QueueIndex::SetIdle(DeviceId device, bool idle) {
@@ -132,8 +200,19 @@ void QueueIndex::SetIdle(DeviceId device, bool idle) {
   }
 }
 
-void QueueIndex::SetBatch(DeviceId device, const std::vector<JobId>& batch) {
-  SetIdle(device, batch.empty());
+int QueueIndex::TypeFor(const Job& job) const {
+  const bool bound = job.state == JobState::kResident && job.spec.one_type;
+  return bound ? devices_[job.device].limits.type : groups_[job.spec.group]->group.type;
+}
+
+int QueueIndex::FreeDevices(ModelId model, int type, DeviceId without) const {
+  const Device& own = devices_[without];
+  const bool counted = own.idle && IsLoaded(without, model) && (type == kAnyType || type == own.limits.type);
+  return (type == kAnyType ? idle_devices(model) : IdleDevicesOfType(model, type)) - (counted ? 1 : 0);
+}
+
+void QueueIndex::SetBatch(DeviceId device, const std::vector<JobId>& batch, bool decodes) {
+  SetIdle(device, batch.empty() && !decodes && !devices_[device].begun_only);
   for (JobId id : devices_[device].resident) {
     SetPaused(jobs_.at(id).get(), std::find(batch.begin(), batch.end(), id) == batch.end());
   }
@@ -150,6 +229,35 @@ void QueueIndex::RaiseBatchMemory(DeviceId device) {
   own.batch_bytes = std::min(own.limits.activation_bytes, own.batch_bytes + own.batch_bytes / kStepsToTryAgain + 1);
 }
 
+// The latents' budget is kept free beside a batch, but for where it is most of what there is: it is a bound of what
+// they come to, and they come to little.
+void QueueIndex::SetMemory(DeviceId device, int64_t bytes) {
+  Device& own = devices_[device];
+  const bool more = bytes > own.limits.memory_bytes;
+  own.limits.memory_bytes = bytes;
+  own.limits.activation_bytes =
+      bytes >= kNoMemoryLimit ? kNoMemoryLimit : std::max(bytes - own.limits.state_bytes, bytes / 2);
+  own.batch_bytes = more ? own.limits.activation_bytes : std::min(own.batch_bytes, own.limits.activation_bytes);
+  if (more) own.too_large.clear();
+}
+
+void QueueIndex::AddTooLarge(DeviceId device, const TooLarge& step, absl::Time now) {
+  std::vector<TooLarge>& known = devices_[device].too_large;
+  std::erase_if(known, [&](const TooLarge& other) {
+    return other.until <= now || (other.curve == step.curve && other.rows >= step.rows);
+  });
+  known.push_back(step);
+}
+
+bool QueueIndex::IsTooLarge(DeviceId device, CurveId curve, int rows, absl::Time now) const {
+  const std::vector<TooLarge>& known = devices_[device].too_large;
+  return std::any_of(known.begin(), known.end(), [&](const TooLarge& step) {
+    const bool needs_no_less =
+        step.larger_too ? costs_->NeedsNoLess(curve, rows, step.curve, step.rows) : curve == step.curve;
+    return now < step.until && needs_no_less;
+  });
+}
+
 void QueueIndex::SetPaused(Job* job, bool paused) {
   if (job->paused == paused) return;
   job->paused = paused;
@@ -164,9 +272,12 @@ JobId QueueIndex::Add(const JobSpec& spec, absl::Time now) {
   job->steps_left = spec.steps;
   ++groups_[spec.group]->group.jobs;
   if (TenantOf(*job).jobs++ == 0) shares_.Join(spec.tenant);
+  Predict(job.get());
+  job->first_step_seconds = job->seconds_left / spec.steps;
+  job->first_stage_seconds = job->stage_seconds;
   InsertWaiting(job.get(), now);
-  ClassState& of_class = classes_[Index(spec.priority)];
-  of_class.arriving = ArrivingWork(spec.priority, now) + AllSeconds(*job) / kArrivalMemory;
+  ClassState& of_class = ClassOf(*job);
+  of_class.arriving = ArrivingOf(of_class.arriving, now - of_class.arriving_at) + AllSeconds(*job) / kArrivalMemory;
   of_class.arriving_at = now;
   const JobId id = job->id;
   jobs_.emplace(id, std::move(job));
@@ -185,10 +296,22 @@ void QueueIndex::Remove(JobId id) {
   EraseGroupIfEmpty(group);
 }
 
+void QueueIndex::SetDeadline(JobId id, absl::Time deadline) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) return;
+  Job* job = found->second.get();
+  const bool waits = job->state == JobState::kWaiting;
+  if (waits) drop_at_.erase({DropTime(*job), id});
+  job->spec.deadline = deadline;
+  if (waits && DropTime(*job) < absl::InfiniteFuture()) drop_at_.emplace(DropTime(*job), id);
+}
+
 void QueueIndex::Start(JobId id, DeviceId device) {
   Job* job = jobs_.at(id).get();
   EraseWaiting(job);
+  MoveToType(job, kAnyType);  // where it is it may share the steps of all that are there
   job->state = JobState::kResident;
+  job->begun = true;
   job->device = device;
   devices_[device].resident.push_back(id);
   devices_[device].state_bytes += job->spec.state_bytes;
@@ -214,6 +337,8 @@ void QueueIndex::Parked(JobId id, absl::Time now) {
   if (found == jobs_.end() || found->second->state != JobState::kMoving) return;
   Job* job = found->second.get();
   job->state = JobState::kWaiting;
+  const bool begun = job->steps_left < job->spec.steps && job->device >= 0;
+  MoveToType(job, job->spec.one_type && begun ? devices_[job->device].limits.type : kAnyType);
   job->device = -1;
   InsertWaiting(job, now);
 }
@@ -301,6 +426,7 @@ void QueueIndex::InsertWaiting(Job* job, absl::Time now) {
   const ByArrival arrival{job->spec.sequence, job->spec.image_index, job->id};
   group.arrivals.insert(arrival);
   waiting_groups_.insert(job->spec.group);
+  if (job->steps_left < job->spec.steps) models_[group.group.model].begun.insert(job->id);
   if (!job->late) late_at_.emplace(LateTime(*job), job->id);
   if (DropTime(*job) < absl::InfiniteFuture()) drop_at_.emplace(DropTime(*job), job->id);
   if (job->aged) {
@@ -319,6 +445,7 @@ void QueueIndex::EraseWaiting(Job* job) {
   const ByArrival arrival{job->spec.sequence, job->spec.image_index, job->id};
   group.arrivals.erase(arrival);
   if (group.arrivals.empty()) waiting_groups_.erase(job->spec.group);
+  models_[group.group.model].begun.erase(job->id);
   if (!job->late) late_at_.erase({LateTime(*job), job->id});
   drop_at_.erase({DropTime(*job), job->id});
   if (job->aged) {
@@ -333,28 +460,37 @@ void QueueIndex::EraseWaiting(Job* job) {
 
 void QueueIndex::CountWaiting(const Job& job, int sign) {
   models_[groups_[job.spec.group]->group.model].waiting += sign;
-  const int of_class = Index(job.spec.priority);
-  Count(&waiting_total_, sign, AllSeconds(job));
-  Count(&classes_[of_class].waiting, sign, AllSeconds(job));
-  std::map<int64_t, double>& due = classes_[of_class].due_seconds;
+  waiting_total_ += sign;
+  ClassState& of_class = ClassOf(job);
+  Count(&of_class.waiting, sign, AllSeconds(job));
+  std::map<int64_t, double>& due = of_class.due_seconds;
   const auto second = due.try_emplace(DueSecond(job.spec.due), 0).first;
   second->second += sign * AllSeconds(job);
   if (second->second <= 1e-9) due.erase(second);
-  TenantState& tenant = TenantOf(job);
-  Count(&tenant.waiting[of_class], sign, AllSeconds(job));
+  CountWaitingOfTenant(job, sign);
   UpdateBacklog(job.spec.tenant);
+}
+
+void QueueIndex::CountWaitingOfTenant(const Job& job, int sign) {
+  auto& waiting = TenantOf(job).waiting;
+  const auto model = waiting.try_emplace(groups_[job.spec.group]->group.model).first;
+  Count(&model->second[Index(job.spec.priority)], sign, AllSeconds(job));
+  const auto is_none = [](const WaitingWork& work) { return work.jobs == 0; };
+  if (std::all_of(model->second.begin(), model->second.end(), is_none)) waiting.erase(model);
+}
+
+QueueIndex::ClassState& QueueIndex::ClassOf(const Job& job) {
+  return models_[groups_[job.spec.group]->group.model].classes[Index(job.spec.priority)];
 }
 
 void QueueIndex::UpdateBacklog(TenantId id) {
   const TenantState& tenant = tenants_[id];
-  const bool waits =
-      std::any_of(tenant.waiting.begin(), tenant.waiting.end(), [](const auto& work) { return work.jobs > 0; });
-  shares_.SetBacklogged(id, waits || tenant.paused > 0);
+  shares_.SetBacklogged(id, !tenant.waiting.empty() || tenant.paused > 0);
   RelistChangedTenants();
 }
 
 void QueueIndex::CountResident(const Job& job, int sign) {
-  Count(&classes_[Index(job.spec.priority)].resident, sign, AllSeconds(job));
+  Count(&ClassOf(job).resident, sign, AllSeconds(job));
 }
 
 void QueueIndex::InsertInLane(Job* job) {
@@ -451,9 +587,11 @@ void QueueIndex::ForgetIdleTenants() {
 
 void QueueIndex::Predict(Job* job) const {
   const JobSpec& spec = job->spec;
-  job->seconds_left = job->steps_left * costs_->StepSeconds(groups_[spec.group]->group.curve, spec.rows);
+  const bool resident = job->state == JobState::kResident;
+  const CostModel& costs = resident ? costs_->Of(devices_[job->device].limits.cost_type) : *costs_;
+  job->seconds_left = job->steps_left * costs.StepSeconds(groups_[spec.group]->group.curve, spec.rows);
   const bool is_new = job->steps_left == spec.steps;
-  job->stage_seconds = StageSeconds(*costs_, is_new ? spec.text_curve : -1, spec.decode_curve);
+  job->stage_seconds = StageSeconds(costs, is_new ? spec.text_curve : -1, spec.decode_curve);
 }
 
 absl::Time QueueIndex::DropTime(const Job& job) const {
@@ -461,7 +599,7 @@ absl::Time QueueIndex::DropTime(const Job& job) const {
 }
 
 absl::Time QueueIndex::LateTime(const Job& job) const {
-  return job.spec.due - absl::Seconds(AllSeconds(job));
+  return job.spec.due - absl::Seconds(RankSeconds(job) + job.first_stage_seconds);
 }
 
 absl::Time QueueIndex::AgedTime(const Job& job) const {
@@ -485,7 +623,7 @@ QueueIndex::Place QueueIndex::PlaceOf(const Job& job) const {
 
 QueueIndex::Place QueueIndex::PlaceOf(const Job& job, bool late, bool due_again) const {
   const bool leaves_to_others = late && !due_again;
-  const int64_t when = leaves_to_others ? static_cast<int64_t>(job.seconds_left * 1e9) : Nanos(job.spec.due);
+  const int64_t when = leaves_to_others ? static_cast<int64_t>(RankSeconds(job) * 1e9) : Nanos(job.spec.due);
   return {leaves_to_others, when, job.spec.sequence, job.spec.image_index, job.id};
 }
 
@@ -519,49 +657,123 @@ Rank QueueIndex::RankOfAged(const Job& job) const {
   return {0, 0, false, AgedPlaceOf(job).when, 0, job.spec.sequence, job.spec.image_index, job.id};
 }
 
-JobId QueueIndex::FirstByRank(ModelId model) const {
-  const std::set<Rank>& firsts = models_[model].firsts_by_rank;
-  return firsts.empty() ? -1 : firsts.begin()->id;
+template <typename Filter, typename Before>
+JobId QueueIndex::FirstBegun(ModelId model, Filter filter, Before before) const {
+  JobId first = -1;
+  for (JobId id : models_[model].begun) {
+    if (filter(job(id)) && (first < 0 || before(job(id), job(first)))) first = id;
+  }
+  return first;
 }
 
-JobId QueueIndex::FirstByArrival(ModelId model, GroupId without) const {
-  for (const ByArrival& first : models_[model].firsts_by_arrival) {
-    if (job(first.id).spec.group != without) return first.id;
+bool QueueIndex::RanksBefore(const Job& a, const Job& b) const {
+  return RankOf(a, absl::InfinitePast()) < RankOf(b, absl::InfinitePast());  // what waits is as it was last advanced
+}
+
+bool QueueIndex::CameBefore(const Job& a, const Job& b) {
+  const auto order = [](const Job& job) { return std::tuple(job.spec.sequence, job.spec.image_index, job.id); };
+  return order(a) < order(b);
+}
+
+std::vector<JobId> QueueIndex::BegunOf(GroupId group) const {
+  std::vector<JobId> begun;
+  for (JobId id : models_[groups_[group]->group.model].begun) {
+    if (job(id).spec.group == group) begun.push_back(id);
+  }
+  return begun;
+}
+
+JobId QueueIndex::FirstByRank(ModelId model, DeviceId device) const {
+  if (devices_[device].begun_only) {
+    return FirstBegun(
+        model, [&](const Job& job) { return IsOfType(job.spec.group, device); },
+        [&](const Job& a, const Job& b) { return RanksBefore(a, b); });
+  }
+  for (const Rank& first : models_[model].firsts_by_rank) {
+    if (IsOfType(job(first.id).spec.group, device)) return first.id;
   }
   return -1;
 }
 
-const WaitingWork& QueueIndex::waiting_work(PriorityClass priority) const {
-  return classes_[Index(priority)].waiting;
+JobId QueueIndex::FirstByArrival(ModelId model, DeviceId device, GroupId without) const {
+  if (devices_[device].begun_only) {
+    const auto may_start = [&](const Job& job) {
+      return job.spec.group != without && IsOfType(job.spec.group, device);
+    };
+    return FirstBegun(model, may_start, CameBefore);
+  }
+  for (const ByArrival& first : models_[model].firsts_by_arrival) {
+    const GroupId group = job(first.id).spec.group;
+    if (group != without && IsOfType(group, device)) return first.id;
+  }
+  return -1;
 }
 
-WaitingWork QueueIndex::waiting_work(TenantId tenant, PriorityClass priority) const {
-  if (tenant >= static_cast<TenantId>(tenants_.size())) return {};
-  return tenants_[tenant].waiting[Index(priority)];
+WaitingWork QueueIndex::waiting_work(ModelId model, PriorityClass priority) const {
+  const auto waiting = [&](const ModelState& state) -> const WaitingWork& {
+    return state.classes[Index(priority)].waiting;
+  };
+  return {SumCompeting(model, [&](const ModelState& state) { return waiting(state).jobs; }),
+          SumCompeting(model, [&](const ModelState& state) { return waiting(state).seconds; })};
 }
 
-double QueueIndex::WorkDue(PriorityClass priority, absl::Time from, absl::Time to) const {
-  const std::map<int64_t, double>& seconds = classes_[Index(priority)].due_seconds;
-  double sum = 0;
-  for (auto it = seconds.lower_bound(DueSecond(from)); it != seconds.end() && it->first < DueSecond(to); ++it) {
-    sum += it->second;
+WaitingWork QueueIndex::waiting_work(ModelId model, TenantId tenant, PriorityClass priority) const {
+  WaitingWork sum;
+  if (tenant >= static_cast<TenantId>(tenants_.size())) return sum;
+  for (const auto& [other, waiting] : tenants_[tenant].waiting) {
+    const double share = CompetingShare(other, model);
+    sum.jobs += share * waiting[Index(priority)].jobs;
+    sum.seconds += share * waiting[Index(priority)].seconds;
   }
   return sum;
 }
 
-const WaitingWork& QueueIndex::resident_work(PriorityClass priority) const {
-  return classes_[Index(priority)].resident;
+double QueueIndex::WorkDue(ModelId model, PriorityClass priority, absl::Time from, absl::Time to) const {
+  return SumCompeting(model, [&](const ModelState& state) {
+    const std::map<int64_t, double>& seconds = state.classes[Index(priority)].due_seconds;
+    double sum = 0;
+    for (auto it = seconds.lower_bound(DueSecond(from)); it != seconds.end() && it->first < DueSecond(to); ++it) {
+      sum += it->second;
+    }
+    return sum;
+  });
 }
 
-double QueueIndex::ArrivingWork(PriorityClass priority, absl::Time now) const {
-  const ClassState& of_class = classes_[Index(priority)];
-  return of_class.arriving * std::exp(-absl::ToDoubleSeconds(now - of_class.arriving_at) / kArrivalMemory);
+double QueueIndex::resident_work(ModelId model, PriorityClass priority) const {
+  return SumCompeting(model, [&](const ModelState& state) { return state.classes[Index(priority)].resident.seconds; });
 }
 
-QueueIndex::RankCursor::RankCursor(const QueueIndex& index, GroupId group)
-    : group_(*index.groups_[group]), aged_(group_.aged.begin()), next_lane_(group_.lanes.begin()) {}
+double QueueIndex::ArrivingWork(ModelId model, PriorityClass priority, absl::Time now) const {
+  return SumCompeting(model, [&](const ModelState& state) {
+    const ClassState& of_class = state.classes[Index(priority)];
+    return ArrivingOf(of_class.arriving, now - of_class.arriving_at);
+  });
+}
+
+namespace {
+
+JobId TakeLast(std::vector<JobId>* jobs) {
+  if (jobs->empty()) return -1;
+  const JobId last = jobs->back();
+  jobs->pop_back();
+  return last;
+}
+
+}  // namespace
+
+QueueIndex::RankCursor::RankCursor(const QueueIndex& index, GroupId group, DeviceId device)
+    : group_(*index.groups_[group]),
+      begun_only_(index.devices_[device].begun_only),
+      aged_(group_.aged.begin()),
+      next_lane_(group_.lanes.begin()) {
+  if (!begun_only_) return;
+  begun_ = index.BegunOf(group);
+  std::sort(begun_.begin(), begun_.end(),
+            [&](JobId a, JobId b) { return index.RanksBefore(index.job(b), index.job(a)); });
+}
 
 JobId QueueIndex::RankCursor::Next() {
+  if (begun_only_) return TakeLast(&begun_);
   if (aged_ != group_.aged.end()) return (aged_++)->id;
   // A lane that is not open has nothing before its first image.
   while (next_lane_ != group_.lanes.end() && (open_.empty() || next_lane_->first < open_.front().rank)) {
@@ -587,10 +799,17 @@ void QueueIndex::RankCursor::Push(const Lane* lane, std::set<Place>::const_itera
   std::push_heap(open_.begin(), open_.end(), After);
 }
 
-QueueIndex::ArrivalCursor::ArrivalCursor(const QueueIndex& index, GroupId group)
-    : next_(index.groups_[group]->arrivals.begin()), end_(index.groups_[group]->arrivals.end()) {}
+QueueIndex::ArrivalCursor::ArrivalCursor(const QueueIndex& index, GroupId group, DeviceId device)
+    : begun_only_(index.devices_[device].begun_only),
+      next_(index.groups_[group]->arrivals.begin()),
+      end_(index.groups_[group]->arrivals.end()) {
+  if (!begun_only_) return;
+  begun_ = index.BegunOf(group);
+  std::sort(begun_.begin(), begun_.end(), [&](JobId a, JobId b) { return CameBefore(index.job(b), index.job(a)); });
+}
 
 JobId QueueIndex::ArrivalCursor::Next() {
+  if (begun_only_) return TakeLast(&begun_);
   return next_ == end_ ? -1 : (next_++)->id;
 }
 

@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -26,15 +27,21 @@
 
 namespace fresco {
 
+// More than any device has.
+inline constexpr int64_t kNoMemoryLimit = int64_t{1} << 50;
+
 // What a device can hold and do at once.
 struct DeviceLimits {
-  int max_batch = 8;                            // images in a step
-  int max_resident = 32;                        // images on it, in the step or paused; every decision looks at each
-  int64_t state_bytes = int64_t{1} << 30;       // of the jobs that are resident
-  int64_t activation_bytes = int64_t{1} << 50;  // of a step
+  int max_batch = 8;                          // images in a step
+  int max_resident = 32;                      // images on it, in the step or paused; every decision looks at each
+  int64_t state_bytes = int64_t{1} << 30;     // of the jobs that are resident
+  int64_t activation_bytes = kNoMemoryLimit;  // of a step of several images
+  int64_t memory_bytes = kNoMemoryLimit;      // activations and state of one image by itself: all but the weights
   // Finished images that a thread of their own may have, to decode them beside the steps; 0: they are decoded between
   // the steps.
   int decoding = 0;
+  int type = 0;  // devices of one type draw the same picture, bit for bit
+  CostTypeId cost_type = 0;
 };
 
 struct IndexOptions {
@@ -46,20 +53,30 @@ struct IndexOptions {
   bool drop_hopeless = true;
 };
 
-// Work, in seconds of a device that draws one image at a time.
+// Work, in seconds of a device that draws one image at a time. Not of whole images where only a share of a model's
+// counts.
 struct WaitingWork {
-  int jobs = 0;
+  double jobs = 0;
   double seconds = 0;
 };
 
 // Not thread-safe. `costs` outlives it.
 class QueueIndex {
  public:
+  static constexpr int kAnyType = -1;
   struct Group {
     std::string batch_key;
     ModelId model = 0;
     CurveId curve = 0;
-    int jobs = 0;  // of it, in any state
+    int type = kAnyType;  // of the devices that may take what waits of it
+    int jobs = 0;         // of it, in any state
+  };
+  // A step of one image, or its decoding, has run out of memory.
+  struct TooLarge {
+    CurveId curve = 0;
+    int rows = 1;
+    bool larger_too = false;  // whatever of the model has no fewer tokens and rows needs no less
+    absl::Time until;         // known so long: others outside the program may have had the memory
   };
   struct Device {
     DeviceLimits limits;
@@ -69,9 +86,11 @@ class QueueIndex {
     int finished = 0;             // images that are on it until they are decoded; told by SetFinished
     int64_t finished_bytes = 0;   // their state
     int64_t decode_bytes = 0;     // activations of what is decoded beside its steps
-    bool idle = true;             // makes no step; told by SetBatch
+    bool idle = true;             // makes no step, decodes nothing between steps, takes what comes; told by SetBatch
+    bool begun_only = false;      // nothing starts on it for the first time
     int64_t batch_bytes = 0;      // activations of a step of several images, as far as they are known to fit
-    bool lost = false;            // for good
+    std::vector<TooLarge> too_large;
+    bool lost = false;  // for good
   };
 
   QueueIndex(const IndexOptions& options, CostModel* costs);
@@ -91,7 +110,9 @@ class QueueIndex {
 
   // Events. Time does not go back.
   JobId Add(const JobSpec& spec, absl::Time now);
-  void Remove(JobId job);                  // in any state: done, failed, cancelled or dropped
+  void Remove(JobId job);  // in any state: done, failed, cancelled or dropped
+  // Later is useless; when it is due stays as it is. Nothing, of a job that is gone.
+  void SetDeadline(JobId job, absl::Time deadline);
   void Start(JobId job, DeviceId device);  // waiting → resident
   void Preempt(JobId job);                 // resident → moving
   void Parked(JobId job, absl::Time now);  // moving → waiting; gone or displaced meanwhile: nothing
@@ -99,9 +120,12 @@ class QueueIndex {
   void Displace(JobId job, int steps_left, absl::Time now);
   void Advanced(JobId job);  // resident: one step less to go
   void Charge(TenantId tenant, double device_seconds);
-  // What the device steps now, of its residents; nothing: it is idle. Its other residents are paused: they wait.
-  void SetBatch(DeviceId device, const std::vector<JobId>& batch);
+  // What the device steps now, of its residents; nothing: it is idle, unless its thread has pictures to decode. Its
+  // other residents are paused: they wait.
+  void SetBatch(DeviceId device, const std::vector<JobId>& batch, bool decodes = false);
   void SetFinished(DeviceId device, int images, int64_t state_bytes);
+  // From here on policies see of what waits for the device only what has made a step already.
+  void SetBegunOnly(DeviceId device, bool begun_only) { devices_[device].begun_only = begun_only; }
   // Beside the device's steps a picture is decoded, whose activations are predicted to be so many; 0: none is.
   void SetDecoding(DeviceId device, int64_t activation_bytes);
   // A step of several images did not fit into the device, which was predicted to need so much: those that follow stay
@@ -109,6 +133,12 @@ class QueueIndex {
   // bound a little, so that the larger one is tried again.
   void LowerBatchMemory(DeviceId device, int64_t bytes);
   void RaiseBatchMemory(DeviceId device);
+  // What it has beside its models' weights is from now on so much, kNoMemoryLimit where nobody knows. What did not fit
+  // into less may fit.
+  void SetMemory(DeviceId device, int64_t bytes);
+  void AddTooLarge(DeviceId device, const TooLarge& step, absl::Time now);
+  // It has been seen.
+  bool IsTooLarge(DeviceId device, CurveId curve, int rows, absl::Time now) const;
   void SetSpeedup(double speedup) { speedup_ = speedup; }
   // Brings what time changes up to `now`.
   void AdvanceTo(absl::Time now);
@@ -124,20 +154,28 @@ class QueueIndex {
   const std::string& model_name(ModelId model) const { return models_[model].name; }
   int devices() const { return static_cast<int>(devices_.size()); }  // that there have been
   int live_devices() const { return live_devices_; }                 // that have not been removed
-  int waiting() const { return waiting_total_.jobs; }
+  int waiting() const { return waiting_total_; }
   int unfinished() const { return static_cast<int>(jobs_.size()); }
-  // Of a model: jobs that wait, devices that have it, and how many of them make no step.
+  // Of a model: jobs that wait, devices that have it, and how many of them are idle.
   int waiting(ModelId model) const { return models_[model].waiting; }
   int devices(ModelId model) const { return models_[model].devices; }
   int idle_devices(ModelId model) const { return models_[model].idle_devices; }
-  // What waits in a class, of one tenant or of all.
-  const WaitingWork& waiting_work(PriorityClass priority) const;
-  WaitingWork waiting_work(TenantId tenant, PriorityClass priority) const;
-  // What waits in a class and is due between two times, to within a second.
-  double WorkDue(PriorityClass priority, absl::Time from, absl::Time to) const;
-  const WaitingWork& resident_work(PriorityClass priority) const;
-  // Work that has come in a second lately, in a class.
-  double ArrivingWork(PriorityClass priority, absl::Time now) const;
+  // Of the devices on which the job may go on, the type; kAnyType: it may on all with its model.
+  int TypeFor(const Job& job) const;
+  // Idle devices that could take a job of this model and such a type at once, without one of them.
+  int FreeDevices(ModelId model, int type, DeviceId without) const;
+  // Work of a class that competes for the devices of a model, each in time in proportion to the number of models. It is
+  // the model's own and that of every model with which it shares a device. Of one that has other devices too it is the
+  // part that falls to the shared ones if its work spreads evenly: of a queue for two devices of which one is shared,
+  // half. What has devices of its own alone does not count: a queue for those keeps nobody else waiting.
+  // What waits, of one tenant or of all.
+  WaitingWork waiting_work(ModelId model, PriorityClass priority) const;
+  WaitingWork waiting_work(ModelId model, TenantId tenant, PriorityClass priority) const;
+  // Seconds of what waits and is due between two times, to within a second.
+  double WorkDue(ModelId model, PriorityClass priority, absl::Time from, absl::Time to) const;
+  double resident_work(ModelId model, PriorityClass priority) const;
+  // That has come in a second lately.
+  double ArrivingWork(ModelId model, PriorityClass priority, absl::Time now) const;
   // Seconds of work done in a second of a device: above 1 where images share steps.
   double speedup() const { return speedup_; }
   // Groups of which something waits; in no order.
@@ -145,12 +183,13 @@ class QueueIndex {
 
   // As deadline-fair orders them; for a resident as it is at `now`.
   Rank RankOf(const Job& job, absl::Time now) const;
-  // The first of a model that waits: in the order of ranks, and in that of arrival, leaving out a group if one is
-  // given. -1: none.
-  JobId FirstByRank(ModelId model) const;
-  JobId FirstByArrival(ModelId model, GroupId without = -1) const;
+  // The first of a model that waits and may start on the device, as far as its type and begun_only go: in the order of
+  // ranks, and in that of arrival, leaving out a group if one is given. -1: none.
+  JobId FirstByRank(ModelId model, DeviceId device) const;
+  JobId FirstByArrival(ModelId model, DeviceId device, GroupId without = -1) const;
 
-  // Goes through what waits in a group in one of these orders, while the index does not change.
+  // Goes through what waits in a group and may start on a device in one of these orders, while the index does not
+  // change.
   class RankCursor;
   class ArrivalCursor;
 
@@ -186,29 +225,39 @@ class QueueIndex {
     std::optional<Rank> first_by_rank;
     std::optional<ByArrival> first_by_arrival;
   };
-  struct ModelState {
-    std::string name;
-    int waiting = 0, devices = 0, idle_devices = 0;
-    // Of each of its groups of which something waits, the first.
-    std::set<Rank> firsts_by_rank;
-    std::set<ByArrival> firsts_by_arrival;
-  };
-  struct TenantState {
-    std::map<std::pair<PriorityClass, GroupId>, std::unique_ptr<Lane>> lanes;
-    std::array<WaitingWork, kPriorityClasses> waiting;
-    int jobs = 0, paused = 0;
-  };
   struct ClassState {
     WaitingWork waiting, resident;
     std::map<int64_t, double> due_seconds;  // waiting work by the second in which it is due
     double arriving = 0;                    // see ArrivingWork
     absl::Time arriving_at = absl::InfinitePast();
   };
+  struct ModelState {
+    std::string name;
+    int waiting = 0, devices = 0, idle_devices = 0;
+    std::vector<int> shared;                           // by model: devices that have both; of those beyond its end none
+    std::array<ClassState, kPriorityClasses> classes;  // its own work
+    // Of each of its groups of which something waits, the first.
+    std::set<Rank> firsts_by_rank;
+    std::set<ByArrival> firsts_by_arrival;
+    std::set<JobId> begun;  // those that wait and have made a step: few
+  };
+  struct TenantState {
+    std::map<std::pair<PriorityClass, GroupId>, std::unique_ptr<Lane>> lanes;
+    std::map<ModelId, std::array<WaitingWork, kPriorityClasses>> waiting;  // of models of which something waits
+    int jobs = 0, paused = 0;
+  };
 
   void InsertWaiting(Job* job, absl::Time now);
   void EraseWaiting(Job* job);
   void CountWaiting(const Job& job, int sign);
   void CountResident(const Job& job, int sign);
+  void CountWaitingOfTenant(const Job& job, int sign);
+  ClassState& ClassOf(const Job& job);
+  void CountShared(ModelId a, ModelId b, int change);
+  // Of a model's work, what competes for the devices of another.
+  double CompetingShare(ModelId of, ModelId model) const;
+  template <typename Work>
+  double SumCompeting(ModelId model, Work work) const;
   void InsertInLane(Job* job);
   void EraseFromLane(Job* job);
   void Relist(Lane* lane);
@@ -219,6 +268,17 @@ class QueueIndex {
   void RelistFirst(GroupId group);
   void RelistChangedTenants();
   void ForgetIdleTenants();
+  GroupId FindGroup(const Group& like);
+  bool IsOfType(GroupId group, DeviceId device) const;
+  // The first of those that wait and have begun.
+  template <typename Filter, typename Before>
+  JobId FirstBegun(ModelId model, Filter filter, Before before) const;
+  std::vector<JobId> BegunOf(GroupId group) const;
+  bool RanksBefore(const Job& a, const Job& b) const;  // of those that wait
+  static bool CameBefore(const Job& a, const Job& b);
+  int IdleDevicesOfType(ModelId model, int type) const;
+  // Of one that is in no lane.
+  void MoveToType(Job* job, int type);
   void EraseGroupIfEmpty(GroupId group);
   void Leave(Job* job);
   TenantState& TenantOf(const Job& job);
@@ -238,7 +298,7 @@ class QueueIndex {
   FairShare shares_;
   std::vector<ModelState> models_;
   std::vector<std::unique_ptr<GroupState>> groups_;
-  std::map<std::pair<ModelId, std::string>, GroupId> group_ids_;
+  std::map<std::tuple<ModelId, std::string, int>, GroupId> group_ids_;  // by model, batch key and type
   std::vector<GroupId> free_groups_;
   std::set<GroupId> waiting_groups_;
   std::vector<Device> devices_;
@@ -249,15 +309,14 @@ class QueueIndex {
   JobId next_job_ = 0;
   // Of the jobs that wait: when each will be late, due again, aged, and to be dropped.
   std::set<std::pair<absl::Time, JobId>> late_at_, due_again_at_, aged_at_, drop_at_;
-  WaitingWork waiting_total_;
-  std::array<ClassState, kPriorityClasses> classes_;
+  int waiting_total_ = 0;
   double speedup_ = 1;
 };
 
 // Merges the lanes, opening each only when its turn may have come.
 class QueueIndex::RankCursor {
  public:
-  RankCursor(const QueueIndex& index, GroupId group);
+  RankCursor(const QueueIndex& index, GroupId group, DeviceId device);
   // -1: there are no more.
   JobId Next();
 
@@ -271,6 +330,8 @@ class QueueIndex::RankCursor {
   void Push(const Lane* lane, std::set<Place>::const_iterator place);
 
   const GroupState& group_;
+  const bool begun_only_;
+  std::vector<JobId> begun_;  // the next one last
   std::set<Place>::const_iterator aged_;
   std::map<Rank, const Lane*>::const_iterator next_lane_;
   std::vector<Open> open_;  // a heap
@@ -278,10 +339,12 @@ class QueueIndex::RankCursor {
 
 class QueueIndex::ArrivalCursor {
  public:
-  ArrivalCursor(const QueueIndex& index, GroupId group);
+  ArrivalCursor(const QueueIndex& index, GroupId group, DeviceId device);
   JobId Next();
 
  private:
+  const bool begun_only_;
+  std::vector<JobId> begun_;  // the next one last
   std::set<ByArrival>::const_iterator next_, end_;
 };
 

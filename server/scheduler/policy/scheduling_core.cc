@@ -62,6 +62,23 @@ DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
   return index_.AddDevice(limits);
 }
 
+void SchedulingCore::SetLoaded(DeviceId device, ModelId model, bool loaded) {
+  index_.SetLoaded(device, model, loaded);
+  TellPresent(index_.device(device).limits.cost_type, model);
+}
+
+void SchedulingCore::TellPresent(CostTypeId type, ModelId model) {
+  if (type == 0) return;
+  bool present = false;
+  for (DeviceId device = 0; device < index_.devices(); ++device) {
+    present = present || (index_.device(device).limits.cost_type == type && index_.IsLoaded(device, model));
+  }
+  const std::string& name = index_.model_name(model);
+  for (const std::string& curves : {name, TextCurveName(name), DecodeCurveName(name)}) {
+    costs_->SetPresent(type, curves, present);
+  }
+}
+
 absl::Time SchedulingCore::DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const {
   const ClassOptions& own = options_.classes[static_cast<int>(priority)];
   return std::min(deadline, now + own.target + absl::Seconds(own.stretch * seconds));
@@ -81,8 +98,7 @@ AdmissionRequest SchedulingCore::Translate(const RequestedJobs& request, absl::T
     const CurveId curve = costs_->Curve(index_.model_name(request.model), image.tokens);
     const StageCurves stages = StagesOf(request.model, image);
     const double stage_seconds = StageSeconds(*costs_, stages.text, stages.decode);
-    const int64_t decode_bytes = stages.decode < 0 ? 0 : costs_->ActivationBytes(stages.decode, 1);
-    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes, stage_seconds, decode_bytes});
+    translated.images.push_back({curve, image.rows, image.steps, image.state_bytes, stage_seconds, stages.decode});
     alone += image.steps * costs_->StepSeconds(curve, image.rows) + stage_seconds;
   }
   translated.due = DueOf(request.priority, request.deadline, alone, now);
@@ -114,6 +130,7 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     spec.steps = image.steps;
     spec.state_bytes = image.state_bytes;
     spec.alone = image.alone;
+    spec.one_type = image.one_type;
     spec.sequence = request.sequence;
     spec.image_index = static_cast<int>(i);
     spec.received = now;
@@ -122,7 +139,7 @@ std::vector<JobId> SchedulingCore::Add(const RequestedJobs& request, absl::Time 
     const StageCurves stages = StagesOf(request.model, image);
     spec.text_curve = stages.text;
     spec.decode_curve = stages.decode;
-    spec.predicted_wait = i == 0 ? RawWait(request.model, spec, now) : absl::ZeroDuration();
+    spec.predicted_wait = i == 0 ? PredictWait(index_, QuestionOf(request.model, spec), now) : absl::ZeroDuration();
     jobs.push_back(index_.Add(spec, now));
   }
   return jobs;
@@ -161,7 +178,7 @@ void SchedulingCore::CountFinished(DeviceId device) {
     bytes += image.spec.state_bytes;
     // One after another.
     if (image.spec.decode_curve >= 0) {
-      activations = std::max(activations, costs_->ActivationBytes(image.spec.decode_curve, 1));
+      activations = std::max(activations, CostsOf(device).ActivationBytes(image.spec.decode_curve, 1));
     }
   }
   index_.SetFinished(device, static_cast<int>(finished_[device].size() + decoding_[device].size()), bytes);
@@ -169,10 +186,7 @@ void SchedulingCore::CountFinished(DeviceId device) {
 }
 
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now) {
-  index_.AdvanceTo(now);
-  Decision decision = policy_->Decide(index_, *costs_, device, now);
-  Apply(device, decision, now);
-  return decision;
+  return Decide(device, now, [](absl::Span<const JobId> images) { return std::vector<int>(images.size(), 0); });
 }
 
 Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts) {
@@ -181,16 +195,18 @@ Decision SchedulingCore::Decide(DeviceId device, absl::Time now, TextCount texts
   if (HandToDecoder(device, &handed)) {
     Decision decision;
     decision.decode = std::move(handed);
+    ChargeStages(device, decision, texts);
     return decision;
   }
   const bool beside = index_.device(device).limits.decoding > 0;
   const auto between = beside ? absl::Span<const FinishedImage>() : absl::MakeConstSpan(finished_[device]);
-  const bool many = MoreFinished(device, kManyFinished);
-  Decision decision = policy_->Decide(index_, *costs_, device, now);
-  if (many) WithholdNew(index_, &decision);
-  BoundStages(index_, *costs_, between, texts, options_.policy == kDeadlineFair, &decision);
+  // Where decodes take longer than steps, what is finished would pile up, and be held up by what came after it.
+  index_.SetBegunOnly(device, MoreFinished(device, kManyFinished));
+  Decision decision = policy_->Decide(index_, CostsOf(device), device, now);
+  BoundStages(index_, CostsOf(device), between, texts, options_.policy == kDeadlineFair, &decision);
   for (JobId job : decision.decode) RemoveFinished(job);
   decision.decode.insert(decision.decode.end(), handed.begin(), handed.end());
+  ChargeStages(device, decision, texts);
   Apply(device, decision, now);
   return decision;
 }
@@ -201,7 +217,7 @@ bool SchedulingCore::HandToDecoder(DeviceId device, std::vector<JobId>* decode) 
   const auto most = static_cast<size_t>(limits.decoding);
   if (most == 0) return false;
   if (decoding.size() < most) {
-    *decode = NextDecodes(*costs_, finished_[device], options_.policy == kDeadlineFair, most - decoding.size());
+    *decode = NextDecodes(CostsOf(device), finished_[device], options_.policy == kDeadlineFair, most - decoding.size());
   }
   for (JobId job : *decode) {
     const FinishedImage image = {job, index_.job(job).spec};
@@ -216,13 +232,30 @@ bool SchedulingCore::MoreFinished(DeviceId device, size_t batches) const {
   return finished_[device].size() > batches * static_cast<size_t>(index_.device(device).limits.max_batch);
 }
 
+// By the model's times: what one call took tells too little of each of those that shared it.
+void SchedulingCore::ChargeStages(DeviceId device, const Decision& decision, TextCount texts) {
+  const CostModel& costs = CostsOf(device);
+  std::vector<JobId> fresh;
+  for (JobId id : decision.start) {
+    const Job& job = index_.job(id);
+    if (job.steps_left == job.spec.steps) fresh.push_back(id);
+  }
+  for (const auto& [id, seconds] : TextShares(index_, costs, fresh, texts)) {
+    index_.Charge(index_.job(id).spec.tenant, seconds);
+  }
+  for (JobId id : decision.decode) {
+    const JobSpec& spec = index_.job(id).spec;
+    index_.Charge(spec.tenant, StageSeconds(costs, -1, spec.decode_curve));
+  }
+}
+
 void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time now) {
   for (JobId job : decision.preempt) index_.Preempt(job);
   for (JobId job : decision.start) {
     LearnWait(job, now);
     index_.Start(job, device);
   }
-  index_.SetBatch(device, decision.batch);
+  index_.SetBatch(device, decision.batch, !decision.decode.empty() && index_.device(device).limits.decoding == 0);
   RunningStep step;
   for (JobId id : decision.batch) {
     const JobSpec& spec = index_.job(id).spec;
@@ -233,15 +266,17 @@ void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time
   steps_[device] = std::move(step);
 }
 
-void SchedulingCore::RecordTexts(ModelId model, int text_tokens, int texts, absl::Duration duration) {
-  costs_->RecordStep(TextCurve(costs_, index_.model_name(model), text_tokens), texts, duration);
+void SchedulingCore::RecordTexts(DeviceId device, ModelId model, int text_tokens, int texts, absl::Duration duration) {
+  const CurveId curve = TextCurve(costs_, index_.model_name(model), text_tokens);
+  costs_->MutableOf(index_.device(device).limits.cost_type)->RecordStep(curve, texts, duration);
 }
 
-void SchedulingCore::RecordDecode(ModelId model, int picture_tokens, absl::Duration duration,
+void SchedulingCore::RecordDecode(DeviceId device, ModelId model, int picture_tokens, absl::Duration duration,
                                   int64_t activation_bytes) {
   const CurveId curve = DecodeCurve(costs_, index_.model_name(model), picture_tokens);
-  costs_->RecordStep(curve, 1, duration);
-  if (activation_bytes > 0) costs_->RecordMemory(curve, 1, activation_bytes);
+  CostModel* const costs = costs_->MutableOf(index_.device(device).limits.cost_type);
+  costs->RecordStep(curve, 1, duration);
+  if (activation_bytes > 0) costs->RecordMemory(curve, 1, activation_bytes);
 }
 
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration, DoneJobs done) {
@@ -249,16 +284,29 @@ std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration dura
 }
 
 void SchedulingCore::Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards) {
+  CostModel* const costs = costs_->MutableOf(index_.device(device).limits.cost_type);
   for (const Forward& forward : forwards) {
     if (forward.out_of_memory) continue;
-    costs_->RecordStep(curve, forward.rows, forward.duration);
-    if (forward.activation_bytes > 0) costs_->RecordMemory(curve, forward.rows, forward.activation_bytes);
+    costs->RecordStep(curve, forward.rows, forward.duration);
+    if (forward.activation_bytes > 0) costs->RecordMemory(curve, forward.rows, forward.activation_bytes);
   }
   // By what the parts that did fit have needed.
   index_.RaiseBatchMemory(device);
   for (const Forward& forward : forwards) {
-    if (forward.out_of_memory) index_.LowerBatchMemory(device, costs_->ActivationBytes(curve, forward.rows));
+    if (forward.out_of_memory) index_.LowerBatchMemory(device, costs->ActivationBytes(curve, forward.rows));
   }
+}
+
+void SchedulingCore::StepTooLarge(JobId id, absl::Time now) {
+  const Job& job = index_.job(id);
+  if (job.state != JobState::kResident) return;  // displaced meanwhile
+  index_.AddTooLarge(job.device, {index_.group(job.spec.group).curve, job.spec.rows, true, now + kTooLargeFor}, now);
+}
+
+// Larger ones may be decoded in tiles.
+void SchedulingCore::DecodeTooLarge(DeviceId device, ModelId model, int picture_tokens, absl::Time now) {
+  const CurveId curve = DecodeCurve(costs_, index_.model_name(model), picture_tokens);
+  index_.AddTooLarge(device, {curve, 1, false, now + kTooLargeFor}, now);
 }
 
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs keep) {
@@ -297,16 +345,21 @@ void SchedulingCore::RemoveDevice(DeviceId device) {
   index_.SetBatch(device, {});
   steps_[device] = {};
   index_.RemoveDevice(device);
+  const QueueIndex::Device& lost = index_.device(device);
+  for (size_t model = 0; model < lost.models.size(); ++model) {
+    TellPresent(lost.limits.cost_type, static_cast<ModelId>(model));
+  }
 }
 
 SchedulingCore::StepForecast SchedulingCore::Forecast(JobId id, int rows) const {
-  const CurveId curve = index_.group(index_.job(id).spec.group).curve;
-  return {absl::Seconds(costs_->StepSeconds(curve, rows)), costs_->ActivationBytes(curve, rows)};
+  const Job& job = index_.job(id);
+  const CurveId curve = index_.group(job.spec.group).curve;
+  return {absl::Seconds(CostsOf(job).StepSeconds(curve, rows)), CostsOf(job).ActivationBytes(curve, rows)};
 }
 
 absl::Duration SchedulingCore::Remaining(JobId id, int rows) const {
   const Job& job = index_.job(id);
-  return absl::Seconds(job.steps_left * costs_->StepSeconds(index_.group(job.spec.group).curve, rows));
+  return absl::Seconds(job.steps_left * CostsOf(job).StepSeconds(index_.group(job.spec.group).curve, rows));
 }
 
 Rank SchedulingCore::OrderOf(JobId id, absl::Time now) const {
@@ -318,20 +371,26 @@ Rank SchedulingCore::OrderOf(JobId id, absl::Time now) const {
   return order;
 }
 
-absl::Duration SchedulingCore::PredictedWait(JobId id, absl::Time now) const {
+absl::Duration SchedulingCore::PredictedWait(JobId id, const WaitingWork& ahead, absl::Time now) const {
   const Job& job = index_.job(id);
   if (job.state != JobState::kWaiting) return absl::ZeroDuration();
-  return RawWait(index_.group(job.spec.group).model, job.spec, now) * waits_.Factor(job.spec.priority);
+  const WaitQuestion question = QuestionOf(index_.group(job.spec.group).model, job.spec);
+  return PredictWaitBehind(index_, question, ahead, now) * waits_.Factor(job.spec.priority);
 }
 
-absl::Duration SchedulingCore::RawWait(ModelId model, const JobSpec& spec, absl::Time now) const {
-  return PredictWait(index_, {model, spec.tenant, spec.priority, spec.due, admission_.by_class_and_tenant}, now);
+WaitingWork SchedulingCore::WorkOf(JobId id) const {
+  const Job& job = index_.job(id);
+  return {1, job.seconds_left + job.stage_seconds};
+}
+
+WaitQuestion SchedulingCore::QuestionOf(ModelId model, const JobSpec& spec) const {
+  return {model, spec.tenant, spec.priority, spec.due, admission_.by_class_and_tenant};
 }
 
 // A request's first image tells, as the prediction is for that.
 void SchedulingCore::LearnWait(JobId id, absl::Time now) {
   const Job& job = index_.job(id);
-  if (job.spec.image_index > 0 || job.steps_left < job.spec.steps) return;
+  if (job.spec.image_index > 0 || job.begun) return;
   waits_.Record(job.spec.priority, job.spec.predicted_wait, now - job.spec.received);
 }
 

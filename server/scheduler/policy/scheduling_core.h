@@ -31,6 +31,9 @@
 
 namespace fresco {
 
+// What ran out of memory by itself is refused for so long, or until its device has more; then one may try.
+inline constexpr absl::Duration kTooLargeFor = absl::Minutes(5);
+
 // A request is late when `target` and, for each second that its images take by themselves, `stretch` have passed since
 // it came. None waits for longer than max_wait to start, however busy the devices are: those who would are refused.
 struct ClassOptions {
@@ -58,6 +61,7 @@ struct RequestedImage {
   int text_tokens = 0;     // of each of its texts
   int picture_tokens = 0;  // of what is decoded
   bool alone = false;      // shares no step; so do all of its batch_key
+  bool one_type = false;   // begun, it goes on only on devices of the type of the one that began it
 };
 
 struct RequestedJobs {
@@ -85,7 +89,10 @@ class SchedulingCore {
 
   DeviceId AddDevice(const DeviceLimits& limits);
   ModelId Model(std::string_view name) { return index_.Model(name); }
-  void SetLoaded(DeviceId device, ModelId model, bool loaded) { index_.SetLoaded(device, model, loaded); }
+  void SetLoaded(DeviceId device, ModelId model, bool loaded);
+
+  // What the device has beside its models' weights (QueueIndex::SetMemory).
+  void SetMemory(DeviceId device, int64_t bytes) { index_.SetMemory(device, bytes); }
 
   // The device is lost, for good. What was on it has been removed or displaced: that waits again, for any device, with
   // so many of its steps to go.
@@ -98,14 +105,17 @@ class SchedulingCore {
   std::vector<JobId> Add(const RequestedJobs& request, absl::Time now);
   // Cancelled or failed, in any state.
   void Remove(JobId job);
+  // Its caller waits for so long, or another does; the order in which it is served stays as it is.
+  void SetDeadline(JobId job, absl::Time deadline) { index_.SetDeadline(job, deadline); }
 
   // Those that wait, or are on this device, whose deadlines cannot be met any more: gone from the core.
   std::vector<JobId> DropHopeless(DeviceId device, absl::Time now);
   // Applied when it returns: what is preempted is moving, what starts is resident (Job::steps_left tells whether it has
   // run before). An empty batch: the device is idle until something comes or is parked.
-  Decision Decide(DeviceId device, absl::Time now);
-  // The same, with what is prepared and decoded held to about a step (BoundStages).
+  // What is prepared and decoded is held to about a step (BoundStages).
   Decision Decide(DeviceId device, absl::Time now, TextCount texts);
+  // The same where no texts are to be encoded, or all are in the cache.
+  Decision Decide(DeviceId device, absl::Time now);
   // Between two decisions: an image that is on a device is moving to host memory.
   void Preempt(JobId job) { index_.Preempt(job); }
   void Parked(JobId job, absl::Time now) { index_.Parked(job, now); }
@@ -119,12 +129,21 @@ class SchedulingCore {
   // Images on the device that wait to be decoded.
   const std::vector<FinishedImage>& finished(DeviceId device) const { return finished_[device]; }
   // What was measured of the stages beside the steps.
-  void RecordTexts(ModelId model, int text_tokens, int texts, absl::Duration duration);
+  void RecordTexts(DeviceId device, ModelId model, int text_tokens, int texts, absl::Duration duration);
   // `activation_bytes`: that the device held for it beyond weights and jobs' state; 0: not known.
-  void RecordDecode(ModelId model, int picture_tokens, absl::Duration duration, int64_t activation_bytes = 0);
+  void RecordDecode(DeviceId device, ModelId model, int picture_tokens, absl::Duration duration,
+                    int64_t activation_bytes = 0);
 
-  // Until it starts, as predicted now; zero for what does not wait.
-  absl::Duration PredictedWait(JobId job, absl::Time now) const;
+  // A step of the image by itself, on its device, ran out of memory, though nothing else took any meanwhile.
+  void StepTooLarge(JobId job, absl::Time now);
+  // The same of a picture that was decoded.
+  void DecodeTooLarge(DeviceId device, ModelId model, int picture_tokens, absl::Time now);
+
+  // Until it starts, as predicted now, if `ahead` is what of all that waits goes before it (OrderOf); zero for what
+  // does not wait.
+  absl::Duration PredictedWait(JobId job, const WaitingWork& ahead, absl::Time now) const;
+  // What it still takes by itself.
+  WaitingWork WorkOf(JobId job) const;
   // Of its steps, if each is one of so many rows; zero for what is done.
   absl::Duration Remaining(JobId job, int rows) const;
   // Of one such step. Zeros: nothing is known.
@@ -149,13 +168,22 @@ class SchedulingCore {
   void Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
-  absl::Duration RawWait(ModelId model, const JobSpec& spec, absl::Time now) const;
+  WaitQuestion QuestionOf(ModelId model, const JobSpec& spec) const;
   void Apply(DeviceId device, const Decision& decision, absl::Time now);
   // For a device that decodes beside its steps: what its decoder gets. True: it is so far behind that what is finished
   // would pile up, and nothing else is decided.
   bool HandToDecoder(DeviceId device, std::vector<JobId>* decode);
   // More than so many of the largest batches wait to be decoded.
   bool MoreFinished(DeviceId device, size_t batches) const;
+  // What is prepared and decoded takes the device's time as steps do.
+  void ChargeStages(DeviceId device, const Decision& decision, TextCount texts);
+  // Which types of devices have the model is what its waiting images are predicted by.
+  void TellPresent(CostTypeId type, ModelId model);
+  const CostModel& CostsOf(DeviceId device) const { return costs_->Of(index_.device(device).limits.cost_type); }
+  // Of what is on a device the device's, else the model's fastest type's.
+  const CostModel& CostsOf(const Job& job) const {
+    return job.state == JobState::kResident ? CostsOf(job.device) : *costs_;
+  }
   void RemoveFinished(JobId job);
   void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -31,9 +32,10 @@ struct StagePlan {
 };
 
 // Which of `items` are done now: the most urgent first, as long as all together take at most `budget` seconds, and the
-// first in any case, so that none waits for ever. What comes after one that does not fit waits too. `seconds`: that a
-// plan takes; not known is 0. A pure function.
-StagePlan PlanStages(std::vector<StageItem> items, double budget, absl::FunctionRef<double(const StagePlan&)> seconds);
+// first in any case, so that none waits for ever. What comes after one that does not fit waits too. `more`: seconds
+// that an item takes on top of those that it was asked for before; not known is 0. It is asked once for each, in their
+// order. A pure function, in n log n.
+StagePlan PlanStages(std::vector<StageItem> items, double budget, absl::FunctionRef<double(const StageItem&)> more);
 
 // An image whose steps are all made and that has not been decoded; its state is on its device.
 struct FinishedImage {
@@ -41,13 +43,14 @@ struct FinishedImage {
   JobSpec spec;
 };
 
-// How many texts would have to be encoded to prepare these images, of one model, together.
-using TextCount = absl::FunctionRef<int(absl::Span<const JobId>)>;
+// Of each of these images, of one model, in order: how many texts more would have to be encoded to prepare it together
+// with those before it.
+using TextCount = absl::FunctionRef<std::vector<int>(absl::Span<const JobId>)>;
 
-// Takes out of what a policy has decided those that would start for the first time: they go on waiting, at their
-// places. For a device on which many images wait to be decoded: where decodes take longer than steps those would pile
-// up, and be held up by what came after them.
-void WithholdNew(const QueueIndex& index, Decision* decision);
+// Of each of these in order that has texts, the seconds that encoding all of them together takes on its account: in
+// proportion to the texts that it adds.
+std::vector<std::pair<JobId, double>> TextShares(const QueueIndex& index, const CostModel& costs,
+                                                 absl::Span<const JobId> images, TextCount texts);
 
 // What a policy has decided for a device, with what is decoded first, and without what starts at a later boundary: what
 // is prepared and decoded holds up the running part of the batch for about as long as a step of it, by what was

@@ -18,9 +18,10 @@ struct WatchdogOptions {
   absl::Duration load = absl::Minutes(10);
 };
 
-// kMove: between the device and host memory. kWarmUp, kUnload: of a whole engine.
-enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove, kWarmUp, kUnload };
-inline constexpr int kDeviceCalls = 7;
+// kMove: between the device and host memory. kWarmUp, kUnload: of a whole engine. kAsk: of the device, how much memory
+// it has.
+enum class DeviceCall { kPrepare, kStep, kPreview, kFinish, kMove, kWarmUp, kUnload, kAsk };
+inline constexpr int kDeviceCalls = 8;
 
 class Watchdog {
  public:

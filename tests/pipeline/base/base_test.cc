@@ -9,6 +9,7 @@
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
+#include "pipeline/base/utf8.h"
 
 namespace fresco {
 namespace {
@@ -85,6 +86,17 @@ TEST(PrintableNameTest, EscapesAndCutsBetweenCharacters) {
   std::string wide = "x";
   for (int i = 0; i < 1000; ++i) wide += "é";
   EXPECT_EQ(PrintableName(wide), wide.substr(0, 199) + "…");  // the 200th byte is the first of two
+}
+
+TEST(PrintableNameTest, EscapesBytesThatAreNoUtf8) {
+  EXPECT_EQ(PrintableName("lay\xFErs \xC3\x28"), "lay\\xfers \\xc3(");
+  EXPECT_TRUE(IsUtf8(PrintableName(std::string(199, 'x') + "\xE7\x8B\x90")));
+}
+
+TEST(PrintableTest, LeavesAllThatCanBeShown) {
+  const std::string text = "expected 'a' or \"b\\\", found é" + std::string(500, 'x');
+  EXPECT_EQ(Printable(text), text);
+  EXPECT_EQ(Printable("a\nb\t\x1b[31m\x7f \xFF\xC3"), "a\\x0ab\\x09\\x1b[31m\\x7f \\xff\\xc3");
 }
 
 TEST(MutexTest, ManyThreadsCountTogether) {

@@ -157,6 +157,9 @@ std::vector<Hostile> HostileFiles() {
       // 2^62 elements of 4 bytes: 2^64, which is 0.
       {"BytesOverflowToZero", Entry(R"("dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0])", ""),
        "overflow"},
+      // 2^64 - 2 elements, of which there are none: in 63 bits their number overflows on the way.
+      {"ElementsOverflowToZero", Entry(R"("dtype":"U8","shape":[9223372036854775807,2,0],"data_offsets":[0,0])", ""),
+       "overflow"},
       {"RankHuge", Entry(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4])"),
        "dimensions"},
       {"ShapeAndBytesDiffer", Entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), "takes 8 bytes"},

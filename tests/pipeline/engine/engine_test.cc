@@ -273,9 +273,10 @@ TEST_F(EngineTest, PreparedTogetherAPictureIsTheSame) {
   specs[4].max_sequence_length = 32;
   std::vector<const ImageSpec*> pointers;
   for (const ImageSpec& spec : specs) pointers.push_back(&spec);
-  EXPECT_EQ(engine->TextsToEncode({pointers[0], pointers[1], pointers[2]}), 4);  // the negative one is shared
+  // The negative one is shared.
+  EXPECT_EQ(engine->TextsToEncode({pointers[0], pointers[1], pointers[2]}), (std::vector<int>{2, 1, 1}));
   auto jobs = engine->PrepareAll(pointers, TextCache::kUse);
-  EXPECT_EQ(engine->TextsToEncode(pointers), 0);
+  EXPECT_EQ(engine->TextsToEncode({pointers[0], pointers[1], pointers[2]}), (std::vector<int>{0, 0, 0}));
   EXPECT_EQ(jobs[3].status().code(), absl::StatusCode::kInvalidArgument);
   for (size_t i : {0, 1, 2, 4}) {
     ImageJob* const job = jobs[i]->get();
@@ -291,7 +292,7 @@ TEST_F(EngineTest, MeasurementsLeaveTheCacheAlone) {
   ASSERT_TRUE(engine->PrepareAll({only}, TextCache::kPass).front().ok());
   EXPECT_EQ(engine->stats().prompt_cache_misses, 0);
   EXPECT_EQ(engine->stats().prompt_cache_bytes, 0);
-  EXPECT_EQ(engine->TextsToEncode({only}), 2);
+  EXPECT_EQ(engine->TextsToEncode({only}), std::vector<int>{2});
 }
 
 TEST_F(EngineTest, MemoryIsCountedAndGivenBack) {

@@ -18,6 +18,7 @@
 #include "pipeline/base/median.h"
 #include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/calibrator.h"
+#include "pipeline/engine/inspection.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/image/similarity.h"
 #include "tests/pipeline/engine/checkpoint_copy.h"
@@ -105,6 +106,21 @@ class OverflowGuard : public ::testing::Test {
     return Median(std::move(each));
   }
 
+  static Inspection Inspect(const LoadOptions& options) {
+    InspectionOptions inspect;
+    inspect.load = options;
+    inspect.against = "fp32";
+    inspect.specs = [](const ModelInfo& info) {
+      ImageSpec spec;
+      spec.prompt = kPrompts[0];
+      spec.width = spec.height = 128;
+      spec.steps = 4;
+      spec.guidance_scale = info.default_guidance_scale;
+      return std::vector<ImageSpec>{spec};
+    };
+    return InspectActivations(inspect).value();
+  }
+
   // Of the demo model's own activations.
   void Calibrate() {
     CalibrationOptions options;
@@ -146,6 +162,21 @@ TEST_F(OverflowGuard, KeepsThePictureThatClampingRuins) {
   ASSERT_FALSE(naive.stats.saturated_layers.empty());
   EXPECT_THAT(naive.stats.saturated_layers.front().name,
               ::testing::AnyOf(HasSubstr(".to_out.0"), HasSubstr(".to_add_out")));
+
+  // Whoever looks for the layer finds it, and with the guard none.
+  const Inspection ruined = Inspect(options);
+  const InspectedLayer* const fallen = FirstToFall(ruined);
+  ASSERT_NE(fallen, nullptr);
+  EXPECT_EQ(fallen->name, "transformer.transformer_blocks.0.attn.to_out.0");
+  EXPECT_GT(fallen->all().saturated, 0);
+  for (const InspectedLayer* layer : ByOwnNoise(ruined)) {
+    if (layer->all().own.decibels() < 10) {
+      EXPECT_THAT(layer->name, ::testing::AnyOf(HasSubstr(".to_out.0"), HasSubstr(".to_add_out")));
+    }
+  }
+  options.overflow_guard = true;
+  const Inspection kept = Inspect(options);
+  EXPECT_EQ(FirstToFall(kept), nullptr);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -28,6 +29,13 @@ std::string ReadData(const std::string& name) {
 
 std::string_view Message(const absl::Status& status) {
   return ToStd(status.message());
+}
+
+// The most memory that the process has had.
+int64_t PeakBytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} << 10;
 }
 
 // Smooth, so that lossy formats keep it.
@@ -143,6 +151,31 @@ TEST(DecodeTest, RefusesAHugePngBeforeDecodingIt) {
   EXPECT_THAT(std::string(Message(DecodeImage(bytes).status())), HasSubstr("536870912x536870912 pixels: the limit is"));
 }
 
+// 2^30 x 1 pixels in 69 bytes: libpng takes two rows of that width as soon as it is asked for RGBA.
+TEST(DecodeTest, APngThatClaimsALongRowTakesNoMemory) {
+  std::string bytes = ReadData("rgb.png");
+  bytes.replace(16, 8, std::string("\x3F\xFF\xFF\xFF\0\0\0\1", 8));
+  bytes.replace(29, 4, std::string("\x92\xD9\x35\x21", 4));
+  const int64_t before = PeakBytes();
+  EXPECT_THAT(std::string(Message(DecodeImage(bytes).status())), HasSubstr("1073741823x1 pixels: the limit is"));
+  EXPECT_LT(PeakBytes() - before, 64 << 20);
+}
+
+// 4 KiB are decompressed into 4 MiB, 250 times over. (AddressSanitizer keeps 256 MiB of what was given back.)
+TEST(DecodeTest, ManyLargeTextsOfAPngTakeNoMoreMemoryThanOneMay) {
+  const std::string png = ReadData("rgb.png"), chunk = ReadData("large_text.chunk");
+  constexpr size_t kAfterHeader = 33;  // the signature and IHDR
+  std::string bytes = png.substr(0, kAfterHeader);
+  for (int i = 0; i < 250; ++i) bytes += chunk;
+  const int64_t before = PeakBytes();
+  const absl::StatusOr<DecodedImage> decoded = DecodeImage(bytes + png.substr(kAfterHeader));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->image.rgb, DecodeImage(png)->image.rgb);
+  ASSERT_FALSE(decoded->metadata.empty());
+  EXPECT_EQ(decoded->metadata.front().second, std::string(4 << 20, 'a'));
+  EXPECT_LT(PeakBytes() - before, 512 << 20);
+}
+
 TEST(EncodeTest, PngKeepsEveryPixelAtEveryLevel) {
   const Image image = Gradient(61, 37);
   for (int level = 0; level <= 9; ++level) {
@@ -223,7 +256,8 @@ TEST_P(MetadataTest, LongTextsAreCutOnlyWhereTheFormatAsksForIt) {
 TEST_P(MetadataTest, RefusesWhatIsNoText) {
   EXPECT_EQ(Message(Encode({{"prompt", "\xC3"}}).status()), "metadata \"prompt\" is not UTF-8");
   EXPECT_EQ(Message(Encode({{"prompt", "\xED\xA0\x80"}}).status()), "metadata \"prompt\" is not UTF-8");
-  for (const std::string& key : {std::string(), std::string("é"), std::string(" x"), std::string(80, 'k')}) {
+  for (const std::string& key : {std::string(), std::string("é"), std::string(" x"), std::string("x  y"),
+                                 std::string("XML:com.adobe.xmp"), std::string(80, 'k')}) {
     EXPECT_EQ(Encode({{key, "x"}}).status().code(), absl::StatusCode::kInvalidArgument) << key;
   }
 }
@@ -271,12 +305,32 @@ TEST(EncodeTest, RefusesSidesThatAFormatHasNoRoomFor) {
 
 TEST(XmpTest, IsOneWellFormedPacket) {
   EXPECT_EQ(
-      WriteXmp({{"a b", "<1> & \x01"}}),
+      WriteXmp({{"a b", "<1> & \x01"}}, false),
       "<?xpacket begin=\"\xEF\xBB\xBF\" id=\"W5M0MpCehiHzreSzNTczkc9d\"?>\n"
       "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\"><rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n"
       "<rdf:Description rdf:about=\"\" xmlns:fresco=\"urn:fresco:v1:\">\n"
       "<fresco:a_x0020_b>&lt;1&gt; &amp; \xEF\xBF\xBD</fresco:a_x0020_b>\n"
       "</rdf:Description>\n</rdf:RDF></x:xmpmeta>\n<?xpacket end=\"r\"?>");
+}
+
+// Whether there are texts or not.
+TEST(EncodeTest, AMarkOfAModelsWorkIsReadBackAndIsNoText) {
+  for (const ImageFormat format : {ImageFormat::kPng, ImageFormat::kJpeg, ImageFormat::kWebp}) {
+    for (const ImageMetadata& texts : {ImageMetadata(), ImageMetadata{{"parameters", "a fox <&>"}}}) {
+      for (const bool generated : {false, true}) {
+        EncodeOptions options;
+        options.format = format;
+        options.metadata = texts;
+        options.generated = generated;
+        const absl::StatusOr<std::string> bytes = EncodeImage(Gradient(8, 8), options);
+        ASSERT_TRUE(bytes.ok()) << bytes.status();
+        const absl::StatusOr<DecodedImage> decoded = DecodeImage(*bytes);
+        ASSERT_TRUE(decoded.ok()) << decoded.status();
+        EXPECT_EQ(decoded->generated, generated) << MimeType(format);
+        EXPECT_EQ(decoded->metadata, texts) << MimeType(format);
+      }
+    }
+  }
 }
 
 TEST(XmpTest, ReadsNothingFromDamagedPackets) {
@@ -285,6 +339,13 @@ TEST(XmpTest, ReadsNothingFromDamagedPackets) {
   EXPECT_TRUE(ReadXmp("<fresco:a>unfinished").empty());
   EXPECT_TRUE(ReadXmp("<fresco:>").empty());
   EXPECT_TRUE(ReadXmp("<fresco:a>\xFF</fresco:a>").empty());
+}
+
+TEST(XmpTest, OnlyDigitsAreAnEscapeInAKey) {
+  const ImageMetadata expected = {{"A", "1"}, {"_x-00F_", "2"}, {"_x0xF_", "3"}};
+  EXPECT_EQ(ReadXmp("<fresco:_x0041_>1</fresco:_x0041_><fresco:_x-00F_>2</fresco:_x-00F_>"
+                    "<fresco:_x0xF_>3</fresco:_x0xF_>"),
+            expected);
 }
 
 TEST(ExifTest, FollowsTheTiffLayout) {

@@ -1,7 +1,9 @@
 """Writes data/: pictures by Pillow, and beside each its pixels (NAME.rgb: RGB over white, as Pillow reads them)."""
 
 import pathlib
+import struct
 import sys
+import zlib
 
 from PIL import Image, PngImagePlugin
 
@@ -43,6 +45,10 @@ texts.add_text("Latin", "caf\u00e9")
 texts.add_itxt("International", "\u6c34\u5f69")
 texts.add_text("Packed", "x" * 300, zip=True)
 save("texts.png", opaque, pnginfo=texts)
+
+# A whole chunk, for tests to put into a picture as often as they like.
+chunk = b"zTXtLarge\0\0" + zlib.compress(b"a" * (4 << 20), 9)
+(out / "large_text.chunk").write_bytes(struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)))
 
 for order, name in (("<", "little_endian.jpg"), (">", "big_endian.jpg")):
     exif = Image.Exif()

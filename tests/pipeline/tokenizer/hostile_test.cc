@@ -1,6 +1,7 @@
 // Files that are broken or hostile, and arguments that are wrong: a clear error, never a crash. Run under asan too.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cstring>
 #include <filesystem>
@@ -82,6 +83,23 @@ TEST_F(HostileTest, VocabulariesOfWrongTypesAreRefused) {
     Write("vocab.json", text);
     ExpectClipError(kInvalid, {"vocab.json", reason});
   }
+}
+
+// Of a vocabulary of two tokens the list would have 16 million places, of half a gigabyte.
+TEST_F(HostileTest, LargeIdsOfFewTokensTakeNoMemory) {
+  const auto peak_bytes = [] {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    return int64_t{usage.ru_maxrss} << 10;
+  };
+  Write("vocab.json", R"({"<|startoftext|>": 0, "<|endoftext|>": 16777215})");
+  Write("merges.txt", "");
+  const int64_t before = peak_bytes();
+  const auto tokenizer = LoadClipTokenizer(folder_);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 1 << 24);
+  EXPECT_EQ((*tokenizer)->Encode("a", 3)->ids, (std::vector<int32_t>{0, 16777215, 16777215}));
+  EXPECT_LT(peak_bytes() - before, 64 << 20);
 }
 
 TEST_F(HostileTest, MergesThatAreNotMergesAreRefused) {

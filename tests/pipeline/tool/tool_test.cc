@@ -36,7 +36,9 @@ TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
       unknown.errors,
       HasSubstr(
           "unknown command 'paint'; the commands are inspect, draw, verify, quantize, compare, bench, calibrate\n"));
-  EXPECT_EQ(Run("inspect").code, 2);
+  const Result nothing = Run("inspect");
+  EXPECT_EQ(nothing.code, 2);
+  EXPECT_THAT(nothing.errors, HasSubstr("no model: its folder or .safetensors file comes after the command\n"));
   EXPECT_EQ(Run("draw " + std::string(kMedium)).code, 2);  // without a prompt
   for (const char* seed : {"-1", "18446744073709551616", "x"})
     EXPECT_EQ(Run("draw " + std::string(kMedium) + " --prompt x --output " + File("x.png") + " --seed " + seed).code,
@@ -456,6 +458,15 @@ TEST_F(VerifyTest, APythonThatFailsIsNamed) {
   const Result missing = Run("verify " + std::string(kMedium) + " --python no-such-python");
   EXPECT_EQ(missing.code, 1);
   EXPECT_THAT(missing.errors, HasSubstr("no-such-python"));
+}
+
+// How OpenMP's threads wait is in the environment, which the Python of `verify` inherits.
+TEST_F(VerifyTest, OpenMpsThreadsSleepWhileTheyWait) {
+  WriteFile("python", "#!/bin/sh\necho waits: $OMP_WAIT_POLICY >&2\nexit 2\n");
+  const std::string verify =
+      " " + std::string(FRESCO_MODEL_BINARY) + " verify " + kMedium + " --python " + File("python");
+  EXPECT_THAT(Shell("env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT" + verify).errors, HasSubstr("waits: passive\n"));
+  EXPECT_THAT(Shell("env OMP_WAIT_POLICY=active" + verify).errors, HasSubstr("waits: active\n"));
 }
 
 // As the arguments of a short run.

@@ -50,7 +50,11 @@ TEST_F(ConfigTest, AnEmptyFileHasTheDocumentedDefaults) {
   EXPECT_EQ(config->scheduling.fairness_window, absl::Seconds(40));
   EXPECT_EQ(config->cost_model, "");
   EXPECT_EQ(config->measure_at_load, absl::Seconds(5));
+  EXPECT_EQ(config->results.keep, absl::Seconds(60));
+  EXPECT_EQ(config->results.keep_bytes, 256 << 20);
+  EXPECT_TRUE(config->results.anonymous);
   EXPECT_EQ(config->limits.max_prompt_bytes, 8192);
+  EXPECT_EQ(config->max_request_bytes, 256 << 10);
   EXPECT_FALSE(config->log.prompts);
   EXPECT_TRUE(config->models.empty());
 }
@@ -69,21 +73,22 @@ TEST_F(ConfigTest, AMemoryBudgetIsOfADeviceAndInBytes) {
 TEST_F(ConfigTest, EverySettingIsRead) {
   const auto config = Parse(R"(
 server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7,
-  exit_when_device_lost: false}
+  exit_when_device_lost: false, answer_bytes: 3MiB, max_connections_per_peer: 9}
 metrics: {address: "localhost:9", enabled: false}
 models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"], load: on_demand, pinned: true}
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
      static_scales: true, overflow_guard: false, noise_correction: false}
-scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, channel_bytes: 65536,
+scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, slow_reader_rate: 2KiB, channel_bytes: 65536,
   watchdog: {floor: 2s, first: 3m, factor: 4.5, load: 7m},
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
   decoding: beside-steps, preview_share: 0.5,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
-  tenants: {studio: {weight: 2.5}, "night shift": {}}}
+  tenants: {studio: {weight: 2.5}, "night shift": {}}, tenant_header: true}
 compute: {threads: 5, prompt_cache_bytes: 2GiB, memory_budget: {cpu: 4GiB, "cuda:1": 16GiB}}
 images: {embed_prompts: false}
+results: {keep: 5m, keep_bytes: 1GiB, anonymous: false}
 limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
 log: {level: warning, format: json, prompts: true}
 )");
@@ -93,10 +98,15 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_TRUE(config->models.at(0).pinned);
   EXPECT_EQ(config->models.at(1).load, LoadPolicy::kStartup);
   EXPECT_FALSE(config->models.at(1).pinned);
+  EXPECT_EQ(config->results.keep, absl::Minutes(5));
+  EXPECT_EQ(config->results.keep_bytes, 1 << 30);
+  EXPECT_FALSE(config->results.anonymous);
   EXPECT_EQ(config->address, "[::1]:0");
   EXPECT_EQ(config->grace_period, absl::Seconds(90));
   EXPECT_EQ(config->max_request_bytes, 1 << 20);
   EXPECT_EQ(config->max_concurrent_streams, 7);
+  EXPECT_EQ(config->connections.answer_bytes, 3 << 20);
+  EXPECT_EQ(config->connections.max_per_peer, 9);
   EXPECT_EQ(config->metrics_address, "localhost:9");
   EXPECT_FALSE(config->metrics_enabled);
   ASSERT_EQ(config->models.size(), 2u);
@@ -126,6 +136,7 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->max_batch, 2);
   EXPECT_EQ(config->encode_threads, 3);
   EXPECT_EQ(config->slow_reader_limit, absl::Seconds(4));
+  EXPECT_EQ(config->slow_reader_rate, 2048);
   EXPECT_EQ(config->channel_bytes, 65536);
   EXPECT_EQ(config->max_resident, 7);
   EXPECT_EQ(config->watchdog.floor, absl::Seconds(2));
@@ -146,6 +157,7 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->scheduling.classes[1].max_wait, absl::Minutes(5));  // not named: as it was
   EXPECT_EQ(config->scheduling.classes[2].target, absl::Seconds(30));
   EXPECT_EQ(config->scheduling.classes[2].max_wait, absl::Hours(1));
+  EXPECT_TRUE(config->tenant_header);
   EXPECT_THAT(config->scheduling.tenant_weights, ElementsAre(Pair("night shift", 1), Pair("studio", 2.5)));
   EXPECT_EQ(config->threads, 5);
   EXPECT_EQ(config->prompt_cache_bytes, int64_t{2} << 30);
@@ -214,7 +226,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"UnknownSection", "shceduler: {}",
                 "fresco.yaml:1: shceduler: unknown setting; did you mean 'scheduler'?"},
         Mistake{"NothingNear", "log: {zzzzzz: 1}",
-                "fresco.yaml:1: log.zzzzzz: unknown setting; known here: format, level, prompts"},
+                "fresco.yaml:1: log.zzzzzz: unknown setting; known here: audit_file, format, level, prompts"},
         Mistake{"Word", "scheduler: {max_queue: many}",
                 "fresco.yaml:1: scheduler.max_queue: expected an integer from 1 to 1000000, found 'many'"},
         Mistake{"QuotedNumber", "scheduler: {max_queue: \"8\"}",
@@ -301,11 +313,19 @@ INSTANTIATE_TEST_SUITE_P(
                 "models[0].precision: expected one of fp32, bf16, fp16, fp8, fp8-weight-only, int8, auto, found 'fp4'"},
         Mistake{"Device", "models: [{path: models/demo, devices: [gpu]}]",
                 "models[0].devices: expected cpu, cuda:N or auto, found 'gpu'"},
+        Mistake{"DeviceWithASpace", "models: [{path: models/demo, devices: [\"cuda:1 \"]}]",
+                "models[0].devices: expected cpu, cuda:N or auto, found 'cuda:1 '"},
+        Mistake{"DeviceOfTwoNames", "models: [{path: models/demo, devices: [\"cuda:01\"]}]",
+                "models[0].devices: expected cpu, cuda:N or auto, found 'cuda:01'"},
         Mistake{"DeviceTwice", "models: [{path: models/demo, devices: [cpu, cpu]}]",
                 "models[0].devices: 'cpu' is listed twice"},
         Mistake{"NoDevices", "models: [{path: models/demo, devices: []}]",
                 "models[0].devices: expected a list of texts"},
         Mistake{"TwoDocuments", "log: {}\n---\nlog: {}", "a second YAML document"},
+        // yaml-cpp 0.7 takes this for documents without end.
+        Mistake{"DocumentsWithoutEnd", ",\n", "a second YAML document"},
+        Mistake{"Unprintable", "log: {level: \"\\x1b[31m\\n\"}", "found the text \"\\x1b[31m\\x0a\""},
+        Mistake{"KeyThatIsNotUtf8", "l\xFFg: 1", "l\\xffg: unknown setting"},
         Mistake{"NotYaml", "server: {\nlog: ]", "fresco.yaml:2: not YAML: "}),
     [](const auto& info) { return info.param.name; });
 

@@ -319,6 +319,34 @@ TEST_F(ServerProcessTest, WhatIsLearnedOfStepsIsKept) {
   EXPECT_THAT(server->Output(), AllOf(HasSubstr("cost_model_not_read"), HasSubstr("costs.json: is not JSON")));
 }
 
+// Nothing of a request outlives its server, and nothing needs to: its caller asks the next one for the same.
+TEST_F(ServerProcessTest, AfterAKillARetryGetsTheSamePicture) {
+  auto server = Start();
+  auto stub = Connect(server.get());
+  v1::GenerateRequest request = Request(60);
+  request.set_request_id("undisturbed");
+  grpc::ClientContext before, killed, after, again;
+  const std::string undisturbed = PictureOf(stub->Generate(&before, request).get());
+  request.set_request_id("disturbed");
+  const auto reader = stub->Generate(&killed, request);
+  v1::GenerateEvent event;
+  while (reader->Read(&event) && event.progress().step() < 2) continue;
+  ASSERT_TRUE(event.has_progress());
+  server->Signal(SIGKILL);
+  while (reader->Read(&event)) EXPECT_FALSE(event.has_image());
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(server->Wait(), 128 + SIGKILL);
+  fs::remove(File("ports"));
+  server = Start();
+  stub = Connect(server.get());
+  EXPECT_TRUE(PictureOf(stub->Generate(&after, request).get()) == undisturbed);
+  // From here on it is kept: a client that has lost only its connection need not wait.
+  EXPECT_TRUE(PictureOf(stub->Generate(&again, request).get()) == undisturbed);
+  EXPECT_THAT(HttpGet(AwaitPorts(server.get()).value("metrics_port", 0), "/metrics"),
+              AllOf(HasSubstr("fresco_images_total{model=\"demo\"} 1\n"),
+                    HasSubstr("fresco_results_served_total{model=\"demo\"} 1\n")));
+}
+
 // The model of the tests by links, but for the transformer's weights, which `change` has edited.
 fs::path BrokenModel(const fs::path& model, const fs::path& folder, const std::function<void(std::string*)>& change) {
   fs::create_directories(folder);
@@ -413,7 +441,9 @@ TEST_F(ServerProcessTest, ARealPrometheusScrapesTheMetrics) {
   }
   for (const char* zero :
        {"fresco_nonfinite_outputs_total", "fresco_requests_running", "sum(fresco_queue_depth)",
-        "sum(fresco_refusals_total)", "fresco_saturated_activations_total", "fresco_guarded_activations_total"}) {
+        "sum(fresco_refusals_total)", "fresco_requests_joined_total", "fresco_results_served_total",
+        "fresco_results_kept_bytes", "fresco_preemptions_total", "fresco_batch_splits_total",
+        "fresco_images_moved_total", "fresco_saturated_activations_total", "fresco_guarded_activations_total"}) {
     EXPECT_EQ(Query(port, zero), 0.0) << zero;
   }
   // docs/CONFIGURATION.md's list and the usual ones of a process; a histogram is there as its count.

@@ -58,6 +58,13 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
   metrics.OnRequestDone("id", "demo", absl::OkStatus(), absl::Seconds(7));
   metrics.CountRequest("demo", "OK");
   metrics.CountRequest("demo", "CANCELLED");
+  metrics.CountJoined("demo");
+  metrics.CountResultServed("demo");
+  metrics.CountResultServed("demo");
+  metrics.SetResultsHeld(5000);
+  metrics.SetResultsHeld(4000);
+  metrics.CountLostLogLine();
+  metrics.CountConnectionEnded();
   const std::string text = metrics.Text();
   for (const char* line : {
            "fresco_queue_depth{model=\"demo\",priority=\"interactive\"} 2\n",
@@ -80,6 +87,11 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
            "fresco_batch_size_sum{device=\"cpu\",model=\"demo\"} 8\n",
            "fresco_batch_size_bucket{device=\"cpu\",model=\"demo\",le=\"4\"} 1\n",
            "fresco_images_total{model=\"demo\"} 2\n",
+           "fresco_requests_joined_total{model=\"demo\"} 1\n",
+           "fresco_results_served_total{model=\"demo\"} 2\n",
+           "fresco_results_kept_bytes 4000\n",
+           "fresco_log_lines_lost_total 1\n",
+           "fresco_connections_ended_total 1\n",
            "fresco_request_duration_seconds_sum{model=\"demo\"} 7\n",
            "fresco_build_info{version=\"1.2.3\"} 1\n",
        }) {
@@ -90,16 +102,92 @@ TEST(MetricsTest, WhatTheSchedulerTellsIsCounted) {
                           HasSubstr("fresco_stage_duration_seconds_count{")));
 }
 
+TEST(MetricsTest, TenantsThatAreNamedHaveSeriesOfTheirOwn) {
+  Metrics metrics({"demo"}, "1");
+  metrics.NameTenants({"studio"});
+  metrics.OnUsage("studio", {2, 56, absl::Seconds(3)});
+  metrics.OnUsage("studio", {1, 4, absl::Milliseconds(500)});
+  metrics.OnUsage("", {0, 1, absl::Seconds(1)});
+  for (const char* invented : {"a", "b", "c"}) metrics.OnUsage(invented, {1, 4, absl::Seconds(1)});
+  metrics.NameTenants({"night"});  // the file has changed: who was named stays
+  metrics.OnUsage("studio", {1, 0, absl::ZeroDuration()});
+  const std::string text = metrics.Text();
+  for (const char* line : {"images_total{tenant=\"studio\"} 4\n", "steps_total{tenant=\"studio\"} 60\n",
+                           "device_seconds_total{tenant=\"studio\"} 3.5\n", "steps_total{tenant=\"(none)\"} 1\n",
+                           "images_total{tenant=\"(other)\"} 3\n", "images_total{tenant=\"night\"} 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(StrCat("fresco_tenant_", line)));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("tenant=\"a\"")));
+}
+
+TEST(MetricsTest, FilesOfAccessAreCountedAndDated) {
+  Metrics metrics({"demo"}, "1");
+  metrics.SetCertificateExpiry("certificate", absl::FromUnixSeconds(2'000'000'000));
+  metrics.CountReload("tokens", true);
+  metrics.CountReload("tls", false);
+  EXPECT_THAT(metrics.Text(),
+              AllOf(HasSubstr("fresco_tls_certificate_expiry_timestamp_seconds{file=\"certificate\"} 2000000000\n"),
+                    HasSubstr("fresco_reloads_total{outcome=\"ok\",setting=\"tokens\"} 1\n"),
+                    HasSubstr("fresco_reloads_total{outcome=\"failed\",setting=\"tls\"} 1\n"),
+                    HasSubstr("fresco_reloads_total{outcome=\"ok\",setting=\"tls\"} 0\n")));
+}
+
+TEST(MetricsTest, WhatAlertsCompareWithIsShown) {
+  Metrics metrics({"demo", "large"}, "1");
+  EXPECT_THAT(metrics.Text(), AllOf(HasSubstr("fresco_serving 0\n"), HasSubstr("fresco_draining 0\n"),
+                                    HasSubstr("fresco_model_serving{model=\"large\"} 0\n")));
+  MetricsLimits limits;
+  limits.max_queue = 256;
+  limits.classes[0] = {absl::Milliseconds(500), 1.5, absl::Seconds(8)};
+  limits.classes[2] = {absl::Seconds(30), 10, absl::Minutes(10)};
+  limits.memory_budgets = {{"cuda:0", int64_t{40} << 30}};
+  metrics.SetLimits(limits);
+  metrics.SetServing(true, false, {{"demo", true}, {"large", false}});
+  metrics.OnDeviceMemory("cuda:0", int64_t{80} << 30);
+  const std::string text = metrics.Text();
+  for (const char* line : {"fresco_serving 1\n", "fresco_draining 0\n", "fresco_model_serving{model=\"demo\"} 1\n",
+                           "fresco_model_serving{model=\"large\"} 0\n", "fresco_queue_limit 256\n",
+                           "fresco_class_target_seconds{priority=\"interactive\"} 0.5\n",
+                           "fresco_class_stretch{priority=\"interactive\"} 1.5\n",
+                           "fresco_class_max_wait_seconds{priority=\"batch\"} 600\n",
+                           "fresco_device_memory_capacity_bytes{device=\"cuda:0\"} 85899345920\n",
+                           "fresco_device_memory_budget_bytes{device=\"cuda:0\"} 42949672960\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  metrics.SetServing(false, true, {{"demo", false}, {"large", false}});
+  EXPECT_THAT(metrics.Text(), AllOf(HasSubstr("fresco_serving 0\n"), HasSubstr("fresco_draining 1\n"),
+                                    HasSubstr("fresco_model_serving{model=\"demo\"} 0\n")));
+}
+
 TEST(MetricsTest, WhatHasNotHappenedYetIsZeroFromTheStart) {
-  const std::string text = Metrics({"one", "two"}, "1").Text();
+  Metrics metrics({"one", "two"}, "1");
+  metrics.Announce("one", "cpu");
+  metrics.Announce("two", "cpu");
+  const auto engine =
+      std::make_shared<FakeEngine>(FakeModelInfo("two", "cuda:0"), std::make_shared<FakeScript>(), nullptr);
+  metrics.AddEngine(engine, absl::Seconds(1));
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("fresco_log_lines_lost_total 0\n"));
+  for (const char* counter : {"preemptions", "batch_splits", "images_moved"}) {
+    for (const char* labels :
+         {"device=\"cpu\",model=\"one\"", "device=\"cpu\",model=\"two\"", "device=\"cuda:0\",model=\"two\""}) {
+      EXPECT_THAT(text, HasSubstr(StrCat("fresco_", counter, "_total{", labels, "} 0\n")));
+    }
+  }
   for (const char* model : {"one", "two"}) {
     for (const char* priority : {"interactive", "standard", "batch"}) {
       EXPECT_THAT(text, HasSubstr(StrCat("fresco_queue_depth{model=\"", model, "\",priority=\"", priority, "\"} 0\n")));
     }
-    for (const char* reason : {"queue_full", "tenant_share", "deadline", "memory"}) {
+    for (const char* reason :
+         {"queue_full", "tenant_share", "deadline", "memory", "deadline_passed", "model_queue_full", "model_memory"}) {
       EXPECT_THAT(text, HasSubstr(StrCat("fresco_refusals_total{model=\"", model, "\",reason=\"", reason, "\"} 0\n")));
     }
     EXPECT_THAT(text, HasSubstr(StrCat("fresco_images_total{model=\"", model, "\"} 0\n")));
+    EXPECT_THAT(text, HasSubstr(StrCat("fresco_requests_joined_total{model=\"", model, "\"} 0\n")));
+    EXPECT_THAT(text, HasSubstr(StrCat("fresco_results_served_total{model=\"", model, "\"} 0\n")));
+    for (const char* code : {"OK", "INTERNAL", "DATA_LOSS", "UNAVAILABLE", "DEADLINE_EXCEEDED"}) {
+      EXPECT_THAT(text, HasSubstr(StrCat("fresco_requests_total{code=\"", code, "\",model=\"", model, "\"} 0\n")));
+    }
   }
 }
 
@@ -179,6 +267,21 @@ TEST(MetricsTest, TheProcessIsDescribed) {
   const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - std::stod(text.substr(at + 28));
   EXPECT_GT(age, -2);  // the kernel counts in ticks since a boot time that it rounds to seconds
   EXPECT_LT(age, 3600);
+}
+
+TEST(MetricsTest, WhatIsAllocatedIsSeen) {
+  Metrics metrics({"demo"}, "1");
+  const auto used = [&] {
+    const std::string text = metrics.Text();
+    const size_t at = text.find("\nfresco_heap_bytes{kind=\"used\"} ");
+    return at == std::string::npos ? -1 : std::stod(text.substr(at + 32));
+  };
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose heaps are their own
+  const double before = used();
+  const std::vector<char> block(64 << 20);
+  EXPECT_GE(used(), before + (64 << 20));
+#endif
+  EXPECT_GE(used(), 0);
 }
 
 std::string Get(int port, const std::string& path) {

@@ -1,4 +1,7 @@
 // Calls that end before they are done.
+#include <google/rpc/error_details.pb.h>
+
+#include <atomic>
 #include <thread>
 
 #include "gmock/gmock.h"
@@ -10,6 +13,11 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+constexpr char kCreateImage[] = "/fresco.v1.ImageGeneration/CreateImage";
+constexpr char kDrawA[] =
+    "\x12\x01"
+    "a";
 
 TEST_F(ServiceTest, CancelEndsARequestByItsId) {
   Start();
@@ -53,6 +61,7 @@ TEST_F(ServiceTest, ACallerWhoLeavesTakesNobodyElsesRequestOfTheSameIdAlong) {
   Options options;
   // More than gRPC's windows hold.
   options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  options.rpc.results.keep = absl::ZeroDuration();
   Start(options);
   v1::GenerateRequest request = Request("a");
   request.set_request_id("x");
@@ -128,12 +137,7 @@ TEST_F(ServiceTest, WhileOneReaderStallsOthersAreServed) {
   large.set_quality(1);
   OpenCall stalled(stub_.get(), large);
   // On a connection of its own: on one, the callers share its window.
-  const auto other = v1::ImageGeneration::NewStub(
-      grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(), [] {
-        grpc::ChannelArguments arguments;
-        arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-        return arguments;
-      }()));
+  const auto other = OwnConnection();
   for (int i = 0; i < 3; ++i) {
     grpc::ClientContext context;
     EXPECT_TRUE(ReadAll(other->Generate(&context, Request("b")).get()).status.ok());
@@ -142,15 +146,69 @@ TEST_F(ServiceTest, WhileOneReaderStallsOthersAreServed) {
   EXPECT_FALSE(stalled.Rest().status.ok());
 }
 
+// Until an unread picture of one caller's has been read, or given up.
+TEST_F(ServiceTest, WhereUnreadAnswersHoldAllThatTheyMayAnotherIsRefused) {
+  Options options;
+  options.rpc.connections.answer_bytes = 1 << 20;
+  // More than gRPC's windows hold.
+  std::atomic<int> encoded = 0;
+  options.scheduler.encoder = [&](const Image&, const EncodeOptions&) {
+    ++encoded;
+    return std::string(24 << 20, 'x');
+  };
+  Start(options);
+  RawCall unread(OwnChannel(), kCreateImage);
+  unread.Send(kDrawA);
+  while (encoded == 0) absl::SleepFor(absl::Milliseconds(1));  // the other's has all of its drawing before it
+  const auto other = OwnConnection();
+  v1::CreateImageRequest request;
+  request.set_prompt("b");
+  v1::CreateImageResponse response;
+  {
+    grpc::ClientContext context;
+    const grpc::Status refused = other->CreateImage(&context, request, &response);
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(refused.error_message(), HasSubstr("server.answer_bytes"));
+    EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused).has_value());
+  }
+  grpc::ClientContext stream;
+  EXPECT_TRUE(ReadAll(other->Generate(&stream, Request("c")).get()).status.ok());
+  EXPECT_TRUE(unread.Rest().ok());
+  AwaitCalls(3);
+  grpc::ClientContext context;
+  ASSERT_TRUE(other->CreateImage(&context, request, &response).ok());
+  EXPECT_EQ(response.data(0).b64_json().size(), size_t{24 << 20});
+}
+
+// Its caller may be reading without a pause, which gRPC does not say before the whole of it is taken.
+TEST_F(ServiceTest, AWholeAnswerHasTheTimeThatItsSizeTakes) {
+  Options options;
+  options.rpc.slow_reader_limit = absl::Milliseconds(200);
+  options.rpc.slow_reader_rate = 1024;  // hours
+  // More than gRPC's windows hold.
+  options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
+  Start(options);
+  RawCall whole(OwnChannel(), kCreateImage);
+  whole.Send(kDrawA);
+  // A stream that begins to be written later, of which nothing is taken for the limit.
+  const auto other = OwnConnection();
+  OpenCall stream(other.get(), Request("b"));
+  EXPECT_THAT(AwaitCalls(1), ElementsAre("fake RESOURCE_EXHAUSTED"));
+  std::string answer;
+  const grpc::Status status = whole.Rest(&answer);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_GT(answer.size(), size_t{24 << 20});
+  EXPECT_EQ(stream.Rest().status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 TEST_F(ServiceTest, AnAnswerThatNobodyTakesIsGivenUp) {
   Options options;
   options.rpc.slow_reader_limit = absl::Milliseconds(200);
+  options.rpc.slow_reader_rate = 1 << 30;
   options.scheduler.encoder = [](const Image&, const EncodeOptions&) { return std::string(24 << 20, 'x'); };
   Start(options);
-  RawCall call(channel_, "/fresco.v1.ImageGeneration/CreateImage");
-  call.Send(
-      "\x12\x01"
-      "a");
+  RawCall call(channel_, kCreateImage);
+  call.Send(kDrawA);
   // Nothing is read.
   EXPECT_THAT(AwaitCalls(1), ElementsAre("fake RESOURCE_EXHAUSTED"));
   EXPECT_THAT(AwaitLog(1).back(), HasSubstr("read nothing for too long"));

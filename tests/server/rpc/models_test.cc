@@ -3,11 +3,13 @@
 
 #include <atomic>
 #include <future>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
 #include "gmock/gmock.h"
 #include "tests/server/rpc/service_fixture.h"
+#include "tests/support/forwarding_engine.h"
 
 namespace fresco {
 namespace {
@@ -48,8 +50,9 @@ class ModelsTest : public ServiceTest {
     return options;
   }
 
-  // `held` is loaded once the gate lets it pass, the others at once.
-  auto LoadsBehind(Gate* gate, const std::string& held) {
+  // `held` is loaded once the gate lets it pass, the others at once. A loader may pass it when the test's body has
+  // ended.
+  auto LoadsBehind(const std::shared_ptr<Gate>& gate, const std::string& held) {
     return [this, gate, held](const std::string& model,
                               const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
       if (model == held) gate->Pass();
@@ -139,10 +142,10 @@ TEST_F(ModelsTest, WhatCannotBeLoadedOrUnloadedIsSaid) {
 }
 
 TEST_F(ModelsTest, AModelThatIsOnItsWayIsNotLoadedTwiceAndOthersServe) {
-  Gate loading;
-  loading.Close();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
   Options options = With({Model("a"), Model("slow", LoadPolicy::kManual)});
-  options.load = LoadsBehind(&loading, "slow");
+  options.load = LoadsBehind(loading, "slow");
   Start(options);
   AwaitLoaded();
   auto first = std::async(std::launch::async, [&] {
@@ -152,15 +155,111 @@ TEST_F(ModelsTest, AModelThatIsOnItsWayIsNotLoadedTwiceAndOthersServe) {
     v1::LoadModelResponse response;
     return operations_->LoadModel(&context, request, &response);
   });
-  loading.AwaitBlocked();
+  loading->AwaitBlocked();
   EXPECT_EQ(States(), "a READY, slow LOADING");
   EXPECT_EQ(Health(""), "SERVING");
   EXPECT_EQ(Load("slow").error_code(), grpc::StatusCode::ABORTED);
   EXPECT_EQ(Unload("slow").error_code(), grpc::StatusCode::ABORTED);
   EXPECT_EQ(Draw("a"), "OK");
-  loading.Open();
+  loading->Open();
   EXPECT_TRUE(first.get().ok());
   EXPECT_EQ(Draw("slow"), "OK");
+}
+
+TEST_F(ModelsTest, OfManyWhoLoadAModelAtOnceOneDoes) {
+  std::atomic<int> loads = 0;
+  Options options = With({Model("a"), Model("b", LoadPolicy::kManual)});
+  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
+    if (model == "b") ++loads;
+    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
+  };
+  Start(options);
+  AwaitLoaded();
+  std::vector<std::future<grpc::Status>> calls;
+  for (int i = 0; i < 8; ++i) {
+    calls.push_back(std::async(std::launch::async, [&] {
+      grpc::ClientContext context;
+      v1::LoadModelRequest request;
+      request.set_model("b");
+      v1::LoadModelResponse response;
+      return operations_->LoadModel(&context, request, &response);
+    }));
+  }
+  int loaded = 0;
+  for (auto& call : calls) {
+    const grpc::Status status = call.get();
+    loaded += status.ok() ? 1 : 0;
+    EXPECT_TRUE(status.ok() || status.error_code() == grpc::StatusCode::ABORTED ||
+                status.error_code() == grpc::StatusCode::ALREADY_EXISTS)
+        << status.error_message();
+  }
+  EXPECT_EQ(loaded, 1);
+  EXPECT_EQ(loads, 1);
+  EXPECT_EQ(Draw("b"), "OK");
+}
+
+TEST_F(ModelsTest, WhoHangsUpWhileAModelLoadsDoesNotUndoIt) {
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  Options options = With({Model("a"), Model("slow", LoadPolicy::kManual)});
+  options.load = LoadsBehind(loading, "slow");
+  Start(options);
+  AwaitLoaded();
+  grpc::ClientContext context;
+  auto call = std::async(std::launch::async, [&] {
+    v1::LoadModelRequest request;
+    request.set_model("slow");
+    v1::LoadModelResponse response;
+    return operations_->LoadModel(&context, request, &response);
+  });
+  loading->AwaitBlocked();
+  context.TryCancel();
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(States(), "a READY, slow LOADING");
+  EXPECT_EQ(Load("slow").error_code(), grpc::StatusCode::ABORTED);
+  loading->Open();
+  while (States() != "a READY, slow READY") absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(Draw("slow"), "OK");
+}
+
+TEST_F(ModelsTest, TheServerEndsThoughAModelLoads) {
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  Options options = With({Model("a"), Model("slow", LoadPolicy::kManual)});
+  options.load = LoadsBehind(loading, "slow");
+  Start(options);
+  AwaitLoaded();
+  auto call = std::async(std::launch::async, [&] { return Load("slow"); });
+  loading->AwaitBlocked();
+  server_->Shutdown(absl::ZeroDuration());
+  EXPECT_FALSE(call.get().ok());
+  loading->Open();
+}
+
+// With the model go those that wait for their turn; what has begun is drawn.
+TEST_F(ModelsTest, AModelThatIsUnloadedFinishesWhatItHasBegunAndTellsWhoWaits) {
+  Options options = With({Model("a"), Model("b")});
+  options.scheduler.max_batch = options.scheduler.max_resident = 1;
+  Start(options);
+  AwaitLoaded();
+  script_->step_gate()->Close();
+  OpenCall running(stub_.get(), For("a", "running"));
+  script_->step_gate()->AwaitBlocked();
+  OpenCall waiting(stub_.get(), For("a", "waiting"));
+  EXPECT_TRUE(waiting.Next().has_queued());
+  OpenCall other(stub_.get(), For("b", "other"));
+  EXPECT_TRUE(other.Next().has_queued());
+  auto unloaded = std::async(std::launch::async, [&] { return Unload("a"); });
+  const Drawn told = waiting.Rest();  // at once
+  EXPECT_EQ(told.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(told.status.error_message(), HasSubstr("'a' was unloaded"));
+  EXPECT_EQ(Unload("a").error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(Load("a").error_code(), grpc::StatusCode::ABORTED);
+  script_->step_gate()->Open();
+  EXPECT_TRUE(running.Rest().status.ok());
+  EXPECT_TRUE(other.Rest().status.ok());
+  EXPECT_TRUE(unloaded.get().ok());
+  EXPECT_EQ(States(), "a UNLOADED, b READY");
 }
 
 TEST_F(ModelsTest, AFailedLoadSaysWhyAndMayBeTriedAgain) {
@@ -185,11 +284,34 @@ TEST_F(ModelsTest, AFailedLoadSaysWhyAndMayBeTriedAgain) {
   EXPECT_EQ(Draw("b"), "OK");
 }
 
-TEST_F(ModelsTest, TheFirstRequestLoadsAModelAndWaitsForIt) {
-  Gate loading;
-  loading.Close();
+TEST_F(ModelsTest, WhatWaitsForItsModelIsCancelledByTheIdThatItWasGiven) {
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = LoadsBehind(&loading, "a");
+  options.load = LoadsBehind(loading, "a");
+  options.rpc.tenant_header = true;
+  Start(options);
+  OpenCall first(stub_.get(), Request("first"), absl::InfiniteDuration(), "one");
+  OpenCall second(stub_.get(), Request("second"), absl::InfiniteDuration(), "one");
+  const std::string id = first.Next().queued().request_id();
+  EXPECT_TRUE(second.Next().has_queued());
+  EXPECT_EQ(CancelAs("two", id), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(CancelAs("one", id), grpc::StatusCode::OK);
+  const grpc::Status status = first.Rest().status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_THAT(status.error_message(), HasSubstr("cancelled by its caller's Cancel"));
+  AwaitCalls(1);
+  EXPECT_EQ(CancelAs("one", id), grpc::StatusCode::NOT_FOUND);
+  loading->Open();
+  EXPECT_TRUE(second.Rest().status.ok());
+  for (const FakeStep& step : script_->steps()) EXPECT_EQ(step.images.front().prompt, "second");
+}
+
+TEST_F(ModelsTest, TheFirstRequestLoadsAModelAndWaitsForIt) {
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  Options options = With({Model("a", LoadPolicy::kOnDemand)});
+  options.load = LoadsBehind(loading, "a");
   Start(options);
   EXPECT_EQ(States(), "a UNLOADED");
   EXPECT_EQ(Health("a"), "SERVING");
@@ -202,9 +324,9 @@ TEST_F(ModelsTest, TheFirstRequestLoadsAModelAndWaitsForIt) {
   named.set_request_id("second");
   OpenCall second(stub_.get(), named);
   EXPECT_EQ(second.Next().queued().request_id(), "second");
-  loading.AwaitBlocked();
+  loading->AwaitBlocked();
   EXPECT_EQ(States(), "a LOADING");
-  loading.Open();
+  loading->Open();
   EXPECT_TRUE(first.Rest().status.ok());
   const Drawn drawn = second.Rest();
   EXPECT_TRUE(drawn.status.ok()) << drawn.status.error_message();
@@ -220,44 +342,68 @@ TEST_F(ModelsTest, WhoWaitsForAModelIsToldOfBadFieldsToo) {
   EXPECT_TRUE(DetailOf<google::rpc::BadRequest>(drawn.status).has_value());
 }
 
-TEST_F(ModelsTest, WhoLeavesWhileAModelLoadsIsNotDrawnFor) {
-  Gate loading;
-  loading.Close();
+class ThrowingEngine final : public ForwardingEngine {
+ public:
+  using ForwardingEngine::ForwardingEngine;
+  absl::Status Validate(const ImageSpec& spec) const override {
+    if (spec.prompt == "throw") throw std::runtime_error("an engine's");
+    return ForwardingEngine::Validate(spec);
+  }
+};
+
+TEST_F(ModelsTest, AnEngineThatThrowsWhenAskedAboutARequestEndsThatRequestAlone) {
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = LoadsBehind(&loading, "a");
+  options.load = [this](const std::string& model, const std::string& device) {
+    return std::make_unique<ThrowingEngine>(
+        std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr));
+  };
+  Start(options);
+  for (const char* model : {"is loaded for the first", "is there"}) {
+    const Drawn thrown = OpenCall(stub_.get(), Request("throw"), absl::Seconds(20)).Rest();
+    EXPECT_EQ(thrown.status.error_code(), grpc::StatusCode::INTERNAL) << "where the model " << model;
+  }
+  EXPECT_EQ(Draw("a"), "OK");
+  EXPECT_THAT(AwaitCalls(3), ::testing::UnorderedElementsAre("a INTERNAL", "a INTERNAL", "a OK"));
+}
+
+TEST_F(ModelsTest, WhoLeavesWhileAModelLoadsIsNotDrawnFor) {
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  Options options = With({Model("a", LoadPolicy::kOnDemand)});
+  options.load = LoadsBehind(loading, "a");
   Start(options);
   OpenCall gone(stub_.get(), Request("gone"));
   gone.Next();
-  loading.AwaitBlocked();
+  loading->AwaitBlocked();
   gone.Hangup();
   EXPECT_EQ(gone.Rest().status.error_code(), grpc::StatusCode::CANCELLED);
   AwaitCalls(1);
-  loading.Open();
+  loading->Open();
   EXPECT_EQ(Draw("a"), "OK");
   for (const FakeStep& step : script_->steps()) EXPECT_EQ(step.images.front().prompt, "a");
 }
 
 TEST_F(ModelsTest, OnlySoManyRequestsWaitForModels) {
-  Gate loading;
-  loading.Close();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
   options.scheduler.max_queue = 1;
-  options.load = LoadsBehind(&loading, "a");
+  options.load = LoadsBehind(loading, "a");
   Start(options);
   OpenCall waits(stub_.get(), Request("w"));
   waits.Next();
   const Drawn refused = Generate(Request("x"));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused.status).has_value());
-  loading.Open();
+  loading->Open();
   EXPECT_TRUE(waits.Rest().status.ok());
 }
 
 TEST_F(ModelsTest, DrainingTellsWhoWaitsForAModel) {
-  Gate loading;
-  loading.Close();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
   Options options = With({Model("a", LoadPolicy::kOnDemand)});
-  options.load = LoadsBehind(&loading, "a");
+  options.load = LoadsBehind(loading, "a");
   Start(options);
   OpenCall waits(stub_.get(), Request("w"));
   waits.Next();
@@ -265,7 +411,11 @@ TEST_F(ModelsTest, DrainingTellsWhoWaitsForAModel) {
   v1::DrainResponse response;
   ASSERT_TRUE(operations_->Drain(&context, {}, &response).ok());
   EXPECT_EQ(waits.Rest().status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  loading.Open();
+  // Nor is one loaded for who comes now, who may go to another server.
+  const Drawn late = Generate(Request("late"));
+  EXPECT_EQ(late.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(late.status.error_message(), HasSubstr("draining"));
+  loading->Open();
   AwaitLoaded();
 }
 
@@ -374,11 +524,29 @@ TEST_F(ModelsTest, NothingIsLoadedOntoALostDeviceOrEvictedThere) {
   EXPECT_EQ(Health("two"), "SERVING");
 }
 
+// Some have failed to load, the others' device is lost.
+TEST_F(ModelsTest, WithoutAnyModelLeftTheServerServesNone) {
+  Options options = With({Model("failed"), Model("both", LoadPolicy::kStartup, {"cpu", "cuda:0"}),
+                          Model("lost", LoadPolicy::kStartup, {"cuda:0"})});
+  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
+    if (device == "cpu") return absl::InvalidArgumentError("tensor x is cut short");
+    return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
+  };
+  Start(options);
+  AwaitLoaded();
+  EXPECT_EQ(States(), "failed FAILED, both READY, lost READY");
+  EXPECT_EQ(Health(""), "SERVING");
+  script_->Fail("deadly", FakeScript::Stage::kStep, absl::AbortedError("the device's context is lost"), 1);
+  EXPECT_EQ(Generate(For("lost", "deadly")).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(States(), "failed FAILED, both FAILED, lost FAILED");
+  for (const char* service : {"", "failed", "both", "lost"}) EXPECT_EQ(Health(service), "NOT_SERVING") << service;
+}
+
 TEST_F(ModelsTest, LoadsThatWaitForADeviceThatIsLostAreAnswered) {
-  Gate loading;
-  loading.Close();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
   Options options = With({Model("a"), Model("slow", LoadPolicy::kManual), Model("next", LoadPolicy::kManual)});
-  options.load = LoadsBehind(&loading, "slow");
+  options.load = LoadsBehind(loading, "slow");
   Start(options);
   AwaitLoaded();
   const auto load = [&](const std::string& model) {
@@ -391,12 +559,12 @@ TEST_F(ModelsTest, LoadsThatWaitForADeviceThatIsLostAreAnswered) {
     });
   };
   auto slow = load("slow");
-  loading.AwaitBlocked();
+  loading->AwaitBlocked();
   auto next = load("next");
   while (States() != "a READY, slow LOADING, next LOADING") absl::SleepFor(absl::Milliseconds(5));
   script_->Fail("deadly", FakeScript::Stage::kStep, absl::AbortedError("the device's context is lost"), 1);
   EXPECT_EQ(Generate(For("a", "deadly")).status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  loading.Open();
+  loading->Open();
   for (auto* answer : {&slow, &next}) {
     const grpc::Status status = answer->get();
     EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);

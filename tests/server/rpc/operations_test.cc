@@ -24,6 +24,7 @@ TEST_F(ServiceTest, WhileAModelLoadsCallersAreToldToComeBack) {
   Start(options);
   EXPECT_EQ(Health("fake"), "NOT_SERVING");
   EXPECT_EQ(Health(""), "NOT_SERVING");
+  EXPECT_EQ(Health("fresco:liveness"), "SERVING");  // else it would be killed for loading
   const Drawn refused = Generate(Request("a"));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused.status).has_value());
@@ -124,10 +125,13 @@ TEST_F(ServiceTest, ADeviceThatIsLostServesNoMoreAndSaysWhy) {
   Start();
   script_->Fail("deadly", FakeScript::Stage::kStep, absl::AbortedError("the device's context is lost"), 1);
   EXPECT_EQ(Health("fake"), "SERVING");
+  AwaitHealth("", "SERVING");
+  EXPECT_EQ(HealthTold(), "serving fake");
   const Drawn failed = Generate(Request("deadly"));
   EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(failed.status.error_message(), HasSubstr("the device cpu is lost (the device's context is lost)"));
   EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(failed.status).has_value());
+  EXPECT_EQ(HealthTold(), "not serving");
   EXPECT_EQ(Health("fake"), "NOT_SERVING");
   EXPECT_EQ(Health(""), "NOT_SERVING");
   const Drawn refused = Generate(Request("a"));
@@ -156,6 +160,8 @@ TEST_F(ServiceTest, DrainFinishesWhatRunsAndTakesNothingNew) {
   });
   AwaitHealth("", "NOT_SERVING");
   AwaitHealth("fake", "NOT_SERVING");
+  EXPECT_EQ(Health("fresco:liveness"), "SERVING");  // else it would be killed for finishing its work
+  EXPECT_EQ(HealthTold(), "not serving draining");
   const Drawn refused = Generate(Request("b"));
   EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   script_->step_gate()->Open();

@@ -63,7 +63,7 @@ TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamed) {
 TEST_F(ServiceTest, TextsThatAreNotUtf8AreNamedOnceAndBesideWhatElseIsWrong) {
   Start();
   std::string request;
-  for (int i = 0; i < 100'000; ++i) request += "\x12\x01\xff";  // prompt, over and over
+  for (int i = 0; i < 80'000; ++i) request += "\x12\x01\xff";  // prompt, over and over
   std::string response;
   const grpc::Status repeated = CallRaw("/fresco.v1.ImageGeneration/CreateImage", request, &response);
   EXPECT_EQ(repeated.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
@@ -107,6 +107,21 @@ TEST_F(ServiceTest, CreateImagesErrorsNameItsOwnFields) {
   EXPECT_EQ(bad->field_violations(0).field(), "size");
 }
 
+TEST_F(ServiceTest, CreateImageRefusesWhatItCannotStream) {
+  Start();
+  v1::CreateImageRequest request;
+  request.set_stream(true);
+  grpc::ClientContext context;
+  v1::CreateImageResponse response;
+  const grpc::Status status = stub_->CreateImage(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto bad = DetailOf<google::rpc::BadRequest>(status);
+  ASSERT_TRUE(bad.has_value());
+  EXPECT_EQ(bad->field_violations(0).field(), "stream");
+  EXPECT_THAT(status.error_message(), HasSubstr("Generate streams"));
+  EXPECT_TRUE(script_->steps().empty());
+}
+
 TEST_F(ServiceTest, AnUnknownModelIsNotFoundAmongThoseThatExist) {
   Options options;
   options.models = {"one", "two"};
@@ -122,14 +137,14 @@ TEST_F(ServiceTest, AnUnknownModelIsNotFoundAmongThoseThatExist) {
 TEST_F(ServiceTest, WhatACallerSendsIsSaidBackInShort) {
   Start();
   v1::GenerateRequest request = Request("a cat");
-  request.set_model(std::string(1 << 20, 'm'));
+  request.set_model(std::string(200'000, 'm'));
   const grpc::Status unknown = Generate(request).status;
   EXPECT_EQ(unknown.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_THAT(unknown.error_message(),
               ::testing::AllOf(HasSubstr("mmm…'; this server has fake"), ::testing::SizeIs(::testing::Lt(200))));
   v1::CreateImageRequest create;
-  create.set_size(std::string(1 << 20, '\x01'));
-  create.set_output_format(std::string(1 << 20, '%'));
+  create.set_size(std::string(100'000, '\x01'));
+  create.set_output_format(std::string(100'000, '%'));
   grpc::ClientContext context;
   v1::CreateImageResponse response;
   EXPECT_EQ(stub_->CreateImage(&context, create, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
@@ -165,8 +180,35 @@ TEST_F(ServiceTest, AFullQueueRefusesAndSaysWhenToComeBack) {
   EXPECT_TRUE(waiting.Rest().status.ok());
 }
 
-TEST_F(ServiceTest, TheSameIdTwiceAtOnceIsRefused) {
-  Start();
+TEST_F(ServiceTest, ADeadlineThatCannotBeMetIsRefusedAndSaysWhenItCould) {
+  Options options;
+  options.scheduler.max_batch = 1;
+  CostModel& costs = options.scheduler.costs;
+  costs.RecordStep(costs.Curve("fake", 1), 2, absl::Seconds(10));  // of an image, 4 of them
+  Start(options);
+  script_->step_gate()->Close();
+  OpenCall running(stub_.get(), Request("a"));
+  script_->step_gate()->AwaitBlocked();
+  // Behind the one that runs it would be done in 80 s, by itself in 40 s.
+  const grpc::Status later = OpenCall(stub_.get(), Request("b"), absl::Seconds(60)).Rest().status;
+  EXPECT_EQ(later.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(later.error_message(), HasSubstr("it would be done in about 8"));
+  const auto retry = DetailOf<google::rpc::RetryInfo>(later);
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_GE(retry->retry_delay().seconds(), 19);
+  EXPECT_LE(retry->retry_delay().seconds(), 25);
+  const grpc::Status never = OpenCall(stub_.get(), Request("c"), absl::Seconds(30)).Rest().status;
+  EXPECT_EQ(never.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(never.error_message(), HasSubstr("it would be done in about 8"));
+  EXPECT_EQ(never.error_details(), "");  // there is no time to come back at
+  script_->step_gate()->Open();
+  EXPECT_TRUE(running.Rest().status.ok());
+}
+
+TEST_F(ServiceTest, TheSameIdTwiceAtOnceIsRefusedWhereCallersShareNothing) {
+  Options options;
+  options.rpc.results.anonymous = false;
+  Start(options);
   script_->step_gate()->Close();
   v1::GenerateRequest request = Request("a");
   request.set_request_id("twin");

@@ -13,6 +13,7 @@
 namespace fresco {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
@@ -268,6 +269,19 @@ TEST_F(RequestValidationTest, OpenAisFieldsKeepTheirNames) {
     good.set_size(size);
     EXPECT_TRUE(Validate(good).ok()) << size;
   }
+}
+
+TEST_F(RequestValidationTest, WhoWantsEventsIsToldWhereTheyAre) {
+  v1::CreateImageRequest wire;
+  wire.set_stream(true);
+  wire.set_partial_images(2);
+  EXPECT_THAT(BadFields(wire), UnorderedElementsAre("stream", "partial_images"));
+  EXPECT_THAT(std::string(Validate(wire).status().message()),
+              AllOf(HasSubstr("stream must be false"), HasSubstr("partial_images must be 0"),
+                    HasSubstr("POST /v1/fresco/generate")));
+  wire.set_stream(false);
+  wire.set_partial_images(0);
+  EXPECT_TRUE(Validate(wire).ok());
 }
 
 }  // namespace

@@ -58,8 +58,10 @@ std::string Drawn::order() const {
   return order;
 }
 
-RawCall::RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method)
+RawCall::RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                 const std::string& authorization)
     : call_(grpc::GenericStub(channel).PrepareCall(&context_, method, &queue_)) {
+  if (!authorization.empty()) context_.AddMetadata("authorization", authorization);
   call_->StartCall(nullptr);
   Wait();
 }
@@ -99,6 +101,7 @@ ServiceTest::~ServiceTest() {
   script_->prepare_gate()->Open();
   script_->step_gate()->Open();
   if (server_ != nullptr) server_->Shutdown(absl::ZeroDuration());
+  if (checker_ != nullptr) checker_->AwaitAnswers();
   if (manager_ != nullptr) manager_->StopWaiting();
   scheduler_.reset();  // its threads tell the manager, and that the server, what has loaded
   MutexLock lock(&mutex_);
@@ -116,6 +119,15 @@ void ServiceTest::Start(Options options) {
     manager_->LoseDevice(loss.device, loss.reason);
     server_->RefreshHealth();
   };
+  if (options.content_check.has_value()) {
+    checker_ = std::make_unique<ContentChecker>(*options.content_check);
+    if (options.content_check->pictures) {
+      options.scheduler.check_picture = [this](const GenerationRequest& request, int index,
+                                               const EncodedImage& picture) {
+        return checker_->CheckPicture(request, index, picture);
+      };
+    }
+  }
   scheduler_ = std::make_unique<Scheduler>(options.scheduler, &clock_, nullptr);
   manager_ = std::make_unique<ModelManager>(
       ModelManagerOptions{options.managed, options.budgets, options.scheduler.max_queue},
@@ -129,18 +141,32 @@ void ServiceTest::Start(Options options) {
   dependencies.logger = logger_.get();
   dependencies.clock = &clock_;
   dependencies.manager = manager_.get();
+  dependencies.callers = options.callers;
+  dependencies.checker = checker_.get();
   dependencies.random = [next = std::make_shared<std::atomic<uint64_t>>(1000)] { return (*next)++; };
+  dependencies.on_health = [this](bool serving, bool draining, const auto& models) {
+    MutexLock lock(&mutex_);
+    health_told_ = std::string(serving ? "serving" : "not serving") + (draining ? " draining" : "");
+    for (const auto& [model, served] : models) health_told_ += served ? " " + model : "";
+  };
   dependencies.on_call_done = [this](const std::string& model, const std::string& code) {
     MutexLock lock(&mutex_);
     calls_.push_back(model + " " + code);
     changed_.NotifyAll();
+  };
+  dependencies.on_joined = [this](const std::string&) { OnShared("joined"); };
+  dependencies.on_result_served = [this](const std::string&) { OnShared("served"); };
+  dependencies.on_results_held = [this](int64_t bytes) {
+    MutexLock lock(&mutex_);
+    held_ = bytes;
   };
   options.rpc.version = "1.2.3";
   options.rpc.max_queue = options.scheduler.max_queue;
   auto server = RpcServer::Start(options.rpc, dependencies);
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
-  channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials());
+  if (options.credentials == nullptr) options.credentials = grpc::InsecureChannelCredentials();
+  channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(server_->port()), options.credentials);
   stub_ = v1::ImageGeneration::NewStub(channel_);
   operations_ = v1::Operations::NewStub(channel_);
   manager_->LoadAtStart();
@@ -160,6 +186,27 @@ void ServiceTest::OnChanged() {
   changed_.NotifyAll();
 }
 
+void ServiceTest::OnShared(const std::string& how) {
+  MutexLock lock(&mutex_);
+  shares_.push_back(how);
+  changed_.NotifyAll();
+}
+
+std::vector<std::string> ServiceTest::Shares() const {
+  MutexLock lock(&mutex_);
+  return shares_;
+}
+
+void ServiceTest::AwaitShares(size_t count) {
+  MutexLock lock(&mutex_);
+  while (shares_.size() < count) changed_.Wait(&mutex_);
+}
+
+int64_t ServiceTest::held() const {
+  MutexLock lock(&mutex_);
+  return held_;
+}
+
 void ServiceTest::AwaitLoaded() {
   MutexLock lock(&mutex_);
   while (registry_->Loading()) changed_.Wait(&mutex_);
@@ -168,6 +215,27 @@ void ServiceTest::AwaitLoaded() {
 Drawn ServiceTest::Generate(const v1::GenerateRequest& request) {
   grpc::ClientContext context;
   return ReadAll(stub_->Generate(&context, request).get());
+}
+
+grpc::StatusCode ServiceTest::CancelAs(const std::string& tenant, const std::string& id) {
+  grpc::ClientContext context;
+  if (!tenant.empty()) context.AddMetadata("fresco-tenant", tenant);
+  v1::CancelRequest request;
+  request.set_request_id(id);
+  v1::CancelResponse response;
+  return stub_->Cancel(&context, request, &response).error_code();
+}
+
+std::shared_ptr<grpc::Channel> ServiceTest::OwnChannel() const {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetMaxReceiveMessageSize(-1);
+  return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
+std::unique_ptr<v1::ImageGeneration::Stub> ServiceTest::OwnConnection() const {
+  return v1::ImageGeneration::NewStub(OwnChannel());
 }
 
 Drawn ReadAll(grpc::ClientReader<v1::GenerateEvent>* reader) {
@@ -195,6 +263,11 @@ std::string ServiceTest::Health(const std::string& service) {
 
 void ServiceTest::AwaitHealth(const std::string& service, const std::string& status) {
   while (Health(service) != status) absl::SleepFor(absl::Milliseconds(5));
+}
+
+std::string ServiceTest::HealthTold() {
+  MutexLock lock(&mutex_);
+  return health_told_;
 }
 
 std::vector<std::string> ServiceTest::AwaitCalls(size_t count) {

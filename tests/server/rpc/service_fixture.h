@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "pipeline/base/clock.h"
 #include "server/log/logger.h"
+#include "server/rpc/content_checker.h"
 #include "server/rpc/model_manager.h"
 #include "server/rpc/model_registry.h"
 #include "server/rpc/server.h"
@@ -62,8 +63,9 @@ std::optional<Detail> DetailOf(const grpc::Status& status) {
 class OpenCall {
  public:
   OpenCall(v1::ImageGeneration::Stub* stub, const v1::GenerateRequest& request,
-           absl::Duration timeout = absl::InfiniteDuration()) {
+           absl::Duration timeout = absl::InfiniteDuration(), const std::string& tenant = "") {
     if (timeout != absl::InfiniteDuration()) context_.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    if (!tenant.empty()) context_.AddMetadata("fresco-tenant", tenant);
     reader_ = stub->Generate(&context_, request);
   }
   v1::GenerateEvent Next() {
@@ -71,6 +73,8 @@ class OpenCall {
     EXPECT_TRUE(reader_->Read(&event));
     return event;
   }
+  // False: there is none, the call has ended.
+  bool TryNext(v1::GenerateEvent* event) { return reader_->Read(event); }
   Drawn Rest() { return ReadAll(reader_.get()); }
   void Hangup() { context_.TryCancel(); }
 
@@ -82,7 +86,9 @@ class OpenCall {
 // A call by bytes, of whatever method ("/package.Service/Method"), that does nothing by itself.
 class RawCall {
  public:
-  RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
+  // `authorization`: the metadata of that name; empty: none.
+  RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+          const std::string& authorization = "");
   // The one message, or that there is none.
   void Send(const std::string& message);
   void SendNothing();
@@ -104,7 +110,10 @@ class ServiceTest : public ::testing::Test {
     SchedulerOptions scheduler;
     RpcOptions rpc;
     LogConfig log;
-    Scheduler::EngineLoader loader;          // for the first model; empty: a FakeEngine
+    std::optional<ContentCheckConfig> content_check;
+    Authenticator* callers = nullptr;                       // outlives the test's server; null: anybody may call
+    std::shared_ptr<grpc::ChannelCredentials> credentials;  // of the test's own channel; null: plaintext
+    Scheduler::EngineLoader loader;                         // for the first model; empty: a FakeEngine
     std::vector<ManagedModel> managed;       // instead of `models`, which are on the CPU and loaded at the start
     std::map<std::string, int64_t> budgets;  // by device
     // For all models; empty: as above.
@@ -119,14 +128,30 @@ class ServiceTest : public ::testing::Test {
 
   Drawn Generate(const v1::GenerateRequest& request);
 
+  // Of the tenant's request of that id; empty: of nobody's.
+  grpc::StatusCode CancelAs(const std::string& tenant, const std::string& id);
+
+  // Whose connection, and with it its window, is shared with no other's, and which takes answers of any size.
+  std::shared_ptr<grpc::Channel> OwnChannel() const;
+  std::unique_ptr<v1::ImageGeneration::Stub> OwnConnection() const;
+
   // A unary call by bytes, for services whose protos the distribution does not ship.
   grpc::Status CallRaw(const std::string& method, const std::string& request, std::string* response);
   // "SERVING", "NOT_SERVING", or the error's code.
   std::string Health(const std::string& service);
   void AwaitHealth(const std::string& service, const std::string& status);
+  // What whoever measures was told last: "serving" or "not serving", "draining" where it does, and the models that
+  // serve.
+  std::string HealthTold();
 
   // Waits until the server has counted this many calls, and returns them as "model code".
   std::vector<std::string> AwaitCalls(size_t count);
+  // "joined" and "served": calls that have shared a request with an earlier one.
+  std::vector<std::string> Shares() const;
+  // Waits until this many have.
+  void AwaitShares(size_t count);
+  // Bytes held for calls that may come.
+  int64_t held() const;
   // Waits until this many lines have been logged, and returns them.
   std::vector<std::string> AwaitLog(size_t count);
 
@@ -148,6 +173,7 @@ class ServiceTest : public ::testing::Test {
   };
 
   void OnChanged();
+  void OnShared(const std::string& how);
   absl::StatusOr<std::unique_ptr<Engine>> Load(const Options& options, const std::string& model,
                                                const std::string& device);
 
@@ -157,7 +183,11 @@ class ServiceTest : public ::testing::Test {
   CondVar changed_;
   std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
   std::vector<std::string> lines_ FRESCO_GUARDED_BY(mutex_);
+  std::vector<std::string> shares_ FRESCO_GUARDED_BY(mutex_);
+  int64_t held_ FRESCO_GUARDED_BY(mutex_) = 0;
+  std::string health_told_ FRESCO_GUARDED_BY(mutex_);
   std::unique_ptr<Logger> logger_;
+  std::unique_ptr<ContentChecker> checker_;
   std::unique_ptr<ModelRegistry> registry_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<ModelManager> manager_;

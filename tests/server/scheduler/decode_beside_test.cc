@@ -70,6 +70,22 @@ class DecodeBesideTest : public ::testing::Test {
     harness_->Settle();
   }
 
+  // A step and a decode have found that memory does not do for both: for a while a decode has the device to itself.
+  // Nothing is on it.
+  void KeepDecodesApart() {
+    Run();
+    const auto first = Submit("first", 1, 2);
+    StepTo(2);
+    script_->finish_gate()->AwaitBlocked();
+    script_->SetNoRoomBeside();
+    script_->finish_gate()->Allow(1);
+    script_->finish_gate()->AwaitArrivals(2);  // the second has begun beside the step that waits for its gate
+    script_->finish_gate()->Open();
+    script_->step_gate()->Open();
+    EXPECT_TRUE(first->Result().ok());
+    EXPECT_TRUE(running_->Result().ok());
+  }
+
   std::unique_ptr<SchedulerHarness> harness_;
   FakeScript* script_ = nullptr;
   std::unique_ptr<EventReader> running_;
@@ -220,7 +236,7 @@ TEST_F(DecodeBesideTest, ADecodeThatDoesNotFitBesideAStepHasTheDeviceToItself) {
 }
 
 TEST_F(DecodeBesideTest, WhereOneDidNotFitBesideAStepTheNextAreNotTriedThere) {
-  constexpr int kImages = 8;
+  constexpr int kImages = 16;
   SchedulerOptions options = Beside();
   options.max_batch = kImages + 1;
   Run(options);
@@ -403,6 +419,21 @@ TEST_F(DecodeBesideTest, WhenAStepFindsTheDeviceLostWhatIsBeingDecodedGoesOnElse
   harness_->Settle();
   EXPECT_EQ(harness_->observer.images(), 2);
   EXPECT_EQ(other->live_jobs(), 0);
+}
+
+// The decode has the device to itself, so that what the next image needs of it first is never done.
+TEST_F(DecodeBesideTest, ADeviceThatIsLostBeforeAnImageIsPreparedIsNoEnd) {
+  KeepDecodesApart();
+  script_->finish_gate()->Close();
+  script_->Fail("a", Stage::kFinish, ContextLost());
+  const auto a = Submit("a");
+  script_->finish_gate()->AwaitBlocked();
+  const auto next = Submit("next");
+  next->Await<StartedEvent>();
+  harness_->AddModel("fake", "other");
+  script_->finish_gate()->Open();
+  EXPECT_TRUE(a->Result().ok());
+  EXPECT_TRUE(next->Result().ok());
 }
 
 TEST_F(DecodeBesideTest, ADecoderThatHangsIsFoundWhileNothingElseIsGoingOn) {

@@ -5,11 +5,13 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "server/scheduler/retry.h"
 #include "server/scheduler/scheduler.h"
+#include "tests/support/forwarding_engine.h"
 #include "tests/support/scheduler_harness.h"
 
 namespace fresco {
@@ -77,13 +79,14 @@ TEST(DeviceLossTest, TheFirstCallMayTakeLong) {
   const absl::Duration left = WatchdogOptions().first - kFloor;
   for (absl::Duration passed; passed < left; passed += kFloor) LetItHang(&harness);
   EXPECT_TRUE(image->Result().ok());  // drawn by the other
+  harness.scheduler.reset();          // which may be before the observer has heard of all
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake moved from a", 1), Pair("lost a", 1)));
 }
 
 TEST(DeviceLossTest, ACallThatFailedSaysNothingOfHowLongOneTakes) {
   SchedulerHarness harness;
   FakeScript* script = harness.AddModel();
-  script->Fail("bad", Stage::kStep, absl::ResourceExhaustedError("no memory"));
+  script->Fail("bad", Stage::kStep, absl::DataLossError("not finite"));
   EXPECT_FALSE(harness.Submit(harness.Request("bad"))->Result().ok());
   auto image = SubmitTo(&harness, script, harness.Request("x", 2));  // no step has come to its end before
   LetItHang(&harness);
@@ -91,6 +94,173 @@ TEST(DeviceLossTest, ACallThatFailedSaysNothingOfHowLongOneTakes) {
   EXPECT_THAT(harness.observer.counts(), IsEmpty());
   script->step_gate()->Open();
   EXPECT_TRUE(image->Result().ok());
+}
+
+// As long as images of known texts took says nothing of fewer that bring new ones.
+TEST(DeviceLossTest, TextsThatAreInTheCacheSayNothingOfHowLongOthersTake) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  EXPECT_TRUE(harness.Submit(harness.Request("x"))->Result().ok());
+  EXPECT_TRUE(harness.Submit(harness.Request("x", 2, 4))->Result().ok());
+  script->prepare_gate()->Close();
+  GenerationRequest request = harness.Request("y", 2, 3);
+  request.images[0].prompt = "one that is new";
+  request.images[1].prompt = "another";
+  auto images = harness.Submit(request);
+  script->prepare_gate()->AwaitBlocked();
+  LetItHang(&harness);
+  harness.clock.AwaitWaiter(harness.clock.Now() + kFloor);
+  EXPECT_THAT(harness.observer.counts(), IsEmpty());
+  script->prepare_gate()->Open();
+  EXPECT_TRUE(images->Result().ok());
+}
+
+// Before a device answers how much memory it has, and has had.
+struct AskedGates {
+  Gate peak, memory, stats;
+};
+
+// A driver that hangs when it is asked for memory, as it does in anything else.
+class AskedEngine final : public ForwardingEngine {
+ public:
+  AskedEngine(std::unique_ptr<Engine> engine, std::shared_ptr<AskedGates> gates)
+      : ForwardingEngine(std::move(engine)), gates_(std::move(gates)) {}
+  int64_t TakePeakBytes() override {
+    gates_->peak.Pass();
+    return ForwardingEngine::TakePeakBytes();
+  }
+  DeviceMemory MemoryOfDevice() override {
+    gates_->memory.Pass();
+    return ForwardingEngine::MemoryOfDevice();
+  }
+  EngineStats stats() const override {
+    gates_->stats.Pass();
+    return ForwardingEngine::stats();
+  }
+
+ private:
+  const std::shared_ptr<AskedGates> gates_;  // a thread that hangs outlives the test
+};
+
+class AskedTest : public ::testing::Test {
+ protected:
+  AskedTest() {
+    harness_.scripts["a"] = a_;
+    const absl::Status loaded = harness_.Load("fake", "a", [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+      return std::make_unique<AskedEngine>(
+          std::make_unique<FakeEngine>(FakeModelInfo("fake", "a"), a_, &harness_.clock), gates_);
+    });
+    EXPECT_TRUE(loaded.ok());
+    a_->Fail("large", Stage::kStep, absl::ResourceExhaustedError("no memory"));
+    EXPECT_FALSE(harness_.Submit(harness_.Sized(harness_.Request("large"), 64))->Result().ok());
+    EXPECT_TRUE(harness_.Submit(harness_.Request("small"))->Result().ok());  // by now every call has come back once
+  }
+  ~AskedTest() override {
+    harness_.scheduler.reset();
+    gates_->peak.Open();
+    gates_->memory.Open();
+    gates_->stats.Open();
+  }
+
+  const std::shared_ptr<AskedGates> gates_ = std::make_shared<AskedGates>();
+  const std::shared_ptr<FakeScript> a_ = std::make_shared<FakeScript>();
+  SchedulerHarness harness_;
+};
+
+TEST_F(AskedTest, ADeviceThatHangsWhenAskedForItsPeakIsLost) {
+  gates_->peak.Close();
+  auto image = harness_.Submit(harness_.Request("x"));
+  gates_->peak.AwaitBlocked();
+  FakeScript* b = harness_.AddModel("fake", "b");
+  LetItHang(&harness_);
+  EXPECT_TRUE(image->Result().ok());
+  EXPECT_THAT(StepTexts(*b), ElementsAre("x0", "x1", "x2", "x3"));
+}
+
+// The picture is there, and not yet handed on.
+TEST_F(AskedTest, ADeviceThatHangsOnceAPictureIsDecodedIsLost) {
+  a_->finish_gate()->Close();
+  auto image = harness_.Submit(harness_.Request("x", 1));
+  a_->finish_gate()->AwaitBlocked();
+  harness_.AddModel("fake", "b");
+  gates_->peak.Close();
+  a_->finish_gate()->Open();
+  gates_->peak.AwaitBlocked();
+  LetItHang(&harness_);
+  const std::vector<RequestEvent> events = image->Rest();
+  EXPECT_TRUE(std::holds_alternative<CompletedEvent>(events.back()));
+  ASSERT_THAT(EventsOf<ImageEvent>(events), SizeIs(1));
+  EXPECT_EQ(EventsOf<ImageEvent>(events).front().provenance.device, "b");
+}
+
+TEST_F(AskedTest, ADeviceThatHangsWhenAskedWhatItHoldsBeforeADecodeIsLost) {
+  gates_->stats.Close();
+  auto image = harness_.Submit(harness_.Request("x", 1));
+  gates_->stats.AwaitBlocked();
+  harness_.AddModel("fake", "b");
+  LetItHang(&harness_);
+  EXPECT_TRUE(image->Result().ok());
+}
+
+TEST_F(AskedTest, ADeviceThatHangsWhenAskedWhoHoldsItsMemoryIsLost) {
+  gates_->memory.Close();
+  auto image = harness_.Submit(harness_.Sized(harness_.Request("large"), 32));
+  gates_->memory.AwaitBlocked();
+  harness_.AddModel("fake", "b");
+  LetItHang(&harness_);
+  EXPECT_TRUE(image->Result().ok());  // by the other, which has the memory
+}
+
+// By a load, as what its device has is what requests are admitted by.
+TEST_F(AskedTest, ADeviceThatHangsWhenAModelIsLoadedAndItIsAskedForItsMemoryIsLost) {
+  harness_.AddModel("fake", "b");
+  gates_->memory.Close();
+  absl::Status heard;
+  std::thread load([&] {
+    heard = harness_.Load("more", "a", [this]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+      return std::make_unique<AskedEngine>(
+          std::make_unique<FakeEngine>(FakeModelInfo("more", "a"), a_, &harness_.clock), gates_);
+    });
+  });
+  gates_->memory.AwaitBlocked();
+  LetItHang(&harness_);
+  load.join();
+  EXPECT_EQ(heard.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(harness_.Submit(harness_.Request("x"))->Result().ok());  // by the other
+}
+
+class StuckEngine final : public ForwardingEngine {
+ public:
+  StuckEngine(std::unique_ptr<Engine> engine, std::shared_ptr<Gate> gate)
+      : ForwardingEngine(std::move(engine)), gate_(std::move(gate)) {}
+  ~StuckEngine() override { gate_->Pass(); }
+  absl::Status WarmUp() override { return absl::InternalError("it cannot draw"); }
+
+ private:
+  const std::shared_ptr<Gate> gate_;  // a thread that hangs outlives the test
+};
+
+TEST(DeviceLossTest, ADeviceThatHangsWhenItFreesAModelThatCannotDrawIsLost) {
+  SchedulerOptions options;
+  options.watchdog.first = kFloor;
+  SchedulerHarness harness(options);
+  const auto gate = std::make_shared<Gate>();
+  gate->Close();
+  Gate told;
+  harness.scheduler->AddModel(
+      "fake", "a",
+      [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+        return std::make_unique<StuckEngine>(
+            std::make_unique<FakeEngine>(FakeModelInfo("fake", "a"), std::make_shared<FakeScript>(), nullptr), gate);
+      },
+      [&](const absl::StatusOr<EngineView>& engine) {
+        EXPECT_EQ(engine.status().code(), absl::StatusCode::kUnavailable);
+        told.Pass();
+      });
+  gate->AwaitBlocked();
+  LetItHang(&harness);
+  told.AwaitPassed(1);
+  gate->Open();
 }
 
 class LostInStageTest : public ::testing::TestWithParam<Stage> {};

@@ -56,6 +56,7 @@ TEST(MemoryReportTest, SuggestsNothingThatIsSoAlready) {
 TEST(MemoryReportTest, AnImageThatDoesNotFitAloneIsToldSo) {
   SchedulerHarness harness;
   FakeScript* script = harness.AddModel();
+  script->SetDeviceMemory({8000, 2000});
   EXPECT_TRUE(harness.Submit(harness.Request("small", 2))->Result().ok());  // after which it is known what a step needs
   script->SetMemoryLimit(0);
   const absl::Status status = harness.Submit(harness.Request("large", 2))->Result();

@@ -81,11 +81,12 @@ class MovingTest : public ::testing::Test {
   static void SetUpTestSuite() { alone_ = LoadDemo().release(); }
   static void TearDownTestSuite() { delete alone_; }
 
-  // The second device is loaded when the first has what is submitted first.
+  // Of one type: a deterministic image goes on from where it was on no other. The second device is loaded when the
+  // first has what is submitted first.
   void Start(const SchedulerOptions& options = {}) {
     harness_ = std::make_unique<SchedulerHarness>(
         options, [](const Image& image, const EncodeOptions&) -> absl::StatusOr<std::string> { return Pixels(image); });
-    Load("a", a_);
+    Load("cpu:a", a_);
     a_->gate.Close();
   }
 
@@ -171,11 +172,11 @@ TEST_P(LostTest, AnImageWhoseDeviceIsLostIsTheSamePicture) {
   a_->lost_at = GetParam();
   const auto reader = Submit("x", {spec});
   a_->gate.AwaitBlocked();
-  Load("b", b_);
+  Load("cpu:b", b_);
   a_->gate.Open();
   const std::map<int, ImageEvent> pictures = Pictures(reader.get());
   ExpectUndisturbed(pictures, {spec});
-  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_EQ(pictures.at(0).provenance.device, "cpu:b");
   // It has gone on, and not begun again.
   EXPECT_THAT(a_->StepsOf(spec.prompt), SizeIs(static_cast<size_t>(GetParam())));
   EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(static_cast<size_t>(spec.steps - GetParam())));
@@ -194,10 +195,11 @@ TEST_F(MovingTest, AWholeBatchWhoseDeviceIsLostIsTheSamePictures) {
   a_->lost_at = 2;
   const auto reader = Submit("x", specs);
   a_->gate.AwaitBlocked();
-  Load("b", b_);
+  Load("cpu:b", b_);
   a_->gate.Open();
   ExpectUndisturbed(Pictures(reader.get()), specs);
-  EXPECT_EQ(harness_->observer.counts()["demo moved from a"], 3);
+  // The third has gone to the other device, which was free, before the first was lost.
+  EXPECT_EQ(harness_->observer.counts()["demo moved from cpu:a"], 2);
 }
 
 TEST_F(MovingTest, AnImageWhoseDeviceHangsIsTheSamePicture) {
@@ -205,13 +207,13 @@ TEST_F(MovingTest, AnImageWhoseDeviceHangsIsTheSamePicture) {
   const ImageSpec spec = DeterministicSpec("a sunflower", 64, 64, 5, 2.5, 4);
   const auto reader = Submit("x", {spec});
   a_->gate.AwaitBlocked();
-  Load("b", b_);
+  Load("cpu:b", b_);
   a_->gate.Allow(2);
   a_->gate.AwaitArrivals(3);
   LetItHang();
   const std::map<int, ImageEvent> pictures = Pictures(reader.get());
   ExpectUndisturbed(pictures, {spec});
-  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_EQ(pictures.at(0).provenance.device, "cpu:b");
   EXPECT_THAT(b_->StepsOf(spec.prompt), ElementsAre(2, 3, 4));
   AwaitTheHung();
 }
@@ -224,14 +226,14 @@ TEST_F(MovingTest, AnImageWhoseDecoderHangsIsTheSamePicture) {
   const ImageSpec spec = DeterministicSpec("a sunflower", 64, 64, 4, 2.5, 4);
   const auto reader = Submit("x", {spec});
   a_->gate.AwaitBlocked();
-  Load("b", b_);
+  Load("cpu:b", b_);
   a_->decodes.Close();
   a_->gate.Open();
   a_->decodes.AwaitBlocked();
   LetItHang();
   const std::map<int, ImageEvent> pictures = Pictures(reader.get());
   ExpectUndisturbed(pictures, {spec});
-  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_EQ(pictures.at(0).provenance.device, "cpu:b");
   EXPECT_THAT(b_->StepsOf(spec.prompt), ElementsAre(3));  // the last is made once more
   AwaitTheHung();
 }
@@ -251,15 +253,15 @@ TEST_F(MovingTest, AnImageThatMakesRoomAndGoesOnElsewhereIsTheSamePicture) {
   const auto other = Submit("urgent", {urgent}, RequestPriority::kInteractive);
   a_->gate.Allow(1);
   a_->gate.AwaitArrivals(3);  // the urgent one's first step: the image has been parked
-  Load("b", b_);
+  Load("cpu:b", b_);
   const std::map<int, ImageEvent> pictures = Pictures(reader.get());
   ExpectUndisturbed(pictures, {spec});
-  EXPECT_EQ(pictures.at(0).provenance.device, "b");
+  EXPECT_EQ(pictures.at(0).provenance.device, "cpu:b");
   EXPECT_THAT(b_->StepsOf(spec.prompt), SizeIs(4));
   a_->gate.Open();
   ExpectUndisturbed(Pictures(other.get()), {urgent});
   EXPECT_THAT(harness_->observer.counts(),
-              AllOf(Contains(Pair("demo preempted on a", 1)), Not(Contains(Pair("lost a", 1)))));
+              AllOf(Contains(Pair("demo preempted on cpu:a", 1)), Not(Contains(Pair("lost cpu:a", 1)))));
 }
 
 TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures) {
@@ -273,7 +275,7 @@ TEST_F(MovingTest, ARequestSpreadOverTwoDevicesOfWhichOneIsLostIsTheSamePictures
   a_->lost_at = 3;
   const auto reader = Submit("x", specs);
   a_->gate.AwaitBlocked();
-  Load("b", b_);
+  Load("cpu:b", b_);
   a_->gate.Open();
   ExpectUndisturbed(Pictures(reader.get()), specs);
 }

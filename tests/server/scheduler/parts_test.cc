@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +42,15 @@ TEST(OrderedCallsTest, CallsAddedInsideACallComeAfterIt) {
   calls.Add([&] { order += "b"; });
   calls.Run();
   EXPECT_EQ(order, "abc");
+}
+
+TEST(OrderedCallsTest, WhatOneThrowsStopsNoOther) {
+  OrderedCalls calls;
+  bool made = false;
+  calls.Add([] { throw std::runtime_error("an observer's"); });
+  calls.Add([&] { made = true; });
+  calls.Run();
+  EXPECT_TRUE(made);
 }
 
 TEST(OrderedCallsTest, OneAtATimeFromManyThreads) {
@@ -94,7 +104,7 @@ class RequestOutputTest : public ::testing::Test {
     while (auto event = channel_->Next()) {
       if (auto* progress = std::get_if<ProgressEvent>(&*event)) {
         texts_.push_back(absl::StrCat(progress->image_index, ".", progress->step, progress->preview ? "+" : "",
-                                      progress->preview ? progress->preview->bytes : ""));
+                                      progress->preview ? progress->preview->bytes.str() : ""));
       } else if (auto* image = std::get_if<ImageEvent>(&*event)) {
         texts_.push_back(absl::StrCat("image ", image->image_index));
       } else {

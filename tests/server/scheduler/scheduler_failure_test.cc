@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -104,6 +105,28 @@ TEST(SchedulerFailureTest, ABatchThatDoesNotFitIsSplit) {
   EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake split on cpu", 2)));
 }
 
+TEST(SchedulerFailureTest, OfABatchThatDoesNotFitOnlyTheImageFailsThatCannotFit) {
+  SchedulerOptions options;
+  options.costs = FlatCosts(kSecond);
+  SchedulerHarness harness(options);
+  FakeScript* script = harness.AddModel();
+  script->SetMemoryLimit(4);
+  script->SetWeight("heavy", 5);
+  script->step_gate()->Close();
+  std::vector<std::unique_ptr<EventReader>> light;
+  light.push_back(harness.Submit(harness.Request("a", 2)));
+  script->step_gate()->AwaitBlocked();
+  light.push_back(harness.Submit(harness.Request("b", 2)));
+  const auto heavy = harness.Submit(harness.Request("heavy", 2));
+  light.push_back(harness.Submit(harness.Request("c", 2)));
+  script->step_gate()->Open();
+  EXPECT_EQ(heavy->Result().code(), absl::StatusCode::kResourceExhausted);
+  for (const auto& reader : light) EXPECT_TRUE(reader->Result().ok());
+  EXPECT_THAT(StepTexts(*script),
+              ElementsAre("a0", "a1 b0 heavy0 c0", "a1 b0", "heavy0 c0", "heavy0", "c0", "b1", "c1"));
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake split on cpu", 2)));
+}
+
 // A CPU has them share steps with others, a GPU must not, and the model is on both.
 TEST(SchedulerFailureTest, AnImageThatMustBeAloneOnOneOfItsDevicesIsThere) {
   SchedulerOptions options;
@@ -147,7 +170,113 @@ TEST(SchedulerFailureTest, WhatDoesNotFitAloneFails) {
   script->SetMemoryLimit(0);
   EXPECT_EQ(harness.Submit(harness.Request("a", 2, 3))->Result().code(), absl::StatusCode::kResourceExhausted);
   script->SetMemoryLimit(1);
+  harness.clock.Advance(kTooLargeFor);
   EXPECT_TRUE(harness.Submit(harness.Request("b", 2, 3))->Result().ok());
+}
+
+absl::Status Refusal(SchedulerHarness* harness, const GenerationRequest& request) {
+  return harness->scheduler->Submit(request).status();
+}
+
+GenerationRequest OfSide(const std::string& id, int pixels) {
+  return SchedulerHarness::Sized(SchedulerHarness::Request(id, 2), pixels);
+}
+
+TEST(SchedulerFailureTest, WhatIsKnownNotToFitIsRefusedAtOnce) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetMemoryLimit(0);
+  EXPECT_EQ(harness.Submit(OfSide("a", 32))->Result().code(), absl::StatusCode::kResourceExhausted);
+  script->SetMemoryLimit(1);
+  const size_t steps = script->steps().size();
+  for (int side : {32, 48}) {  // a larger one needs no less
+    const absl::Status refusal = Refusal(&harness, OfSide("b", side));
+    EXPECT_EQ(refusal.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(refusal.message()), HasSubstr("has run out of memory by itself: ask for a smaller width"));
+    EXPECT_EQ(RetryAfter(refusal), std::nullopt);
+  }
+  EXPECT_THAT(script->steps(), SizeIs(steps));
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake memory", 2)));
+  EXPECT_TRUE(harness.Submit(OfSide("smaller", 16))->Result().ok());
+}
+
+// Others may have had the memory.
+TEST(SchedulerFailureTest, WhatDidNotFitIsTriedAgain) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->SetMemoryLimit(0);
+  EXPECT_EQ(harness.Submit(harness.Request("a"))->Result().code(), absl::StatusCode::kResourceExhausted);
+  script->SetMemoryLimit(1);
+  harness.clock.Advance(kTooLargeFor - kSecond);
+  EXPECT_EQ(Refusal(&harness, harness.Request("b")).code(), absl::StatusCode::kResourceExhausted);
+  harness.clock.Advance(kSecond);
+  EXPECT_TRUE(harness.Submit(harness.Request("c"))->Result().ok());
+  EXPECT_TRUE(harness.Submit(harness.Request("d"))->Result().ok());
+}
+
+void Unload(SchedulerHarness* harness, const std::string& model) {
+  Gate removed;
+  EXPECT_TRUE(
+      harness->scheduler->RemoveModel(model, "cpu", Removal::kWhenDone, [&](const absl::Status&) { removed.Pass(); })
+          .ok());
+  removed.AwaitPassed(1);
+}
+
+TEST(SchedulerFailureTest, WhatDidNotFitIsTriedAgainWhenAModelHasGone) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  harness.AddModel("other");
+  script->SetMemoryLimit(0);
+  EXPECT_EQ(harness.Submit(harness.Request("a"))->Result().code(), absl::StatusCode::kResourceExhausted);
+  script->SetMemoryLimit(1);
+  EXPECT_EQ(Refusal(&harness, harness.Request("b")).code(), absl::StatusCode::kResourceExhausted);
+  Unload(&harness, "other");
+  EXPECT_TRUE(harness.Submit(harness.Request("c"))->Result().ok());
+}
+
+// Of 3,000 bytes a model has 1,000; an image's step has been seen to take 990 beside its 10.
+TEST(SchedulerFailureTest, WhatHasFittedIsRefusedWhereOtherModelsHaveItsMemory) {
+  SchedulerHarness harness;
+  harness.scripts["cpu"] = std::make_shared<FakeScript>();
+  harness.scripts["cpu"]->SetDeviceMemory({3000, 1});
+  harness.AddModel();
+  EXPECT_TRUE(harness.Submit(harness.Request("a"))->Result().ok());
+  harness.AddModel("b");
+  EXPECT_TRUE(harness.Submit(harness.Request("fits"))->Result().ok());
+  harness.scripts["cpu"]->SetDeviceMemory({3500, 1});
+  harness.AddModel("c");
+  const absl::Status refusal = Refusal(&harness, harness.Request("does not"));
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refusal.message()),
+              HasSubstr("needs about 990 bytes for a step or its decoding and 10 for its "
+                        "latents and texts, where a device has 500 bytes"));
+  // Of the other model nothing has been seen.
+  GenerationRequest other = harness.Request("other");
+  other.model = "c";
+  EXPECT_TRUE(harness.Submit(other)->Result().ok());
+  Unload(&harness, "b");
+  EXPECT_TRUE(harness.Submit(harness.Request("again"))->Result().ok());
+}
+
+// What a file says of memory may be of other settings: it makes no refusal, as nobody would find out.
+TEST(SchedulerFailureTest, WhatIsKnownOfMemoryFromAFileRefusesNothing) {
+  SchedulerOptions options;
+  ASSERT_TRUE(options.costs.Add({"fake", 1, 2, 1.0, 1, 1'000'000}).ok());
+  SchedulerHarness harness(options);
+  harness.scripts["cpu"] = std::make_shared<FakeScript>();
+  harness.scripts["cpu"]->SetDeviceMemory({3000, 1});
+  harness.AddModel();
+  EXPECT_TRUE(harness.Submit(harness.Request("a"))->Result().ok());
+}
+
+TEST(SchedulerFailureTest, APictureThatCouldNotBeDecodedForWantOfMemoryIsRefusedTheNextTime) {
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("a", Stage::kFinish, absl::ResourceExhaustedError("no memory to decode"));
+  EXPECT_EQ(harness.Submit(harness.Request("a"))->Result().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(Refusal(&harness, harness.Request("b")).message()), HasSubstr("run out of memory by itself"));
+  // Larger ones may be decoded in tiles.
+  EXPECT_TRUE(harness.Submit(OfSide("larger", 32))->Result().ok());
 }
 
 TEST(SchedulerFailureTest, AnEncoderThatFailsFailsTheRequest) {
@@ -385,6 +514,7 @@ TEST(SchedulerFailureTest, ADeadlineThatHasPassedIsRefused) {
   GenerationRequest request = harness.Request("late");
   request.deadline = harness.clock.Now();
   EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(harness.observer.counts(), ElementsAre(Pair("fake deadline_passed", 1)));
   request.images.clear();
   EXPECT_EQ(harness.scheduler->Submit(request).status().code(), absl::StatusCode::kInvalidArgument);
 }

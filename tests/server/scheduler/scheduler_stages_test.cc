@@ -316,6 +316,32 @@ TEST_F(LoadMeasurementTest, WhatStepsTextsAndDecodesTakeIsKnownAfterALoad) {
   EXPECT_EQ(script_->live_jobs(), 0);
 }
 
+// While the second replica stands in its first measured step, the first draws images of a size that it measures next.
+TEST_F(LoadMeasurementTest, WhatIsLearnedMeanwhileCounts) {
+  harness_ = std::make_unique<SchedulerHarness>(Measuring(absl::Minutes(20)));
+  FakeScript* const slow = harness_->AddModel("fake", "cpu:0");
+  slow->SetDurationsOfEach({}, absl::Seconds(10));
+  script_ = std::make_shared<FakeScript>();
+  harness_->scripts["cpu:1"] = script_;
+  script_->SetDurationsOfEach({}, absl::Seconds(1));
+  script_->step_gate()->Close();
+  ModelInfo info = FakeModelInfo("fake", "cpu:1");
+  info.default_width = info.default_height = 64;
+  Gate loaded;
+  harness_->scheduler->AddModel(
+      "fake", "cpu:1",
+      [&]() -> absl::StatusOr<std::unique_ptr<Engine>> {
+        return std::make_unique<FakeEngine>(info, script_, &harness_->clock);
+      },
+      [&](const absl::StatusOr<EngineView>&) { loaded.Pass(); });
+  script_->step_gate()->AwaitBlocked();
+  EXPECT_TRUE(harness_->Submit(harness_->Sized(harness_->Request("x"), 32))->Result().ok());
+  ASSERT_THAT(Known(), Contains("fake 4 2 20"));  // two rows of 10 s, four times
+  script_->step_gate()->Open();
+  loaded.AwaitPassed(1);
+  EXPECT_THAT(Known(), Contains("fake 4 2 16.4"));  // and 2 s, once
+}
+
 TEST_F(LoadMeasurementTest, NothingIsBegunThatWouldTakeTooLong) {
   // 0.4 s for the texts, twice 2 s for a step: the next would take 4 s.
   Load(Measuring(absl::Seconds(7)));

@@ -449,6 +449,25 @@ TEST(SchedulerTest, TheSnapshotShowsWhatWaitsAndWhatRuns) {
   EXPECT_TRUE(waiting->Result().ok());
 }
 
+// One model on both: a step of the slow one tells nothing of the fast one.
+TEST(SchedulerTest, WhatIsLearnedOfStepsIsOfATypeOfDevices) {
+  SchedulerHarness harness;
+  harness.AddModel("fake", "cpu")->SetDurations({}, 10 * kSecond, {});
+  EXPECT_TRUE(harness.Submit(harness.Request("a"))->Result().ok());
+  harness.AddModel("fake", "cuda:1")->SetDurations({}, kSecond, {});
+  Gate removed;
+  const auto told = [&](const absl::Status&) { removed.Pass(); };
+  ASSERT_TRUE(harness.scheduler->RemoveModel("fake", "cpu", Removal::kWhenDone, told).ok());
+  removed.AwaitPassed(1);
+  EXPECT_TRUE(harness.Submit(harness.Request("b"))->Result().ok());
+  const std::vector<MeasuredStep> measured = harness.scheduler->Costs().Measured();
+  ASSERT_THAT(measured, SizeIs(2));
+  EXPECT_EQ(measured[0].type, "cpu");
+  EXPECT_EQ(measured[0].seconds, 10);
+  EXPECT_EQ(measured[1].type, "cuda");
+  EXPECT_EQ(measured[1].seconds, 1);
+}
+
 TEST(SchedulerTest, WhatIsLearnedOfStepsCanBeKept) {
   SchedulerHarness harness;
   FakeScript* script = harness.AddModel();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,56 @@ TEST_P(Alone, NeitherJoinsNorIsJoined) {
   const auto sizes = DrawAll();
   EXPECT_EQ(core_->index().unfinished(), 0);
   EXPECT_EQ(sizes.at(true), std::vector<size_t>(2 * 3, 1));
+}
+
+// Two devices of one type and one of another, images that come at random, and room for one image on each device, so
+// that there is always one that makes place for another.
+TEST_P(Alone, BegunItGoesOnOnItsTypeOfDevice) {
+  constexpr int kDevices = 3, kImages = 300;
+  CoreOptions options;
+  options.policy = GetParam();
+  core_ = *SchedulingCore::Create(options, &costs_);
+  for (int device = 0; device < kDevices; ++device) {
+    DeviceLimits limits;
+    limits.max_batch = limits.max_resident = 1;
+    limits.type = device / 2;
+    core_->SetLoaded(core_->AddDevice(limits), core_->Model("m"), true);
+  }
+  struct Image {
+    bool one_type = false;
+    int type = -1;  // that has begun it
+    int steps = 0;
+  };
+  std::map<JobId, Image> images;
+  std::mt19937_64 random(7);
+  int added = 0, done = 0, parked = 0;
+  while (done < kImages) {
+    ASSERT_LT(now_, absl::FromUnixSeconds(100'000)) << "it does not end";
+    for (int i = 0; i < 3 && added < kImages && random() % 4 == 0; ++i, ++added) {
+      RequestedJobs request;
+      request.tenant = "t";
+      request.priority = static_cast<PriorityClass>(random() % kPriorityClasses);
+      request.sequence = sequence_++;
+      request.images = {{random() % 2 == 0 ? "large" : "small", 1000, 1, 1 + static_cast<int>(random() % 6), 10}};
+      request.images.front().one_type = random() % 2 == 0;
+      images[core_->Add(request, now_).front()].one_type = request.images.front().one_type;
+    }
+    for (int device = 0; device < kDevices; ++device) {
+      core_->StepDone(device, absl::Milliseconds(100));
+      const Decision next = core_->Decide(device, now_);
+      for (JobId id : next.preempt) core_->Parked(id, now_);
+      parked += static_cast<int>(next.preempt.size());
+      for (JobId id : next.start) {
+        Image& image = images.at(id);
+        ASSERT_TRUE(!image.one_type || image.steps == 0 || image.type == device / 2);
+        image.type = device / 2;
+      }
+      for (JobId id : next.batch) ++images.at(id).steps;
+    }
+    now_ += absl::Milliseconds(100);
+    done = added - core_->index().unfinished();
+  }
+  EXPECT_EQ(std::string(GetParam()) == "deadline-fair", parked > 20) << parked;
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, Alone, ::testing::Values("fifo", "dynamic", "deadline-fair"), [](const auto& info) {

@@ -197,6 +197,26 @@ TEST(DynamicTest, ABatchRunsToItsEndAsItWasFormed) {
   EXPECT_EQ(bench.Decide(), "c");
 }
 
+// A crowd of equals, whose steps turn out to take three times as long as was predicted when they came, all of them
+// late.
+TEST(DeadlineFairTest, WhatHasBegunIsDoneBeforeItsEqualsBegin) {
+  constexpr int kCrowd = 24;
+  Bench bench("deadline-fair");
+  for (const Asked& asked : Same(kCrowd, {'a', kStandard, kSmall, 100})) bench.Add(asked);
+  std::set<char> begun;
+  size_t most = 0;
+  for (int done = 0; done < kCrowd;) {
+    for (char name : bench.Decide()) begun.insert(name);
+    bench.Preempted();
+    most = std::max(most, begun.size());
+    for (char name : bench.Step(absl::Seconds(1))) {
+      begun.erase(name);
+      ++done;
+    }
+  }
+  EXPECT_LE(most, 2 * static_cast<size_t>(DeviceLimits().max_batch));
+}
+
 TEST(DeadlineFairTest, InteractivePreemptsAtTheNextStepAndTheOtherGoesOnWhereItWas) {
   Bench bench("deadline-fair");
   bench.Add({'a', kBatch, kLarge, 3});
@@ -446,15 +466,32 @@ TEST(AdmissionTest, ADeadlineThatCannotBeMetIsRefused) {
 
 TEST(AdmissionTest, WhatNoDeviceHasMemoryForIsRefusedForGood) {
   DeviceLimits limits;
-  limits.activation_bytes = 1'000'000;
+  limits.memory_bytes = 1'000'000;
   Bench bench("deadline-fair", limits);
   bench.costs()->RecordMemory(bench.costs()->Curve("m", kSmall), 1, 500'000);
+  bench.costs()->RecordMemory(bench.costs()->Curve("m", kLarge), 1, 2'000'000);
   EXPECT_EQ(bench.Admit({'a', kStandard, kSmall}).refusal, Admission::Refusal::kNone);
-  const Admission refused = bench.Admit({'b', kStandard, kLarge});
-  EXPECT_EQ(refused.refusal, Admission::Refusal::kMemory);
-  EXPECT_EQ(refused.activation_bytes, 2'000'000);
-  EXPECT_EQ(refused.retry_after, absl::ZeroDuration());
-  EXPECT_THAT(refused.message, HasSubstr("smaller width or height"));
+  for (int tokens : {kLarge, kLarge + 1}) {  // what is larger needs no less
+    const Admission refused = bench.Admit({'b', kStandard, tokens});
+    EXPECT_EQ(refused.refusal, Admission::Refusal::kMemory);
+    EXPECT_EQ(refused.activation_bytes, 2'000'000);
+    EXPECT_EQ(refused.retry_after, absl::ZeroDuration());
+    EXPECT_THAT(refused.message, HasSubstr("smaller width or height"));
+  }
+  // One of the devices has the room.
+  limits.memory_bytes = 3'000'000;
+  bench.AddDevice(limits);
+  EXPECT_EQ(bench.Admit({'b', kStandard, kLarge}).refusal, Admission::Refusal::kNone);
+}
+
+// Of a small image the texts and workspaces that every step has are most: scaled up they are more than a large one
+// needs.
+TEST(AdmissionTest, WhatWasNeverSeenIsLetIn) {
+  DeviceLimits limits;
+  limits.memory_bytes = 1'000'000;
+  Bench bench("deadline-fair", limits);
+  bench.costs()->RecordMemory(bench.costs()->Curve("m", kSmall), 1, 900'000);
+  EXPECT_EQ(bench.Admit({'a', kStandard, kLarge}).refusal, Admission::Refusal::kNone);
 }
 
 TEST(BatchTest, ActivationsOfAStepStayWithinTheDevice) {

@@ -182,8 +182,8 @@ class RandomTraceTest : public ::testing::TestWithParam<Param> {
       if (oldest < 0 || id < oldest) oldest = id;  // numbers are given in the order of arrival
     }
     for (ModelId model = 0; model < kModels; ++model) {
-      ASSERT_EQ(index.FirstByRank(model), by_rank[model]);
-      ASSERT_EQ(index.FirstByArrival(model), by_arrival[model]);
+      ASSERT_EQ(index.FirstByRank(model, 0), by_rank[model]);
+      ASSERT_EQ(index.FirstByArrival(model, 0), by_arrival[model]);
     }
   }
 
@@ -410,48 +410,105 @@ INSTANTIATE_TEST_SUITE_P(Policies, RandomTraceTest, ::testing::ValuesIn(Params()
   return name;
 });
 
-// Images alike of one tenant and class start in the order in which they came, whatever else there is.
-TEST(OrderTest, WithinATenantAndClassAlikeImagesStartInTheOrderOfArrival) {
-  for (const char* policy : {"fifo", "dynamic", "deadline-fair"}) {
-    CostModel costs;
-    costs.RecordStep(costs.Curve("m", 1024), 2, absl::Milliseconds(100));
+// Requests of three tenants, classes and kinds come to two devices. A kind's steps take as long, however many share
+// one.
+class OrderTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  struct Kind {
+    int tokens, rows, steps;
+    absl::Duration step;
+  };
+  static constexpr int kDevices = 2, kMostRows = 16;
+
+  // One of which images are alike.
+  struct Lane {
+    int tenant = 0, priority = 0, kind = 0;
+    auto operator<=>(const Lane&) const = default;
+  };
+
+  OrderTest() {
+    for (const Kind& kind : kinds_) {
+      for (int rows = 1; rows <= kMostRows; ++rows) costs_.RecordStep(costs_.Curve("m", kind.tokens), rows, kind.step);
+    }
     CoreOptions options;
-    options.policy = policy;
-    auto core = *SchedulingCore::Create(options, &costs);
-    const ModelId model = core->Model("m");
-    core->SetLoaded(core->AddDevice({}), model, true);
-    std::mt19937_64 random(7);
-    std::map<JobId, std::pair<int, int>> lane_of;  // tenant and class
-    std::map<std::pair<int, int>, JobId> last;
-    absl::Time now = absl::UnixEpoch();
-    for (int64_t i = 0; i < 2000; ++i) {
-      const std::pair<int, int> lane(static_cast<int>(random() % 3), static_cast<int>(random() % 3));
-      const std::string tenant = std::to_string(lane.first);
-      RequestedJobs request;
-      request.tenant = tenant;
-      request.priority = static_cast<PriorityClass>(lane.second);
-      request.model = model;
-      request.sequence = i;
-      request.images = {{"k", 1024, 2, 5, 1000}};
-      if (core->Admit(request, now).refusal == Admission::Refusal::kNone) {
-        lane_of[core->Add(request, now).front()] = lane;
-      }
-      core->DropHopeless(0, now);
-      const Decision decision = core->Decide(0, now);
-      std::vector<JobId> starts = decision.start;
-      std::sort(starts.begin(), starts.end());  // together: no order
-      for (JobId job : starts) {
-        if (core->index().job(job).steps_left < 5) continue;  // it goes on
-        const auto known = last.find(lane_of.at(job));
-        ASSERT_TRUE(known == last.end() || known->second < job) << policy;
-        last[lane_of.at(job)] = job;
-      }
-      for (JobId job : decision.preempt) core->Parked(job, now);
-      now += absl::Milliseconds(100);
-      core->StepDone(0, absl::Milliseconds(100));
+    options.policy = GetParam();
+    core_ = *SchedulingCore::Create(options, &costs_);
+    for (int i = 0; i < kDevices; ++i) core_->SetLoaded(core_->AddDevice({}), core_->Model("m"), true);
+  }
+
+  void Add(const Lane& lane, int64_t sequence) {
+    const Kind& kind = kinds_[lane.kind];
+    const std::string tenant = std::to_string(lane.tenant), key = std::to_string(kind.tokens);
+    RequestedJobs request;
+    request.tenant = tenant;
+    request.priority = static_cast<PriorityClass>(lane.priority);
+    request.model = core_->Model("m");
+    request.sequence = sequence;
+    request.images = {{key, kind.tokens, kind.rows, kind.steps, 1000}};
+    if (core_->Admit(request, now_).refusal != Admission::Refusal::kNone) return;
+    lanes_[core_->Add(request, now_).front()] = lane;
+  }
+
+  // A step boundary.
+  void Boundary(DeviceId device) {
+    absl::Duration step;
+    if (const JobId running = running_[device]; running >= 0) step = kinds_[lanes_.at(running).kind].step;
+    core_->StepDone(device, step);
+    core_->DropHopeless(device, now_);
+    const Decision decision = core_->Decide(device, now_);
+    std::vector<JobId> starts = decision.start;
+    std::sort(starts.begin(), starts.end());  // together: no order
+    for (JobId job : starts) {
+      const Lane& lane = lanes_.at(job);
+      if (!begun_.insert(job).second) continue;  // it goes on
+      const auto [last, is_first] = last_.emplace(lane, job);
+      EXPECT_LE(last->second, job);
+      last->second = job;
+    }
+    for (JobId job : decision.preempt) core_->Parked(job, now_);
+    running_[device] = decision.batch.empty() ? -1 : decision.batch.front();
+    next_[device] =
+        now_ + (decision.batch.empty() ? absl::Milliseconds(10) : kinds_[lanes_.at(running_[device]).kind].step);
+  }
+
+  const std::vector<Kind> kinds_ = {{1024, 2, 5, absl::Milliseconds(100)},
+                                    {1024, 1, 12, absl::Milliseconds(100)},
+                                    {4096, 2, 3, absl::Milliseconds(300)}};
+  CostModel costs_;
+  std::unique_ptr<SchedulingCore> core_;
+  absl::Time now_ = absl::UnixEpoch();
+  std::array<absl::Time, kDevices> next_ = {now_, now_};
+  std::array<JobId, kDevices> running_ = {-1, -1};
+  std::map<JobId, Lane> lanes_;
+  std::set<JobId> begun_;
+  std::map<Lane, JobId> last_;  // that began
+};
+
+TEST_P(OrderTest, WithinATenantAndClassAlikeImagesBeginInTheOrderOfArrival) {
+  std::mt19937_64 random(7);
+  const auto any = [&](int below) { return static_cast<int>(random() % below); };
+  absl::Time arrival = now_;
+  for (int64_t i = 0; i < 6000;) {
+    const auto next = std::min_element(next_.begin(), next_.end());
+    now_ = std::min(*next, arrival);
+    if (arrival <= *next) {
+      const int tenant = any(3), priority = any(3);
+      Add({tenant, priority, any(3)}, i++);
+      arrival += absl::Milliseconds(any(i / 1000 % 2 == 0 ? 100 : 500));  // crowds, and not
+    } else {
+      Boundary(static_cast<DeviceId>(next - next_.begin()));
     }
   }
+  EXPECT_GT(begun_.size(), 1000u);
+  EXPECT_EQ(last_.size(), 27u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Policies, OrderTest, ::testing::Values("fifo", "dynamic", "deadline-fair"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace fresco

@@ -1,8 +1,13 @@
-// Half an hour's load and more on a virtual clock: the promises of docs/SCHEDULING.md, at a size that takes seconds.
+// An hour's load on a virtual clock: the promises of docs/SCHEDULING.md, at a size that takes seconds.
 // The full comparison is scheduler_bench.
 #include "bench/scheduler/simulator.h"
 
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <tuple>
 
 #include "bench/scheduler/device_model.h"
 
@@ -15,7 +20,7 @@ SimulationResult RunLoad(const std::string& policy, double load, Arrivals arriva
   options.load = load;
   options.arrivals = arrivals;
   options.devices = devices;
-  options.requests = 10000;  // about half an hour for eight devices
+  options.requests = 20000;  // about an hour for eight devices
   return Simulate(options, DeviceModel());
 }
 
@@ -67,7 +72,7 @@ TEST(SimulatedFaultTest, ADeviceThatIsSlowForAWhileIsNotLostAndDoesLess) {
   EXPECT_GT(run.all.attainment(), 0.9);
 }
 
-class SimulatedLoadTest : public ::testing::TestWithParam<std::pair<Arrivals, double>> {};
+class SimulatedLoadTest : public ::testing::TestWithParam<std::tuple<Arrivals, double>> {};
 
 TEST_P(SimulatedLoadTest, EveryRequestEndsOnceAndNoneWaitsBeyondItsAgeBound) {
   const auto [arrivals, load] = GetParam();
@@ -76,19 +81,25 @@ TEST_P(SimulatedLoadTest, EveryRequestEndsOnceAndNoneWaitsBeyondItsAgeBound) {
   for (int i = 0; i < kPriorityClasses; ++i) {
     const ClassResult& of_class = run.classes[i];
     EXPECT_EQ(of_class.requests, of_class.refused + of_class.dropped + static_cast<int64_t>(of_class.latencies.size()));
-    EXPECT_LE(of_class.longest_start, absl::ToDoubleSeconds(options.classes[i].max_wait));
+    const double max_wait = absl::ToDoubleSeconds(options.classes[i].max_wait);
+    EXPECT_LE(of_class.longest_start, max_wait);
+    // Paused once it has started it counts as if it might wait four times as long.
+    EXPECT_LE(of_class.longest_wait, 4 * max_wait);
   }
-  EXPECT_GT(run.jain, 0.9);  // in half an hour; shares bind over minutes
 }
 
-TEST_P(SimulatedLoadTest, MoreIsInTimeThanWithTheOthersAndInteractiveImagesAreSooner) {
+// What scheduler_bench checks, with a fifth of its requests.
+TEST_P(SimulatedLoadTest, ComparedWithTheOthersMoreIsInTimeAsMuchIsDrawnAndSharesAreFair) {
   const auto [arrivals, load] = GetParam();
   const SimulationResult ours = RunLoad("deadline-fair", load, arrivals);
   const SimulationResult fifo = RunLoad("fifo", load, arrivals);
   const SimulationResult dynamic = RunLoad("dynamic", load, arrivals);
-  EXPECT_GE(ours.all.attainment(), fifo.all.attainment());
+  const bool pressed = load >= 0.9;
+  EXPECT_GE(ours.all.attainment(), (pressed ? 1.3 : 1) * fifo.all.attainment());
   EXPECT_GE(ours.all.attainment(), dynamic.all.attainment());
-  EXPECT_LE(ours.classes[0].Percentile(0.99), 0.7 * fifo.classes[0].Percentile(0.99));
+  EXPECT_LE(ours.classes[0].Percentile(0.99), (pressed ? 0.5 : 0.7) * fifo.classes[0].Percentile(0.99));
+  EXPECT_GE(ours.images_per_second, 0.97 * std::max(fifo.images_per_second, dynamic.images_per_second));
+  EXPECT_GE(ours.jain, 0.95);
 }
 
 TEST_P(SimulatedLoadTest, WaitsAreAsLongAsTheyWerePredicted) {
@@ -99,11 +110,12 @@ TEST_P(SimulatedLoadTest, WaitsAreAsLongAsTheyWerePredicted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Loads, SimulatedLoadTest,
-                         ::testing::Values(std::pair{Arrivals::kPoisson, 0.7}, std::pair{Arrivals::kPoisson, 1.1},
-                                           std::pair{Arrivals::kBursty, 0.9}),
+                         ::testing::Combine(::testing::Values(Arrivals::kPoisson, Arrivals::kBursty),
+                                            ::testing::Values(0.7, 0.9, 1.1)),
                          [](const auto& info) {
-                           return std::string(info.param.first == Arrivals::kPoisson ? "Poisson" : "Bursty") +
-                                  std::to_string(static_cast<int>(info.param.second * 100));
+                           const bool poisson = std::get<0>(info.param) == Arrivals::kPoisson;
+                           return std::string(poisson ? "Poisson" : "Bursty") +
+                                  std::to_string(std::lround(100 * std::get<1>(info.param)));
                          });
 
 }  // namespace

@@ -4,13 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/scheduler/policy/scheduling_core.h"
@@ -30,34 +33,37 @@ StageItem Item(JobId id, bool decode, double latest) {
 }
 
 // A decode takes 3 s, texts 1 s and 2 s for each.
-double Seconds(const StagePlan& plan) {
-  const double texts = plan.prepare.empty() ? 0 : 1 + 2 * static_cast<double>(plan.prepare.size());
-  return 3 * static_cast<double>(plan.decode.size()) + texts;
+StagePlan Plan(const std::vector<StageItem>& items, double budget) {
+  bool texts = false;
+  return PlanStages(items, budget, [&](const StageItem& item) -> double {
+    if (item.decode) return 3;
+    return std::exchange(texts, true) ? 2 : 1 + 2;
+  });
 }
 
 TEST(PlanStagesTest, TakesTheMostUrgentAsLongAsTheyFit) {
   const std::vector<StageItem> items = {Item(1, true, 30), Item(2, false, 20), Item(3, false, 10), Item(4, true, 40)};
-  EXPECT_THAT(PlanStages(items, 5, Seconds).prepare, ElementsAre(3, 2));  // 1 + 2 * 2
-  EXPECT_THAT(PlanStages(items, 5, Seconds).decode, IsEmpty());
-  EXPECT_THAT(PlanStages(items, 4.9, Seconds).prepare, ElementsAre(3));
-  EXPECT_THAT(PlanStages(items, 8, Seconds).decode, ElementsAre(1));
-  EXPECT_THAT(PlanStages(items, 100, Seconds).decode, ElementsAre(1, 4));
+  EXPECT_THAT(Plan(items, 5).prepare, ElementsAre(3, 2));  // 1 + 2 * 2
+  EXPECT_THAT(Plan(items, 5).decode, IsEmpty());
+  EXPECT_THAT(Plan(items, 4.9).prepare, ElementsAre(3));
+  EXPECT_THAT(Plan(items, 8).decode, ElementsAre(1));
+  EXPECT_THAT(Plan(items, 100).decode, ElementsAre(1, 4));
 }
 
 TEST(PlanStagesTest, OneIsDoneHoweverLongItTakes) {
-  EXPECT_THAT(PlanStages({Item(1, true, 30), Item(2, true, 20)}, 0, Seconds).decode, ElementsAre(2));
-  EXPECT_THAT(PlanStages({Item(1, false, 30)}, 0, Seconds).prepare, ElementsAre(1));
+  EXPECT_THAT(Plan({Item(1, true, 30), Item(2, true, 20)}, 0).decode, ElementsAre(2));
+  EXPECT_THAT(Plan({Item(1, false, 30)}, 0).prepare, ElementsAre(1));
 }
 
 TEST(PlanStagesTest, NothingPassesOneThatDoesNotFit) {
-  const auto seconds = [](const StagePlan& plan) { return plan.prepare.size() + 10.0 * plan.decode.size(); };
+  const auto seconds = [](const StageItem& item) { return item.decode ? 10.0 : 1.0; };
   const StagePlan plan = PlanStages({Item(1, false, 1), Item(2, true, 2), Item(3, false, 3)}, 5, seconds);
   EXPECT_THAT(plan.prepare, ElementsAre(1));
   EXPECT_THAT(plan.decode, IsEmpty());
 }
 
 TEST(PlanStagesTest, AmongEqualsWhoCameFirst) {
-  EXPECT_THAT(PlanStages({Item(7, true, 1), Item(5, true, 1), Item(6, true, 1)}, 6, Seconds).decode, ElementsAre(5, 6));
+  EXPECT_THAT(Plan({Item(7, true, 1), Item(5, true, 1), Item(6, true, 1)}, 6).decode, ElementsAre(5, 6));
 }
 
 TEST(NextDecodesTest, TakesTheMostUrgentForWhichThereIsRoom) {
@@ -98,20 +104,20 @@ class StagedCore : public ::testing::Test {
     core_->SetLoaded(core_->AddDevice(limits), core_->Model("m"), true);
   }
 
-  JobId Add(int steps, PriorityClass priority = PriorityClass::kStandard,
-            absl::Time deadline = absl::InfiniteFuture()) {
+  JobId Add(int steps, PriorityClass priority = PriorityClass::kStandard, absl::Time deadline = absl::InfiniteFuture(),
+            const char* key = "key") {
     RequestedJobs request;
     request.deadline = deadline;
     request.tenant = "t";
     request.priority = priority;
     request.model = core_->Model("m");
     request.sequence = sequence_++;
-    request.images = {{"key", kTokens, 1, steps, /*state_bytes=*/10, kTextTokens, kPictureTokens}};
+    request.images = {{key, kTokens, 1, steps, /*state_bytes=*/10, kTextTokens, kPictureTokens}};
     return core_->Add(request, now_).front();
   }
 
   Decision Decide() {
-    return core_->Decide(0, now_, [&](absl::Span<const JobId> images) { return static_cast<int>(images.size()); });
+    return core_->Decide(0, now_, [&](absl::Span<const JobId> images) { return std::vector<int>(images.size(), 1); });
   }
 
   void Step() {
@@ -154,7 +160,9 @@ TEST_F(StagedCore, TextsThatAreInTheCacheHoldUpNobody) {
   Decide();
   Step();
   const JobId a = Add(9), b = Add(9), c = Add(9);
-  EXPECT_THAT(core_->Decide(0, now_, [](absl::Span<const JobId>) { return 0; }).start, ElementsAre(a, b, c));
+  EXPECT_THAT(
+      core_->Decide(0, now_, [](absl::Span<const JobId> images) { return std::vector<int>(images.size(), 0); }).start,
+      ElementsAre(a, b, c));
 }
 
 TEST_F(StagedCore, DecodesAndTextsShareAStep) {
@@ -329,6 +337,66 @@ TEST_F(StagedCore, NoStepIsMadeWhileTheDecoderIsTwoBatchesBehind) {
   EXPECT_THAT(next.batch, SizeIs(1));
 }
 
+// One image that is on the device, paused; and as many as it takes are finished that nothing new starts.
+class DecoderBehind : public StagedCore {
+ protected:
+  void MakeBehind() {
+    Make("deadline-fair", 1 << 30, /*decoding=*/1, /*max_batch=*/1);
+    patient_ = Add(50, PriorityClass::kBatch, now_ + absl::Hours(20));
+    for (int i = 0; i < 3; ++i) {
+      Decide();
+      Step();
+      Add(1, PriorityClass::kInteractive, now_ + absl::Hours(10));
+    }
+    while (core_->finished(0).size() < 2) {
+      Decide();
+      Step();
+    }
+  }
+  JobId patient_ = -1;
+};
+
+// What is more urgent may not start, and leaves the device to what it has begun.
+TEST_F(DecoderBehind, WhatIsOnTheDeviceGoesOn) {
+  MakeBehind();
+  Add(1, PriorityClass::kInteractive, now_ + absl::Hours(1), "other key");
+  const Decision next = Decide();
+  EXPECT_THAT(next.start, IsEmpty());
+  EXPECT_THAT(next.batch, ElementsAre(patient_));
+}
+
+// The same of what has begun and waits in host memory, behind many that have not.
+TEST_F(DecoderBehind, WhatHasBegunElsewhereGoesOn) {
+  MakeBehind();
+  core_->Preempt(patient_);
+  core_->Parked(patient_, now_);
+  for (int i = 0; i < 30; ++i) {
+    for (const char* key : {"key", "other key"}) {
+      Add(1, PriorityClass::kInteractive, now_ + absl::Hours(1), key);
+    }
+  }
+  const Decision next = Decide();
+  EXPECT_THAT(next.start, ElementsAre(patient_));
+  EXPECT_THAT(next.batch, ElementsAre(patient_));
+}
+
+// And under the policies that go by arrival: of images that were displaced, the first to arrive.
+TEST_F(StagedCore, WhileTheDecoderIsBehindWhatWasDisplacedStartsInItsOrder) {
+  for (const char* policy : {"fifo", "dynamic"}) {
+    Make(policy, 1 << 30, /*decoding=*/1, /*max_batch=*/1);
+    for (int i = 0; i < 3; ++i) Add(1);
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_THAT(Decide().batch, SizeIs(1)) << policy;
+      Step();
+    }
+    ASSERT_THAT(core_->finished(0), SizeIs(2));
+    Add(9);
+    const JobId one = Add(9), two = Add(9, PriorityClass::kStandard, absl::InfiniteFuture(), "other key");
+    for (JobId job : {two, one}) core_->Displace(job, 5, now_);  // as if another device had been lost
+    EXPECT_THAT(Decide().batch, ElementsAre(one)) << policy;
+  }
+}
+
 // As above, decoded beside the steps: a decode takes from none to five boundaries.
 TEST_F(StagedCore, BesideTheStepsToo) {
   constexpr int kBusy = 300;  // boundaries
@@ -353,9 +421,14 @@ TEST_F(StagedCore, BesideTheStepsToo) {
         const Decision next = Decide();
         decoding.insert(decoding.end(), next.decode.begin(), next.decode.end());
         ASSERT_LE(decoding.size(), 2u);
-        // Nothing to do but for the decoder, or it is behind.
-        const bool behind = core_->finished(0).size() > 4;
-        ASSERT_TRUE(!next.batch.empty() || behind || here.size() == left.size()) << "idle beside work";
+        // With the decoder behind nothing new starts; far behind, no step is made.
+        const bool behind = core_->finished(0).size() > 4, far_behind = core_->finished(0).size() > 8;
+        const bool waits = std::any_of(left.begin(), left.end(), [&](JobId id) {
+          const Job& job = core_->index().job(id);
+          return job.state == JobState::kWaiting && (!behind || job.steps_left < job.spec.steps);
+        });
+        const bool could_step = waits || !core_->index().device(0).resident.empty();
+        ASSERT_EQ(next.batch.empty(), far_behind || !could_step) << "idle beside work";
         for (JobId id : next.preempt) ASSERT_EQ(here.erase(id), 1u);
         for (JobId id : next.start) ASSERT_TRUE(left.contains(id) && here.insert(id).second);
         for (JobId id : next.batch) ASSERT_TRUE(here.contains(id));
@@ -367,6 +440,99 @@ TEST_F(StagedCore, BesideTheStepsToo) {
       EXPECT_EQ(core_->index().unfinished(), 0);
     }
   }
+}
+
+// Whoever counts texts looks each of them up, while others wait for the dispatcher.
+TEST_F(StagedCore, AnImageIsAskedForItsTextsAsOftenHoweverManyStart) {
+  for (const int images : {8, 64}) {
+    Make();
+    DeviceLimits limits;
+    limits.max_batch = 100;
+    const DeviceId device = core_->AddDevice(limits);
+    core_->SetLoaded(device, core_->Model("m"), true);
+    core_->RemoveDevice(0);  // which is free, and would get half of them
+    size_t asked = 0;
+    const auto cached = [&](absl::Span<const JobId> ids) {
+      asked += ids.size();
+      return std::vector<int>(ids.size(), 0);
+    };
+    Add(9);
+    core_->Decide(device, now_, cached);
+    now_ += absl::Seconds(10);
+    core_->StepDone(device, absl::Seconds(10));
+    for (int i = 0; i < images; ++i) Add(9);
+    asked = 0;
+    EXPECT_EQ(core_->Decide(device, now_, cached).start.size(), static_cast<size_t>(images));
+    EXPECT_LE(asked, 3u * images);  // by itself, with those before it, and for its tenant's account
+  }
+}
+
+// Three images, of which two have the same text: 8 s.
+TEST_F(StagedCore, TextsThatOthersHaveTooHoldUpNobodyTwice) {
+  Make();
+  Add(9);
+  Decide();
+  Step();
+  const JobId a = Add(9), same = Add(9), b = Add(9);
+  const auto texts = [&](absl::Span<const JobId> ids) {
+    std::vector<int> added;
+    bool seen = false;
+    for (JobId id : ids) added.push_back(id == b || !std::exchange(seen, true) ? 1 : 0);
+    return added;
+  };
+  EXPECT_THAT(core_->Decide(0, now_, texts).start, ElementsAre(a, same, b));
+}
+
+// One sends images of a step and a new text each, the other images of nine steps, of texts that are known. By steps
+// alone the first would have five sixths of the device.
+TEST_F(StagedCore, TenantsShareTheDevicesTimeTextsAndDecodesIncluded) {
+  constexpr double kStep = 1, kText = 4, kDecode = 6;
+  costs_.RecordStep(costs_.Curve("m", kTokens), 1, absl::Seconds(kStep));
+  costs_.RecordStep(TextCurve(&costs_, "m", kTextTokens), 1, absl::Seconds(kText));
+  costs_.RecordStep(DecodeCurve(&costs_, "m", kPictureTokens), 1, absl::Seconds(kDecode));
+  CoreOptions options;
+  options.fairness_window = absl::Seconds(20);
+  for (ClassOptions& of_class : options.classes) of_class = {absl::Hours(1), 1, absl::Hours(100)};
+  core_ = *SchedulingCore::Create(options, &costs_);
+  DeviceLimits limits;
+  limits.max_batch = 1;
+  core_->SetLoaded(core_->AddDevice(limits), core_->Model("m"), true);
+  std::map<JobId, std::string> tenants;
+  const auto add = [&](const std::string& tenant, int steps) {
+    RequestedJobs request;
+    request.tenant = tenant;
+    request.model = core_->Model("m");
+    request.sequence = sequence_++;
+    request.images = {{tenant, kTokens, 1, steps, /*state_bytes=*/10, kTextTokens, kPictureTokens}};
+    tenants[core_->Add(request, now_).front()] = tenant;
+  };
+  const auto texts = [&](absl::Span<const JobId> ids) {
+    std::vector<int> added;
+    for (JobId id : ids) added.push_back(tenants.at(id) == "short" ? 1 : 0);
+    return added;
+  };
+  std::map<std::string, double> used;
+  const auto use = [&](JobId id, double seconds) {
+    used[tenants.at(id)] += seconds;
+    now_ += absl::Seconds(seconds);
+  };
+  for (int i = 0; i < 2000; ++i) {
+    add("short", 1);
+    add("long", 9);
+  }
+  std::set<JobId> begun;
+  while (used["short"] + used["long"] < 3000) {
+    const Decision next = core_->Decide(0, now_, texts);
+    for (JobId id : next.decode) {
+      use(id, kDecode);
+      core_->Remove(id);
+    }
+    for (JobId id : next.preempt) core_->Parked(id, now_);
+    for (JobId id : next.start) use(id, begun.insert(id).second && tenants.at(id) == "short" ? kText : 0);
+    for (JobId id : next.batch) use(id, kStep);
+    if (!next.batch.empty()) core_->StepDone(0, absl::Seconds(kStep), SchedulingCore::DoneJobs::kKeep);
+  }
+  EXPECT_NEAR(used["short"], used["long"], 100);
 }
 
 TEST_F(StagedCore, AFinishedImageCanBeCancelled) {
@@ -383,8 +549,8 @@ TEST_F(StagedCore, AFinishedImageCanBeCancelled) {
 TEST_F(StagedCore, WhatIsMeasuredIsLearned) {
   Make();
   for (int i = 0; i < 100; ++i) {
-    core_->RecordDecode(core_->Model("m"), kPictureTokens, absl::Seconds(2));
-    core_->RecordTexts(core_->Model("m"), kTextTokens, 1, absl::Seconds(3));
+    core_->RecordDecode(0, core_->Model("m"), kPictureTokens, absl::Seconds(2));
+    core_->RecordTexts(0, core_->Model("m"), kTextTokens, 1, absl::Seconds(3));
   }
   EXPECT_NEAR(DecodeSeconds(costs_, DecodeCurve(&costs_, "m", kPictureTokens)), 2, 0.01);
   EXPECT_NEAR(TextSeconds(costs_, TextCurve(&costs_, "m", kTextTokens), 1), 3, 0.01);

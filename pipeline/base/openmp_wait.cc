@@ -1,4 +1,4 @@
-#include "server/main/openmp_wait.h"
+#include "pipeline/base/openmp_wait.h"
 
 #include <unistd.h>
 

@@ -1,0 +1,3 @@
+module fresco/client/go
+
+go 1.19
