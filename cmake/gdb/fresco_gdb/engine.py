@@ -48,7 +48,7 @@ class ImageJobPrinter(printing.Printer):
         sigmas = printing.elements_of(self.value["state_"]["schedule"]["sigmas"])
         return float(sigmas[int(self.value["step_"])])
 
-    def children(self):
+    def members(self):
         """What changes from step to step first."""
         if any(field.name == "state_" for field in self.value.type.strip_typedefs().fields()):
             yield "latents", self.value["state_"]["latents"]

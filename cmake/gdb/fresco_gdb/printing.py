@@ -2,6 +2,10 @@
 
 import gdb
 
+# What no vector here has, nor a shared object owners.
+_MOST_BYTES = 1 << 31
+_MOST_OWNERS = 1 << 24
+
 
 def plain(value):
     """What a reference refers to."""
@@ -12,10 +16,19 @@ def plain(value):
 
 def elements_of(container):
     """Of a container of the standard library, by its own printer: what it holds, of a map keys and values in turn."""
+    _check_vector(container)
     printer = gdb.default_visualizer(container)
     if printer is None or not hasattr(printer, "children"):
         raise gdb.error("libstdc++'s printers are not loaded (package libstdc++6 has them): %s cannot be read" % container.type)
     return [value for _, value in printer.children()]
+
+
+def _check_vector(container):
+    """gdb itself ends where a vector that is not initialised yet says that it has as many elements as there are bytes."""
+    if plain(container).type.strip_typedefs().unqualified().name.startswith("std::vector<"):
+        begin, end = (container["_M_impl"][name] for name in ("_M_start", "_M_finish"))
+        if not 0 <= int(end) - int(begin) <= _MOST_BYTES:
+            raise gdb.error("not initialised yet, or destroyed?")
 
 
 def pairs_of(map_):
@@ -51,6 +64,10 @@ def target_of(smart_pointer):
         pointer = _unique_pointer(smart_pointer)
     else:
         pointer = smart_pointer["_M_ptr"]
+        if int(pointer):
+            count = smart_pointer["_M_refcount"]["_M_pi"]
+            if int(count) and not 0 < int(count["_M_use_count"]) <= _MOST_OWNERS:
+                raise gdb.error("not initialised yet, or destroyed?")
     return pointer.dereference() if int(pointer) else None
 
 
@@ -86,5 +103,12 @@ class Printer:
         except (gdb.error, KeyError, AttributeError) as error:
             return "%s (not to be read: %s)" % (self.value.type.strip_typedefs().name, error)
 
-    def children(self):
+    def members(self):
         return fields_of(self.value)
+
+    def children(self):
+        """As far as they can be read; the line says why they cannot."""
+        try:
+            yield from self.members()
+        except gdb.error:
+            return
