@@ -56,7 +56,7 @@ class ImageJobPrinter(printing.Printer):
         yield from printing.fields_of(self.value)
 
 
-class WarningPrinter(printing.Printer):
+class WarningPrinter(printing.Line):
     def line(self):
         return "%s: %s" % (printing.text_of(self.value["field"]), printing.text_of(self.value["message"]))
 

@@ -88,8 +88,18 @@ def fields_of(value):
             yield field.name, value[field]
 
 
-class Printer:
-    """One line and the members below it. `line` may fail: then the line says why, and the members are there all the same."""
+def _serves_an_ide():
+    """Whether gdb was started for a program to talk to (MI), as IDEs start it."""
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return any(word.startswith(b"mi") or b"=mi" in word for word in words if b"interp" in word or word.startswith((b"mi", b"-i=")))
+
+
+class Line:
+    """One line. `line` may fail: then it says why."""
 
     def __init__(self, value):
         self.value = plain(value)
@@ -103,12 +113,43 @@ class Printer:
         except (gdb.error, KeyError, AttributeError) as error:
             return "%s (not to be read: %s)" % (self.value.type.strip_typedefs().name, error)
 
+
+class Printer(Line):
+    """One line and the members below it."""
+
     def members(self):
         return fields_of(self.value)
 
     def children(self):
-        """As far as they can be read; the line says why they cannot."""
+        """The members as far as they can be read: the line says why they cannot. An IDE shows no line of what has children,
+        so that there the line is the first of them."""
         try:
+            if _IDE:
+                yield "summary", self.to_string()
             yield from self.members()
         except gdb.error:
             return
+
+
+class Text:
+    """A printer's own text as a child: an IDE would show the array of characters that gdb makes of it."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def to_string(self):
+        return self._value.string(errors="replace")
+
+    def display_hint(self):
+        return "string"
+
+
+def text_printer(value):
+    """For what printers' texts have become: arrays of characters that are nowhere in the program's memory."""
+    type_ = value.type.strip_typedefs()
+    if type_.code != gdb.TYPE_CODE_ARRAY or value.address is not None:
+        return None
+    return Text(value) if type_.target().strip_typedefs().unqualified().name == "char" else None
+
+
+_IDE = _serves_an_ide()

@@ -19,7 +19,7 @@ def _counts(names):
     return ", ".join("%d %s" % (count, name) for name, count in sorted(Counter(names).items()))
 
 
-class JobPrinter(printing.Printer):
+class JobPrinter(printing.Line):
     """The policy's Job: an image, without the index's names for its numbers."""
 
     def line(self):

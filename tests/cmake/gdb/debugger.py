@@ -52,6 +52,13 @@ class Gdb:
             raise AssertionError("gdb did not come to '%s':\n%s" % (question, self.output[-4000:])) from None
 
 
+def machine_interface(commands, cwd):
+    """What gdb answers to a program that talks to it, as IDEs do."""
+    ran = subprocess.run(["gdb", "-nx", "-q", "-i=mi", "-iex", "set debuginfod enabled off", PROGRAM], input="\n".join(commands) + "\n",
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=240, cwd=cwd)
+    return ran.stdout
+
+
 def value(answer):
     """Of `print`: without "$1 = "."""
     return re.sub(r"^\$\d+ = ", "", answer)

@@ -20,7 +20,9 @@ TYPES = {
     "i32": "int32", "i64": "int64", "transposed": "float32", "slice": "float32", "column": "float32", "expanded": "float32",
     "offset": "float32", "scalar": "float32", "channels_last": "float32", "deep": "float32",
 }
-STOPPED = ["break fresco::(anonymous namespace)::Look", "run", "up"]
+STOPPED = ["break fresco::(anonymous namespace)::ShowTensors", "break fresco::(anonymous namespace)::Look", "run"]
+# At the beginning of the function that makes them, before they are made.
+UNMADE = ["print wide ", "print list ", "print linear ", "print quantized ", "print status ", "continue", "up"]
 COMMANDS = {
     "stats": "fresco-stats wide", "stats of bad ones": "fresco-stats outliers", "stats of GPU": "fresco-stats gpu",
     "stats of slice": "fresco-stats slice",
@@ -41,8 +43,8 @@ def field(line, name):
 
 
 def shown_values(line):
-    """Of "… = {[0, 0] = 1, [0, 1] = nan}"."""
-    return [number(text) for text in re.findall(r"\] = (-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))", line)]
+    """Of "… = {1, nan, ...}"."""
+    return [number(text) for text in re.search(r" = \{([^}]*)\}$", line).group(1).split(", ") if text != "..."]
 
 
 PICTURES = {
@@ -67,19 +69,23 @@ MISTAKES = {
 }
 SAVE = "generate-core-file core"
 # Of a core file.
+# As VS Code asks (README.md), of the same core file: each variable, then what is in it.
+IDE = ["-enable-pretty-printing", "source " + os.path.join(debugger.ROOT, "cmake", "gdb", "load.py"), "core-file core", "-stack-select-frame 1",
+       "-var-create outliers * outliers", "-var-create weight * weight", "-var-list-children --all-values weight", "-gdb-exit"]
 DEAD = ["print outliers", "print transposed", "print gpu", "fresco-stats gpu"]
 
 
 def setUpModule():
-    """Two runs of gdb for all tests: it takes seconds to read libtorch's symbols."""
-    global folder, live, dead, facts_of
+    """Three runs of gdb for all tests: it takes seconds to read libtorch's symbols."""
+    global folder, live, dead, ide, facts_of
     debugger.skip_where_not_permitted()
     folder = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(folder.cleanup)
-    questions = ["print " + name for name in list(TYPES) + PRINTED]
+    questions = UNMADE + ["print " + name for name in list(TYPES) + PRINTED]
     questions += [*COMMANDS.values(), *PICTURES.values(), *MISTAKES, "info auto-load python-scripts", SAVE, "down", "info args"]
     live = Gdb(STOPPED, questions, ["facts.json"], cwd=folder.name)
     dead = Gdb(["core-file core", "up"], DEAD, cwd=folder.name)
+    ide = debugger.machine_interface(IDE, cwd=folder.name)
     with open(os.path.join(folder.name, "facts.json")) as file:
         facts_of = json.load(file)
 
@@ -171,7 +177,7 @@ class Tensors(unittest.TestCase):
         self.assertAlmostEqual(field(text, "max"), facts["max"], delta=1e-3)
 
     def test_tensors_within_others_and_as_arguments(self):
-        self.assertIn("containing at::Tensor [2, 3, 5] float32", self.line("optional"))
+        self.assertRegex(self.line("optional"), r"\boptional<at::Tensor>.* at::Tensor \[2, 3, 5\] float32")
         self.assertIn("vector of length 2", self.line("list"))
         self.assertIn("float8_e4m3fn", self.line("span"))
         self.assertIn("reference = at::Tensor [2, 3, 5] float32 cpu", live["info args"])
@@ -184,6 +190,12 @@ class Tensors(unittest.TestCase):
         self.assertTrue(self.line("*quantized._M_ptr").startswith(line), self.line("*quantized._M_ptr"))
         self.assertTrue(self.line("linear").startswith(line), self.line("linear"))
         self.assertTrue(self.line("stored").startswith("ComfyUI scaled, [6, 16], 1 scales, 0.5 to 0.5"), self.line("stored"))
+
+    def test_what_is_not_made_yet(self):
+        for question in UNMADE[:5]:
+            with self.subTest(question):
+                self.assertNotIn("Python Exception", live[question])
+        self.assertRegex(value(live["print wide "]), r"^at::Tensor \S")
 
     def test_abseils_types(self):
         self.assertEqual(self.line("status"), "absl::Status NOT_FOUND: no model of this name")
@@ -203,6 +215,16 @@ class CoreFile(unittest.TestCase):
     def test_a_gpus_values_are_not_there(self):
         self.assertIn("float32 cuda:0, values in the GPU's memory", dead["print gpu"])
         self.assertIn("its values are in the GPU's memory, which a core file does not hold", dead["fresco-stats gpu"])
+
+
+class AsAnIde(unittest.TestCase):
+    def test_a_tensor_is_its_line(self):
+        self.assertIn('name="outliers",numchild="0",value="%s"' % value(live["print outliers"]), ide)
+
+    def test_what_has_members_has_its_line_as_the_first(self):
+        line = value(live["print weight"]).partition(" = {")[0]
+        self.assertIn('exp="summary",numchild="0",value="\\"%s\\""' % line, ide)
+        self.assertIn('exp="codes",numchild="0",value="at::Tensor [6, 16] float8_e4m3fn cpu', ide)
 
 
 class Pictures(unittest.TestCase):
