@@ -117,7 +117,10 @@ class _Request:
     """The words of fresco-show: the expression may have spaces, the file and the options come after it."""
 
     def __init__(self, argument):
-        words = shlex.split(argument, posix=False)
+        try:
+            words = shlex.split(argument, posix=False)
+        except ValueError as error:
+            raise gdb.GdbError("%s: %s" % (argument, error)) from None
         self.channel, self.range = None, None
         options = next((i for i, word in enumerate(words) if word.startswith("--") and word != "--"), len(words))
         self._read_options(words[options:])

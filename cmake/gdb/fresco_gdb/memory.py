@@ -63,7 +63,7 @@ class DeviceMemory:
             self._capacity = length
         error = int(_call("int (*)(void*, void*, unsigned long, int)", "cudaMemcpy", self._buffer, address, length, _DEVICE_TO_HOST))
         if error != 0:
-            raise TensorError("cudaMemcpy in the process: CUDA error %d" % error)
+            raise TensorError("cudaMemcpy in the process: " + _cuda_error(error))
         return bytes(gdb.selected_inferior().read_memory(self._buffer, length))
 
 
@@ -72,6 +72,13 @@ def _call(type_, function, *arguments):
         return gdb.parse_and_eval("((%s)%s)(%s)" % (type_, function, ", ".join(str(argument) for argument in arguments)))
     except gdb.error as error:
         raise TensorError("the process cannot be made to call %s: %s" % (function, error)) from None
+
+
+def _cuda_error(code):
+    try:
+        return _call("char* (*)(int)", "cudaGetErrorString", code).string()
+    except TensorError:
+        return "CUDA error %d" % code
 
 
 def is_live():

@@ -1,5 +1,7 @@
 """What the printers have in common."""
 
+import re
+
 import gdb
 
 # What no vector here has, nor a shared object owners.
@@ -89,13 +91,12 @@ def fields_of(value):
 
 
 def _serves_an_ide():
-    """Whether gdb was started for a program to talk to (MI), as IDEs start it."""
+    """Whether gdb was started for a program to talk to (MI), as IDEs start it: gdb itself does not tell."""
     try:
         with open("/proc/self/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
+            return re.search(rb"\0--?i(nterpreter)?[=\0]mi", file.read()) is not None
     except OSError:
         return False
-    return any(word.startswith(b"mi") or b"=mi" in word for word in words if b"interp" in word or word.startswith((b"mi", b"-i=")))
 
 
 class Line:
