@@ -50,9 +50,15 @@ class Gdb:
         self.reader.join()
         self.process.stdin.close()
         self.process.stdout.close()
-        os.close(self.slave)
-        self.terminal_reader.join()
+        self.drain()
         os.close(self.terminal)
+
+    def drain(self):
+        """Once the program has ended: all that it has printed is in output()."""
+        if self.slave is not None:
+            os.close(self.slave)
+            self.slave = None
+        self.terminal_reader.join()
 
     def _read(self):
         for line in self.process.stdout:
@@ -72,8 +78,8 @@ class Gdb:
             self.program_output.append(data)
 
     def output(self):
-        """What the program has printed."""
-        return b"".join(self.program_output).decode(errors="replace")
+        """What the program has printed, less its colours."""
+        return re.sub(r"\x1b\[[0-9;]*[mK]", "", b"".join(self.program_output).decode(errors="replace"))
 
     def _await(self, begin, pattern, seconds):
         """The first line from `begin` on that matches, and its place."""
