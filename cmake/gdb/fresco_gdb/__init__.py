@@ -3,7 +3,7 @@
 import gdb
 import gdb.printing
 
-from fresco_gdb import absl, commands, engine, parameters, precision, scheduler, tensor_printer
+from fresco_gdb import absl, commands, engine, parameters, precision, printing, scheduler, tensor_printer
 
 _NAME = "fresco"
 
@@ -23,5 +23,6 @@ def register():
     if any(getattr(printer, "name", "") == _NAME for printer in gdb.pretty_printers):
         return
     gdb.printing.register_pretty_printer(None, _printers())
+    gdb.pretty_printers.append(printing.text_printer)
     parameters.register()
     commands.register()

@@ -64,43 +64,37 @@ def _code(value):
     return _CODES.get(int(value), "code %d" % int(value))
 
 
-class StatusPrinter:
-    def __init__(self, value):
-        self._value = printing.plain(value)
-
-    def to_string(self):
-        return "absl::Status " + status_text(self._value)
+class StatusPrinter(printing.Line):
+    def line(self):
+        return "absl::Status " + status_text(self.value)
 
 
-class StatusOrPrinter:
-    def __init__(self, value):
-        self._value = printing.plain(value)
-
-    def _ok(self):
-        return int(self._value["status_"]["rep_"]) == 0
-
-    def to_string(self):
-        return "absl::StatusOr " + status_text(self._value["status_"])
-
-    def children(self):
-        if self._ok():
-            yield "value", self._value["data_"]
+class _Refused(printing.Line):
+    def line(self):
+        return "absl::StatusOr " + status_text(self.value["status_"])
 
 
-class DurationPrinter:
-    def __init__(self, value):
-        self._value = printing.plain(value)
+class _Granted(printing.Printer):
+    def line(self):
+        return "absl::StatusOr OK"
 
-    def to_string(self):
-        return duration_text(seconds_of(self._value))
+    def members(self):
+        yield "value", self.value["data_"]
 
 
-class TimePrinter:
-    def __init__(self, value):
-        self._value = printing.plain(value)
+def status_or_printer(value):
+    value = printing.plain(value)
+    return _Granted(value) if int(value["status_"]["rep_"]) == 0 else _Refused(value)
 
-    def to_string(self):
-        return time_text(time_of(self._value))
+
+class DurationPrinter(printing.Line):
+    def line(self):
+        return duration_text(seconds_of(self.value))
+
+
+class TimePrinter(printing.Line):
+    def line(self):
+        return time_text(time_of(self.value))
 
 
 class SpanPrinter:
@@ -125,7 +119,7 @@ class SpanPrinter:
 
 PRINTERS = {
     "^absl::([a-z0-9_]+::)?Status$": StatusPrinter,
-    "^absl::([a-z0-9_]+::)?StatusOr<.*>$": StatusOrPrinter,
+    "^absl::([a-z0-9_]+::)?StatusOr<.*>$": status_or_printer,
     "^absl::([a-z0-9_]+::)?Duration$": DurationPrinter,
     "^absl::([a-z0-9_]+::)?Time$": TimePrinter,
     "^absl::([a-z0-9_]+::)?Span<.*>$": SpanPrinter,

@@ -48,7 +48,7 @@ class ImageJobPrinter(printing.Printer):
         sigmas = printing.elements_of(self.value["state_"]["schedule"]["sigmas"])
         return float(sigmas[int(self.value["step_"])])
 
-    def children(self):
+    def members(self):
         """What changes from step to step first."""
         if any(field.name == "state_" for field in self.value.type.strip_typedefs().fields()):
             yield "latents", self.value["state_"]["latents"]
@@ -56,7 +56,7 @@ class ImageJobPrinter(printing.Printer):
         yield from printing.fields_of(self.value)
 
 
-class WarningPrinter(printing.Printer):
+class WarningPrinter(printing.Line):
     def line(self):
         return "%s: %s" % (printing.text_of(self.value["field"]), printing.text_of(self.value["message"]))
 

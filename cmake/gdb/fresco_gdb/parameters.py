@@ -7,7 +7,7 @@ class _Elements(gdb.Parameter):
     """How many elements of a tensor a printer looks at.
 
     A printer must be quick, as an IDE asks it for every variable at every step: of a larger tensor only the first are looked
-    at, in the order of memory, and the line says so. fresco-stats looks at all."""
+    at, in the order of memory, and the line says so. fresco-stats looks at all. 0: printers look at none but the ones they show."""
 
     set_doc = "Set how many elements of a tensor a printer looks at."
     show_doc = "Show how many elements of a tensor a printer looks at."

@@ -91,7 +91,7 @@ class LinearPrinter(printing.Printer):
         except TensorError as error:
             return "(%s)" % error
 
-    def children(self):
+    def members(self):
         """With what its pointers point to, where it is that."""
         for name in ("quantized", "parts"):
             target = printing.target_of(self.value[name])

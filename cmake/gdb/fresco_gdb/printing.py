@@ -2,6 +2,10 @@
 
 import gdb
 
+# What no vector here has, nor a shared object owners.
+_MOST_BYTES = 1 << 31
+_MOST_OWNERS = 1 << 24
+
 
 def plain(value):
     """What a reference refers to."""
@@ -12,10 +16,19 @@ def plain(value):
 
 def elements_of(container):
     """Of a container of the standard library, by its own printer: what it holds, of a map keys and values in turn."""
+    _check_vector(container)
     printer = gdb.default_visualizer(container)
     if printer is None or not hasattr(printer, "children"):
         raise gdb.error("libstdc++'s printers are not loaded (package libstdc++6 has them): %s cannot be read" % container.type)
     return [value for _, value in printer.children()]
+
+
+def _check_vector(container):
+    """gdb itself ends where a vector that is not initialised yet says that it has as many elements as there are bytes."""
+    if plain(container).type.strip_typedefs().unqualified().name.startswith("std::vector<"):
+        begin, end = (container["_M_impl"][name] for name in ("_M_start", "_M_finish"))
+        if not 0 <= int(end) - int(begin) <= _MOST_BYTES:
+            raise gdb.error("not initialised yet, or destroyed?")
 
 
 def pairs_of(map_):
@@ -51,6 +64,10 @@ def target_of(smart_pointer):
         pointer = _unique_pointer(smart_pointer)
     else:
         pointer = smart_pointer["_M_ptr"]
+        if int(pointer):
+            count = smart_pointer["_M_refcount"]["_M_pi"]
+            if int(count) and not 0 < int(count["_M_use_count"]) <= _MOST_OWNERS:
+                raise gdb.error("not initialised yet, or destroyed?")
     return pointer.dereference() if int(pointer) else None
 
 
@@ -71,8 +88,18 @@ def fields_of(value):
             yield field.name, value[field]
 
 
-class Printer:
-    """One line and the members below it. `line` may fail: then the line says why, and the members are there all the same."""
+def _serves_an_ide():
+    """Whether gdb was started for a program to talk to (MI), as IDEs start it."""
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return any(word.startswith(b"mi") or b"=mi" in word for word in words if b"interp" in word or word.startswith((b"mi", b"-i=")))
+
+
+class Line:
+    """One line. `line` may fail: then it says why."""
 
     def __init__(self, value):
         self.value = plain(value)
@@ -86,5 +113,43 @@ class Printer:
         except (gdb.error, KeyError, AttributeError) as error:
             return "%s (not to be read: %s)" % (self.value.type.strip_typedefs().name, error)
 
-    def children(self):
+
+class Printer(Line):
+    """One line and the members below it."""
+
+    def members(self):
         return fields_of(self.value)
+
+    def children(self):
+        """The members as far as they can be read: the line says why they cannot. An IDE shows no line of what has children,
+        so that there the line is the first of them."""
+        try:
+            if _IDE:
+                yield "summary", self.to_string()
+            yield from self.members()
+        except gdb.error:
+            return
+
+
+class Text:
+    """A printer's own text as a child: an IDE would show the array of characters that gdb makes of it."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def to_string(self):
+        return self._value.string(errors="replace")
+
+    def display_hint(self):
+        return "string"
+
+
+def text_printer(value):
+    """For what printers' texts have become: arrays of characters that are nowhere in the program's memory."""
+    type_ = value.type.strip_typedefs()
+    if type_.code != gdb.TYPE_CODE_ARRAY or value.address is not None:
+        return None
+    return Text(value) if type_.target().strip_typedefs().unqualified().name == "char" else None
+
+
+_IDE = _serves_an_ide()

@@ -19,7 +19,7 @@ def _counts(names):
     return ", ".join("%d %s" % (count, name) for name, count in sorted(Counter(names).items()))
 
 
-class JobPrinter(printing.Printer):
+class JobPrinter(printing.Line):
     """The policy's Job: an image, without the index's names for its numbers."""
 
     def line(self):
@@ -51,7 +51,7 @@ class QueueIndexPrinter(printing.Printer):
                 _counts(_class_name(job["spec"]["priority"]) for job in waiting), _counts(map(self._model_of, waiting)))
         return "%s, %d on devices, %d moving" % (words, states["resident"], states["moving"])
 
-    def children(self):
+    def members(self):
         waiting = [job for job in self._jobs() if printing.enumerator(job["state"]) == "waiting"]
         waiting.sort(key=lambda job: (int(job["spec"]["sequence"]), int(job["spec"]["image_index"])))
         for place, job in enumerate(waiting[:_SHOWN]):
@@ -98,7 +98,7 @@ class ActiveImagePrinter(printing.Printer):
         name = printing.text_of(request["request_"]["id"]) if request is not None else "(let go of)"
         return "image %d of request %s, job %d" % (int(self.value["index"]), name, int(self.value["id"]))
 
-    def children(self):
+    def members(self):
         job = printing.target_of(self.value["job"])
         if job is not None:
             yield "*job", job
@@ -113,7 +113,7 @@ class DispatcherPrinter(printing.Printer):
             int(self.value["waiting_"]), int(self.value["running_"]), len(printing.elements_of(self.value["workers_"])),
             ", draining" if bool(self.value["draining_"]) else "", ", stopping" if bool(self.value["stopping_"]) else "")
 
-    def children(self):
+    def members(self):
         entries = printing.pairs_of(self.value["queue_"])
         for place, (_, entry) in enumerate(entries[:_SHOWN]):
             request = printing.target_of(entry["request"])

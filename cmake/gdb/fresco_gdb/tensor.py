@@ -17,6 +17,9 @@ _DEVICES = {0: "cpu", 1: "cuda", 14: "meta"}
 _NO_LAYOUT = "libtorch's classes are not in this program's debug information: build it with ./dev debug (preset debug)"
 
 
+_NO_TENSOR = "no tensor can be read here: %s (not initialised yet, or destroyed?)"
+
+
 class TensorError(Exception):
     """Why there is nothing to show, for the user."""
 
@@ -49,7 +52,6 @@ def _impl_of(value):
             target = value["impl_"]["target_"]
         except (gdb.error, KeyError):
             raise TensorError(_NO_LAYOUT) from None
-        # libtorch's undefined tensor is an object of its own, which says that it is.
         if int(target) == 0:
             return None
         return _complete(target.dereference(), "c10::TensorImpl")
@@ -66,14 +68,15 @@ class Tensor:
         try:
             self._read(_impl_of(value))
         except gdb.MemoryError as error:
-            raise TensorError("no tensor can be read here (not initialised yet, or destroyed?): %s" % error) from None
+            raise TensorError(_NO_TENSOR % error) from None
         except gdb.error as error:
             raise TensorError("%s: %s" % (_NO_LAYOUT, error)) from None
 
     def _read(self, impl):
-        self.defined = impl is not None and int(impl["data_type_"]["index_"]) in range(0, 46)
+        self.defined = impl is not None and not _is_undefined(impl)
         if not self.defined:
             return
+        _check_owners(impl)
         self.element = BY_SCALAR_TYPE.get(int(impl["data_type_"]["index_"]))
         self.scalar_type = int(impl["data_type_"]["index_"])
         self._read_sizes(impl["sizes_and_strides_"])
@@ -85,7 +88,7 @@ class Tensor:
     def _read_sizes(self, sizes_and_strides):
         dims = int(sizes_and_strides["size_"])
         if not 0 <= dims <= 64:
-            raise TensorError("no tensor can be read here: it would have %d dimensions (not initialised yet, or destroyed?)" % dims)
+            raise TensorError(_NO_TENSOR % ("it would have %d dimensions" % dims))
         inline = sizes_and_strides["inlineStorage_"]
         most_inline = (inline.type.range()[1] + 1) // 2
         if dims <= most_inline:
@@ -95,7 +98,7 @@ class Tensor:
         self.shape = [int(numbers[i]) for i in range(dims)]
         self.strides = [int(numbers[strides_at + i]) for i in range(dims)]
         if any(size < 0 for size in self.shape):
-            raise TensorError("no tensor can be read here: its shape would be %s (not initialised yet, or destroyed?)" % self.shape)
+            raise TensorError(_NO_TENSOR % ("its shape would be %s" % self.shape))
 
     def _address_of(self, impl):
         """Of the first element."""
@@ -164,6 +167,18 @@ class Tensor:
                 index.insert(0, rest)
             indices.append(index)
         return indices
+
+
+def _is_undefined(impl):
+    """libtorch's undefined tensor is an object of its own, of which there is one."""
+    return "c10::UndefinedTensorImpl::_singleton" in gdb.execute("info symbol 0x%x" % int(impl.address), to_string=True)
+
+
+def _check_owners(impl):
+    """What is no tensor (yet, or any more) has hardly a number of owners that is one."""
+    owners = int(impl["combined_refcount_"]["_M_i"]) & 0xFFFFFFFF
+    if not 0 < owners < 1 << 24:
+        raise TensorError(_NO_TENSOR % ("it would have %d owners" % owners))
 
 
 def _device_of(impl):

@@ -4,7 +4,7 @@ from fresco_gdb import memory, parameters
 from fresco_gdb.statistics import number, summary
 from fresco_gdb.tensor import Tensor, TensorError
 
-# Values that are shown below the line.
+# Values that are shown.
 _FIRST = 8
 
 
@@ -17,6 +17,8 @@ def line_of(tensor, source):
         return "%s, no values to show: %s" % (words, tensor.missing)
     if source is None:
         return words + ", values in the GPU's memory (fresco-stats shows them)"
+    if parameters.elements() == 0:
+        return words
     found = tensor.statistics(source, most=parameters.elements())
     words += ", " + summary(found)
     if found.count < tensor.count:
@@ -25,6 +27,8 @@ def line_of(tensor, source):
 
 
 class TensorPrinter:
+    """All of it in one line, without children: an IDE shows no line of what has some."""
+
     def __init__(self, value):
         self._value = value
 
@@ -38,26 +42,13 @@ class TensorPrinter:
         tensor = Tensor(self._value)
         if not tensor.defined:
             return "undefined"
-        if tensor.missing or not tensor.count or not _shows_values(tensor):
+        if tensor.missing or not tensor.count or not (tensor.on_host or parameters.device_values()):
             return line_of(tensor, None)
         with memory.of(tensor) as source:
-            return line_of(tensor, source)
-
-    def children(self):
-        """The first values, by their indices."""
-        try:
-            tensor = Tensor(self._value)
-            if not tensor.defined or tensor.missing or not tensor.count or not _shows_values(tensor):
-                return
-            with memory.of(tensor) as source:
-                for index in tensor.first_indices(_FIRST):
-                    yield str(index), number(tensor.value_at(index, source))
-        except TensorError:
-            return  # the line has said it
-
-    def display_hint(self):
-        return None
+            return "%s = {%s}" % (line_of(tensor, source), _first_values(tensor, source))
 
 
-def _shows_values(tensor):
-    return tensor.on_host or parameters.device_values()
+def _first_values(tensor, source):
+    """In the order of the tensor's dimensions."""
+    values = [number(tensor.value_at(index, source)) for index in tensor.first_indices(_FIRST)]
+    return ", ".join(values + ["..."] * (tensor.count > _FIRST))
