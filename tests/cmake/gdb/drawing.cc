@@ -1,5 +1,5 @@
-// What gdb_test.py looks at: the model that ships, drawing a picture. The files of the step itself are compiled into this
-// program for the debugger, the rest of the engine is as ever.
+// What gdb_test.py looks at: the model that ships, drawing a picture. The files of the step itself are compiled into
+// this program for the debugger, the rest of the engine is as ever.
 //
 //   gdb_drawing FACTS.json    draws two steps in FP8; after each, says by ATen what the latents are
 #include <ATen/ATen.h>
@@ -20,7 +20,8 @@ nlohmann::json Facts(const DiffusionJob& job) {
   return {{"step", job.step()},
           {"sigma", job.sigma()},
           // "float" is what the rest of the world calls float32.
-          {"type", job.state().latents.scalar_type() == at::kFloat ? "float32" : c10::toString(job.state().latents.scalar_type())},
+          {"type", job.state().latents.scalar_type() == at::kFloat ? "float32"
+                                                                   : c10::toString(job.state().latents.scalar_type())},
           {"shape", latents.sizes().vec()},
           {"min", latents.min().item<double>()},
           {"max", latents.max().item<double>()}};
@@ -45,4 +46,6 @@ int Draw(const char* path) {
 }  // namespace
 }  // namespace fresco
 
-int main(int argc, char** argv) { return argc == 2 ? fresco::Draw(argv[1]) : 2; }
+int main(int argc, char** argv) {
+  return argc == 2 ? fresco::Draw(argv[1]) : 2;
+}

@@ -1,5 +1,5 @@
-// What gdb_test.py looks at: a scheduler whose only device is busy, and requests that wait for it. The dispatcher, which
-// holds the queue, is compiled into this program for the debugger.
+// What gdb_test.py looks at: a scheduler whose only device is busy, and requests that wait for it. The dispatcher,
+// which holds the queue, is compiled into this program for the debugger.
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,4 +39,6 @@ void Wait() {
 }  // namespace
 }  // namespace fresco
 
-int main() { fresco::Wait(); }
+int main() {
+  fresco::Wait();
+}

@@ -67,7 +67,8 @@ nlohmann::json Facts(const at::Tensor& tensor) {
                           {"beyond", (all.abs() > 448).sum().item<int64_t>()},
                           {"limit", (all.abs() == 448).sum().item<int64_t>()},
                           {"nonzero", (all != 0).sum().item<int64_t>()}};
-  for (int64_t i = 0; i < std::min<int64_t>(8, all.numel()); ++i) facts["first"].push_back(Number(all[i].item<double>()));
+  for (int64_t i = 0; i < std::min<int64_t>(8, all.numel()); ++i)
+    facts["first"].push_back(Number(all[i].item<double>()));
   if (finite.numel() == 0) return facts;
   facts["min"] = finite.min().item<double>();
   facts["max"] = finite.max().item<double>();
@@ -107,7 +108,8 @@ int ShowTensors(const char* path) {
   // Every code that there is.
   at::Tensor codes = at::arange(256, at::kByte);
   at::Tensor all_e4m3 = codes.view(at::kFloat8_e4m3fn), all_e5m2 = codes.view(at::kFloat8_e5m2);
-  at::Tensor i8 = codes.view(at::kChar), i32 = at::arange(-5, 7, at::kInt), i64 = at::arange(10, at::kLong) * 1'000'000'000'000;
+  at::Tensor i8 = codes.view(at::kChar), i32 = at::arange(-5, 7, at::kInt),
+             i64 = at::arange(10, at::kLong) * 1'000'000'000'000;
   at::Tensor flags = f32 > 50;
   at::Tensor transposed = f32.transpose(0, 2), slice = f32.slice(2, 1, 5, 2), column = f32.select(2, 3);
   at::Tensor expanded = f32.slice(2, 0, 1).expand({2, 3, 4});
@@ -143,15 +145,30 @@ int ShowTensors(const char* path) {
   [[maybe_unused]] absl::Duration duration = absl::Milliseconds(1500), forever = absl::InfiniteDuration();
   [[maybe_unused]] absl::Time time = absl::FromUnixSeconds(1'800'000'000);
 
-  nlohmann::json facts = {
-      {"f32", Facts(f32)},          {"f64", Facts(f64)},           {"f16", Facts(f16)},
-      {"bf16", Facts(bf16)},        {"e4m3", Facts(e4m3)},         {"e5m2", Facts(e5m2)},
-      {"outliers", Facts(outliers)}, {"all_e4m3", Facts(all_e4m3)}, {"all_e5m2", Facts(all_e5m2)},
-      {"codes", Facts(codes)},      {"i8", Facts(i8)},             {"i32", Facts(i32)},
-      {"i64", Facts(i64)},          {"flags", Facts(flags)},       {"transposed", Facts(transposed)},
-      {"slice", Facts(slice)},      {"column", Facts(column)},     {"expanded", Facts(expanded)},
-      {"offset", Facts(offset)},    {"scalar", Facts(scalar)},     {"channels_last", Facts(channels_last)},
-      {"deep", Facts(deep)},        {"wide", Facts(wide)},         {"scales", Facts(weight.scale)}};
+  nlohmann::json facts = {{"f32", Facts(f32)},
+                          {"f64", Facts(f64)},
+                          {"f16", Facts(f16)},
+                          {"bf16", Facts(bf16)},
+                          {"e4m3", Facts(e4m3)},
+                          {"e5m2", Facts(e5m2)},
+                          {"outliers", Facts(outliers)},
+                          {"all_e4m3", Facts(all_e4m3)},
+                          {"all_e5m2", Facts(all_e5m2)},
+                          {"codes", Facts(codes)},
+                          {"i8", Facts(i8)},
+                          {"i32", Facts(i32)},
+                          {"i64", Facts(i64)},
+                          {"flags", Facts(flags)},
+                          {"transposed", Facts(transposed)},
+                          {"slice", Facts(slice)},
+                          {"column", Facts(column)},
+                          {"expanded", Facts(expanded)},
+                          {"offset", Facts(offset)},
+                          {"scalar", Facts(scalar)},
+                          {"channels_last", Facts(channels_last)},
+                          {"deep", Facts(deep)},
+                          {"wide", Facts(wide)},
+                          {"scales", Facts(weight.scale)}};
   std::ofstream(path) << facts;
   Look(f32, &e4m3);
   return 0;
