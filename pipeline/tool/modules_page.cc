@@ -21,10 +21,12 @@ constexpr char kStyle[] = R"(
   svg { display: block; font: 11px ui-monospace, monospace; } svg text { fill: currentColor; }
   .tree { font: 13px/1.7 ui-monospace, monospace; } .tree details, .tree .leaf { margin-left: 1.2rem; }
   .tree .leaf { padding-left: 1rem; } .tree summary { cursor: pointer; }
-  .share { display: inline-block; width: 8rem; height: .6rem; background: #8883; margin: 0 .6rem; }
+  .name { display: inline-block; min-width: calc(19rem - 1.2rem * var(--level)); }
+  .share { display: inline-block; width: 8rem; height: .6rem; background: #8883; margin-right: .6rem; }
   .share i { display: block; height: 100%; background: hsl(220 70% 55%); }
 )";
 
+constexpr int kOpen = 2;          // levels that are shown at first
 constexpr int kBarWidth = 900;    // pixels
 constexpr int kNameWidth = 420;   // pixels
 constexpr int kRangeWidth = 480;  // pixels
@@ -61,10 +63,10 @@ std::string Bar(const std::vector<Module>& parts) {
   return bar + "</svg>\n";
 }
 
-std::string Line(const Module& module, int64_t all) {
+std::string Line(const Module& module, int64_t all, int level) {
   const double share = 100.0 * static_cast<double>(module.bytes) / static_cast<double>(all);
-  std::string line = StrCat("<b>", Printable(module.name), "</b>");
-  if (module.alike > 1) line += StrCat(" × ", module.alike);
+  std::string line = StrCat("<span class=\"name\" style=\"--level:", level, "\"><b>", Printable(module.name), "</b>",
+                            module.alike > 1 ? StrCat(" × ", module.alike) : "", "</span>");
   line += absl::StrFormat("<span class=\"share\"><i style=\"width:%.2f%%\"></i></span>%.2f %% · %s", share, share,
                           FormatBytes(module.bytes));
   line += StrCat(" <span class=\"quiet\">", EscapedHtml(TypesText(module.dtypes)));
@@ -76,11 +78,11 @@ std::string Line(const Module& module, int64_t all) {
   return line + "</span>";
 }
 
-// `open`: so many levels are shown at first.
-std::string Tree(const Module& module, int64_t all, int open) {
-  if (module.modules.empty()) return StrCat("<div class=\"leaf\">", Line(module, all), "</div>\n");
-  std::string tree = StrCat("<details", open > 0 ? " open" : "", "><summary>", Line(module, all), "</summary>\n");
-  for (const Module& child : module.modules) tree += Tree(child, all, open - 1);
+std::string Tree(const Module& module, int64_t all, int level = 0) {
+  if (module.modules.empty()) return StrCat("<div class=\"leaf\">", Line(module, all, level), "</div>\n");
+  std::string tree =
+      StrCat("<details", level < kOpen ? " open" : "", "><summary>", Line(module, all, level), "</summary>\n");
+  for (const Module& child : module.modules) tree += Tree(child, all, level + 1);
   return tree + "</details>\n";
 }
 
@@ -129,7 +131,7 @@ std::string ModulesPage(const std::string& title, const std::string& summary, co
   std::string page = StrCat("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>", Printable(title),
                             ": modules</title>\n<style>", kPageStyle, kStyle, "</style>\n<h1>", Printable(title),
                             "</h1>\n<p>", EscapedHtml(summary), "</p>\n", Bar(parts), "<div class=\"tree\">\n");
-  for (const Module& part : parts) page += Tree(part, all, 2);
+  for (const Module& part : parts) page += Tree(part, all);
   return StrCat(page, "</div>\n", Scales(parts), "</html>\n");
 }
 

@@ -43,7 +43,7 @@ extern "C" int cudaMemcpy(void* to, const void* from, size_t count, int kind) {
   constexpr int kDeviceToHost = 2;
   constexpr int kInvalidValue = 1;
   if (kind != kDeviceToHost || reinterpret_cast<uint64_t>(from) < kDeviceOffset) return kInvalidValue;
-  std::memcpy(to, reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(from) - kDeviceOffset), count);
+  std::memcpy(to, static_cast<const char*>(from) - kDeviceOffset, count);
   return 0;
 }
 
@@ -79,7 +79,7 @@ nlohmann::json Facts(const at::Tensor& tensor) {
 
 // A tensor that says it is a GPU's.
 at::Tensor OnFakeGpu(const at::Tensor& host) {
-  void* const address = reinterpret_cast<void*>(reinterpret_cast<uint64_t>(host.data_ptr()) + kDeviceOffset);
+  void* const address = static_cast<char*>(host.data_ptr()) + kDeviceOffset;
   c10::Storage storage(c10::Storage::use_byte_size_t(), host.nbytes(),
                        c10::DataPtr(address, c10::Device(c10::kCUDA, 0)), nullptr, false);
   auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA),
