@@ -33,6 +33,8 @@ def time_of(time):
 def duration_text(seconds):
     if seconds in (float("inf"), float("-inf")):
         return "infinite" if seconds > 0 else "-infinite"
+    if seconds == 0:
+        return "0 s"
     if abs(seconds) < 1e-3:
         return "%.6g us" % (seconds * 1e6)
     if abs(seconds) < 1:

@@ -18,7 +18,7 @@ class HostMemory:
             return gdb.selected_inferior().read_memory(address, length)
         except gdb.MemoryError:
             words = "memory at 0x%x (%d bytes) cannot be read" % (address, length)
-            raise TensorError(words + ("; is it in the core file?" if not _is_live() else "")) from None
+            raise TensorError(words + ("; is it in the core file?" if not is_live() else "")) from None
 
 
 class DeviceMemory:
@@ -31,7 +31,7 @@ class DeviceMemory:
         self._locking = None
 
     def __enter__(self):
-        if not _is_live():
+        if not is_live():
             raise TensorError("its values are in the GPU's memory, which a core file does not hold")
         self._locking = gdb.parameter("scheduler-locking")
         gdb.execute("set scheduler-locking on", to_string=True)
@@ -74,7 +74,8 @@ def _call(type_, function, *arguments):
         raise TensorError("the process cannot be made to call %s: %s" % (function, error)) from None
 
 
-def _is_live():
+def is_live():
+    """Whether gdb looks at a process, not at a core file."""
     connection = gdb.selected_inferior().connection
     return connection is not None and connection.type != "core"
 

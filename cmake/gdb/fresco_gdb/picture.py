@@ -81,7 +81,8 @@ class Sheet:
         self._scale = scale
         height, width = len(planes[0]), len(planes[0][0])
         self.enlarged = max(1, _LEAST_TILE // max(height, width))
-        self.columns = math.ceil(math.sqrt(len(planes)))
+        # About as wide as it is high.
+        self.columns = max(1, min(len(planes), math.ceil(math.sqrt(len(planes) * height / width))))
         self.lines = -(-len(planes) // self.columns)
         self._tile_width, self._tile_height = width * self.enlarged, height * self.enlarged
         self.width = self.columns * (self._tile_width + _GAP_PIXELS) - _GAP_PIXELS

@@ -51,7 +51,7 @@ def _scheme(value):
     return {"High": "high", "Fp8": "fp8", "Fp8WeightOnly": "fp8-weight-only", "Int8": "int8", "Int8WeightOnly": "int8-weight-only"}.get(name, name)
 
 
-class QuantizedWeightPrinter(printing.Printer):
+class QuantizedWeightPrinter(printing.Line):
     """Also QuantizedRows: codes and a scale for each row."""
 
     def line(self):
@@ -76,29 +76,20 @@ class Fp8ConvPrinter(printing.Printer):
         return "fp8: %s, inputs %s, layer %s" % (_codes(self.value["weight_"]), guard, printing.text_of(options["name"]))
 
 
-class LinearPrinter(printing.Printer):
-    """A model's linear, quantised or not."""
+class LinearPrinter(printing.Line):
+    """A model's linear, quantised or not. A line alone: a block has ten of them."""
 
     def line(self):
         quantized, parts = printing.target_of(self.value["quantized"]), printing.target_of(self.value["parts"])
         if quantized is not None:
             return QuantizedLinearPrinter(quantized).line()
         if parts is not None:
-            return "%d linears of one input" % len(printing.elements_of(parts))
+            return "of one input: " + "; ".join(LinearPrinter(part).to_string() for part in printing.elements_of(parts))
         try:
             weight = Tensor(self.value["weight"])
             return weight.describe() if weight.defined else "undefined"
         except TensorError as error:
             return "(%s)" % error
-
-    def members(self):
-        """With what its pointers point to, where it is that."""
-        for name in ("quantized", "parts"):
-            target = printing.target_of(self.value[name])
-            if target is not None:
-                yield name, target
-        yield "weight", self.value["weight"]
-        yield "bias", self.value["bias"]
 
 
 class StoredWeightPrinter(printing.Printer):

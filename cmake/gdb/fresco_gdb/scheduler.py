@@ -1,10 +1,9 @@
 """The scheduler's queue: who waits, of which class and model, for how long."""
 
+import time
 from collections import Counter
 
-import gdb
-
-from fresco_gdb import absl, printing
+from fresco_gdb import absl, memory, printing
 
 # Of those that wait, so many are shown by themselves.
 _SHOWN = 10
@@ -80,16 +79,37 @@ def _at(vector, index):
 
 class RequestStatePrinter(printing.Printer):
     def line(self):
-        request = self.value["request_"]
-        words = ["request %s" % printing.text_of(request["id"]), "model %s" % printing.text_of(request["model"])]
-        tenant = printing.text_of(request["tenant"])
-        if tenant:
-            words.append("tenant %s" % tenant)
-        words.append(_class_name(request["priority"]))
-        words.append("%d of %d images done" % (int(self.value["images_done_"]), len(printing.elements_of(request["images"]))))
-        words.append("received %s" % absl.time_text(absl.time_of(self.value["received_"])))
-        reason = absl.status_text(self.value["reason_"])
-        return ", ".join(words + ([] if reason == "OK" else ["ending: " + reason]))
+        return _request_words(self.value)
+
+
+def _request_words(state, now=None):
+    """`now`: seconds since 1970, for its age; None: not known."""
+    request = state["request_"]
+    words = ["request %s" % printing.text_of(request["id"]), "model %s" % printing.text_of(request["model"])]
+    tenant = printing.text_of(request["tenant"])
+    if tenant:
+        words.append("tenant %s" % tenant)
+    words.append(_class_name(request["priority"]))
+    words.append("%d of %d images done" % (int(state["images_done_"]), len(printing.elements_of(request["images"]))))
+    received = absl.time_of(state["received_"])
+    if now is None:
+        words.append("received %s" % absl.time_text(received))
+    else:
+        words.append("came %s ago" % absl.duration_text(now - received))
+    reason = absl.status_text(state["reason_"])
+    return ", ".join(words + ([] if reason == "OK" else ["ending: " + reason]))
+
+
+def _now_of(clock):
+    """What a Clock says, in seconds since 1970; None where that is not to be known: of a core file, or another clock."""
+    clock = clock.dereference()
+    clock = clock.cast(clock.dynamic_type)
+    names = {field.name for field in clock.type.fields()}
+    if "now_" in names:  # a test's, which stands still
+        return absl.time_of(clock["now_"])
+    if "wall_at_start_" in names and memory.is_live():
+        return absl.time_of(clock["wall_at_start_"]) + time.monotonic() - int(clock["start_"]["__d"]["__r"]) / 1e9
+    return None
 
 
 class ActiveImagePrinter(printing.Printer):
@@ -106,7 +126,8 @@ class ActiveImagePrinter(printing.Printer):
 
 
 class DispatcherPrinter(printing.Printer):
-    """Requests of which some images wait, in the order in which they came, with their ages where the clock can be read."""
+    """Requests of which some images wait, in the order in which they came, with their ages where the clock can be read.
+    Those of a process are as old as they are while one looks: its clock goes on."""
 
     def line(self):
         return "%d requests wait, %d run, %d devices%s%s" % (
@@ -115,10 +136,11 @@ class DispatcherPrinter(printing.Printer):
 
     def members(self):
         entries = printing.pairs_of(self.value["queue_"])
+        now = _now_of(self.value["clock_"])
         for place, (_, entry) in enumerate(entries[:_SHOWN]):
             request = printing.target_of(entry["request"])
             words = "%d images wait, place told %d" % (len(printing.elements_of(entry["images"])), int(entry["position"]))
-            yield "queue[%d]" % place, "%s; %s" % (RequestStatePrinter(request).line(), words)
+            yield "queue[%d]" % place, "%s; %s" % (_request_words(request, now), words)
         if len(entries) > _SHOWN:
             yield "queue", "and %d more" % (len(entries) - _SHOWN)
         core = printing.target_of(self.value["core_"])

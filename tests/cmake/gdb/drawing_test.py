@@ -53,7 +53,7 @@ class Drawing(unittest.TestCase):
                          r"^fp8: float8_e4m3fn \[\d+, \d+\] cpu, \d+ scales, [\d.e-]+ to [\d.e-]+, a scale of its own for each token, layer transformer")
 
     def test_activations_as_a_picture(self):
-        self.assertIn("2 channels in lines of 2", self.gdb[self.draw])
+        self.assertIn("2 channels in lines of 1", self.gdb[self.draw])
         self.assertTrue(os.path.getsize(self.picture) > 100)
 
 
