@@ -152,10 +152,11 @@ class CommandLineTest(unittest.TestCase):
 
     def up(self, runtimes):
         """The calls of `devcontainer up` by their first word: lists of words."""
+        self.workspace = self.enterContext(workspace.workspace())
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         (folder / "docker").write_text(_DOCKER.format(log=folder / "calls", runtimes=runtimes), encoding="utf-8")
         (folder / "docker").chmod(0o755)
-        result = subprocess.run([pathlib.Path(sys.executable).parent / "devcontainer", "up", "--workspace-folder", workspace.ROOT], check=False, timeout=60,
+        result = subprocess.run([pathlib.Path(sys.executable).parent / "devcontainer", "up", "--workspace-folder", self.workspace], check=False, timeout=60,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(folder)})
         self.assertEqual(result.returncode, 0, result.stdout)
@@ -167,16 +168,18 @@ class CommandLineTest(unittest.TestCase):
 
     def test_the_image_is_built_of_the_dockerfile(self):
         first = self.up(runtimes="")["build"][0]
-        self.assertEqual(pathlib.Path(first[first.index("--file") + 1]), HERE / "Dockerfile")
+        self.assertEqual(pathlib.Path(first[first.index("--file") + 1]).resolve(), HERE / "Dockerfile")
         self.assertEqual(pathlib.Path(first[-1]).resolve(), workspace.ROOT)
 
     def test_the_container_is_started_with_what_is_asked_for(self):
         [run] = self.up(runtimes="")["run"]
         pairs = list(zip(run, run[1:]))
-        home = f"/workspaces/{workspace.ROOT.name}"
+        home = f"/workspaces/{self.workspace.name}"
         self.assertIn(("--mount", "type=volume,source=fresco-ccache,target=/ccache"), pairs)
         mounts = [value.partition("target=")[2] for name, value in pairs if name == "--mount"]
-        self.assertLessEqual({home, f"{home}/.deps", f"{home}/build", f"{home}/build-debug", "/ccache"}, set(mounts))
+        self.assertEqual(set(mounts), {home, f"{home}/.deps", f"{home}/build", f"{home}/build-debug", "/ccache"})
+        for folder in (".deps", "build", "build-debug"):  # made outside, by the user
+            self.assertTrue((self.workspace / folder).is_dir(), folder)
         self.assertIn(("--cap-add", "SYS_PTRACE"), pairs)
         self.assertIn(("--security-opt", "seccomp=unconfined"), pairs)
 
@@ -191,7 +194,7 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual([call[-1] for call in calls], [CONTAINER["onCreateCommand"], CONTAINER["postCreateCommand"]])
         for call in calls:
             self.assertEqual(call[call.index("--user") + 1], CONTAINER["remoteUser"])
-            self.assertEqual(call[call.index("--workdir") + 1], f"/workspaces/{workspace.ROOT.name}")
+            self.assertEqual(call[call.index("--workdir") + 1], f"/workspaces/{self.workspace.name}")
 
 
 class CommandsTest(unittest.TestCase):
