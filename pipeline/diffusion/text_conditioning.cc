@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
@@ -50,8 +51,9 @@ at::Tensor Rows(const std::vector<at::Tensor>& ids, const Placement& placement) 
   return at::cat(ids).to(placement.device);
 }
 
-ClipTextModel::Output EncodeClip(const ClipTextModel& model, const std::vector<at::Tensor>& ids, int clip_skip,
-                                 const Watched& watched) {
+ClipTextModel::Output EncodeClip(std::string_view component, const ClipTextModel& model,
+                                 const std::vector<at::Tensor>& ids, int clip_skip, const Watched& watched) {
+  const MemoryScope memory(component, MemoryKind::kActivations);
   const at::Tensor rows = Rows(ids, model.placement());
   ClipTextModel::Output output = model.Encode(rows, clip_skip);
   watched.Show("ids", rows);
@@ -176,8 +178,8 @@ void TextConditioner::EncodeClips(absl::Span<Text* const> texts, const Observer&
     clip_g_ids.push_back(text->clip_g_ids.ids);
   }
   const int clip_skip = texts.front()->key->clip_skip;
-  const auto clip_l = EncodeClip(encoders_.clip_l, clip_l_ids, clip_skip, Watched(observer, "clip_l"));
-  const auto clip_g = EncodeClip(encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
+  const auto clip_l = EncodeClip("text_encoder", encoders_.clip_l, clip_l_ids, clip_skip, Watched(observer, "clip_l"));
+  const auto clip_g = EncodeClip("text_encoder_2", encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
   for (size_t i = 0; i < texts.size(); ++i) {
     texts[i]->clip_l = RowOf(clip_l, i);
     texts[i]->clip_g = RowOf(clip_g, i);
@@ -185,6 +187,7 @@ void TextConditioner::EncodeClips(absl::Span<Text* const> texts, const Observer&
 }
 
 void TextConditioner::EncodeT5(absl::Span<Text* const> texts, const Observer& observer) const {
+  const MemoryScope memory("text_encoder_3", MemoryKind::kActivations);
   if (!encoders_.t5) {
     const Placement& placement = encoders_.clip_l.placement();
     for (Text* text : texts) {
@@ -208,6 +211,7 @@ PromptEmbedding TextConditioner::Join(const Text& text) const {
   embedding.clip_l = text.clip_l_ids.count;
   embedding.clip_g = text.clip_g_ids.count;
   embedding.t5 = text.t5_ids.count;
+  const MemoryScope memory("prompts", MemoryKind::kState);
   const at::Tensor clip = at::cat({text.clip_l.hidden, text.clip_g.hidden}, -1);
   embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), text.t5}, 1);
   embedding.pooled = at::cat({text.clip_l.pooled, text.clip_g.pooled}, -1);

@@ -10,11 +10,14 @@
 #include <optional>
 #include <utility>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/image_conversion.h"
+#include "pipeline/engine/memory_reporting.h"
+#include "pipeline/engine/memory_shortage.h"
 #include "pipeline/engine/prompts.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
@@ -31,12 +34,16 @@ constexpr int64_t kClipTokens = 77;
   std::abort();
 }
 
-// Every call into libtorch: no autograd, the engine's device, exceptions turned into statuses.
+// Every call into libtorch: no autograd, the engine's device, exceptions turned into statuses, and memory counted for
+// the model.
 template <typename Function>
-auto Compute(const at::Device& device, std::string_view doing, Function&& function) {
+auto Compute(const at::Device& device, const ModelInfo& info, std::string_view doing, Function&& function) {
+  const MemoryModelScope model(info.name);
+  TakeMemoryShortage();  // of a call before this one
   return CatchTorch(doing, [&] {
     const c10::InferenceMode inference;
     const c10::OptionalDeviceGuard guard(device);
+    const MemoryReporting reporting(device);
     return std::forward<Function>(function)();
   });
 }
@@ -84,6 +91,7 @@ std::shared_ptr<const PromptEmbedding> OnDevice(const std::shared_ptr<const Prom
 
 // What a job has on a device, on another, where its latents are in `dtype`.
 DiffusionState StateOnDevice(const DiffusionState& state, const at::Device& device, at::ScalarType dtype) {
+  const MemoryScope memory("images", MemoryKind::kState);
   DiffusionState moved = state;
   moved.positive = OnDevice(state.positive, device);
   moved.negative = OnDevice(state.negative, device);
@@ -111,7 +119,7 @@ Observer Under(const char* component, const Observer& stages) {
 
 }  // namespace
 
-DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
+DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                                  std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise,
                                  const Observer& stages)
     : cache_release_(parts.transformer.placement().device),
@@ -201,6 +209,7 @@ std::vector<int> DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* cons
 at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
   const int64_t pixels = parts_.vae.config().downscale();
   const Placement& placement = parts_.transformer.placement();
+  const MemoryScope memory("images", MemoryKind::kState);
   // Always drawn in fp32 on the CPU: a seed means one picture, whatever the device and type.
   const at::Tensor noise =
       DrawNoise(spec.seed, parts_.transformer.config().in_channels, spec.height / pixels, spec.width / pixels);
@@ -253,7 +262,7 @@ absl::Status DiffusionEngine::DrawNothing() {
 }
 
 absl::Status DiffusionEngine::WarmUp() {
-  return Annotate(Compute(parts_.transformer.placement().device, "drawing", [&] { return DrawNothing(); }), "warm-up");
+  return Annotate(Compute(parts_.transformer.placement().device, info_, "drawing", [&] { return DrawNothing(); }), "warm-up");
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
@@ -270,10 +279,11 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
     if (statuses.back().ok()) valid.push_back(spec);
   }
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> made;
-  const absl::Status whole = Compute(parts_.transformer.placement().device, "preparing", [&] {
+  absl::Status whole = Compute(parts_.transformer.placement().device, info_, "preparing", [&] {
     made = PrepareJobs(valid, cache);
     return absl::OkStatus();
   });
+  if (absl::IsResourceExhausted(whole)) whole = Explain("preparing", valid);
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
   auto next = made.begin();
   for (const absl::Status& status : statuses) {
@@ -291,16 +301,22 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
   if (batch.empty()) return {};
   const std::vector<DiffusionJob*> jobs = OwnAll(info_, batch);
   std::vector<absl::Status> statuses;
-  const absl::Status whole = Compute(parts_.transformer.placement().device, "denoising", [&] {
+  const absl::Status whole = Compute(parts_.transformer.placement().device, info_, "denoising", [&] {
     statuses = denoiser_.Step(jobs);
     return absl::OkStatus();
   });
+  if (absl::IsResourceExhausted(whole)) {
+    std::vector<const ImageSpec*> specs;
+    for (const DiffusionJob* job : jobs) specs.push_back(&job->spec());
+    return std::vector<absl::Status>(batch.size(), Explain("denoising", specs));
+  }
   if (!whole.ok()) return std::vector<absl::Status>(batch.size(), whole);
   nonfinite_ += std::count_if(statuses.begin(), statuses.end(), [](const auto& status) { return !status.ok(); });
   return statuses;
 }
 
 absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
+  const MemoryScope memory("vae", MemoryKind::kActivations);
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
   const at::Tensor pixels = parts_.vae.Decode(z, vae_stages_);
   if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
@@ -310,7 +326,7 @@ absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
 absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side) {
   const auto* const own = dynamic_cast<const DiffusionJob*>(&job);
   if (own == nullptr) Die("a job of another engine");
-  return Compute(parts_.vae.placement().device, "preview", [&] {
+  return Compute(parts_.vae.placement().device, info_, "preview", [&] {
     const DiffusionState& state = own->state();
     const bool started = state.velocity.defined();
     const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
@@ -332,14 +348,34 @@ absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
 absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   const DiffusionJob& own = Own(&job);
   if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
-  auto image = Compute(parts_.vae.placement().device, "decoding", [&] { return Decode(own.state().latents); });
+  auto image = Compute(parts_.vae.placement().device, info_, "decoding", [&] { return Decode(own.state().latents); });
   if (absl::IsDataLoss(image.status())) ++nonfinite_;
+  if (absl::IsResourceExhausted(image.status())) {
+    const ImageSpec* const only = &own.spec();
+    return Explain("decoding", {&only, 1});
+  }
   return image;
+}
+
+absl::Status DiffusionEngine::Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const {
+  const at::Device& device = parts_.transformer.placement().device;
+  ShortageReport report;
+  report.doing = doing;
+  report.device = info_.device;
+  report.batch = static_cast<int>(specs.size());
+  for (const ImageSpec* spec : specs) {
+    if (int64_t{spec->width} * spec->height <= int64_t{report.width} * report.height) continue;
+    report.width = spec->width;
+    report.height = spec->height;
+  }
+  SetMemory(device, &report);
+  report.components = info_.components;
+  return ShortageError(report);
 }
 
 absl::Status DiffusionEngine::Park(ImageJob& job) {
   DiffusionJob& own = Own(&job);
-  return Compute(parts_.transformer.placement().device, "parking", [&] {
+  return Compute(parts_.transformer.placement().device, info_, "parking", [&] {
     own.state() = StateOnDevice(own.state(), at::kCPU, own.state().latents.scalar_type());
     return absl::OkStatus();
   });
@@ -348,7 +384,7 @@ absl::Status DiffusionEngine::Park(ImageJob& job) {
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   using Result = absl::StatusOr<std::unique_ptr<ImageJob>>;
-  return Compute(parts_.transformer.placement().device, "copying", [&]() -> Result {
+  return Compute(parts_.transformer.placement().device, info_, "copying", [&]() -> Result {
     DiffusionState& state = own.state();
     if (state.host_positive == nullptr) {
       state.host_positive = OnDevice(state.positive, at::kCPU);
@@ -366,7 +402,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& jo
 absl::Status DiffusionEngine::Resume(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   const Placement& placement = parts_.transformer.placement();
-  return Compute(placement.device, "resuming", [&] {
+  return Compute(placement.device, info_, "resuming", [&] {
     own.state() = StateOnDevice(own.state(), placement.device, placement.dtype);
     own.Rename(next_job_++);
     return absl::OkStatus();

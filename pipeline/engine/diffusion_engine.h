@@ -21,7 +21,7 @@ class DiffusionEngine final : public Engine {
  public:
   // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
   // say themselves where `correct_noise`. `stages`: EngineObservers'.
-  DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
+  DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
                   const Observer& stages = {});
 
@@ -56,6 +56,8 @@ class DiffusionEngine final : public Engine {
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
+  // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
+  absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
@@ -63,7 +65,7 @@ class DiffusionEngine final : public Engine {
   const CacheRelease cache_release_;  // goes last
   const ModelInfo info_;
   const ModelParts parts_;
-  const MappedBytes mapped_;
+  const std::vector<MappedBytes> mapped_;
   const int64_t weight_bytes_;
   const bool has_corrector_;
   const bool correct_noise_;

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -19,6 +20,7 @@
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_defaults.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
@@ -31,10 +33,24 @@
 namespace fresco {
 namespace {
 
-int64_t WeightBytes(const ModelInfo& info) {
-  int64_t bytes = 0;
-  for (const auto& component : info.components) bytes += component.weight_bytes;
-  return bytes;
+int64_t BytesOf(const MemorySnapshot& memory, const MemoryHolder& holder) {
+  for (const MemoryHeld& held : memory.held) {
+    if (held.holder == holder) return held.bytes;
+  }
+  return 0;
+}
+
+// Of each component's weights, what it has not allocated since `before`: they lie in their files.
+std::vector<MappedBytes> CountMapped(const ModelInfo& info, const MemorySnapshot& before) {
+  const MemorySnapshot now = LedgerOf(at::kCPU).Snapshot();
+  std::vector<MappedBytes> mapped;
+  for (const ModelInfo::Component& component : info.components) {
+    const MemoryHolder holder = {info.name, component.name, MemoryKind::kWeights};
+    const int64_t allocated = BytesOf(now, holder) - BytesOf(before, holder);
+    const MemoryScope scope(component.name, MemoryKind::kWeights);
+    if (allocated < component.weight_bytes) mapped.emplace_back(component.weight_bytes - allocated);
+  }
+  return mapped;
 }
 
 // Hashes a model's weights on a thread of its own, as long as somebody wants to know.
@@ -152,15 +168,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
+  const MemoryModelScope model(options.name);
+  const MemoryReporting reporting(device);
   const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
-  // This thread's: others may be computing.
-  const int64_t before = CpuBytesOfThisThread();
+  const MemorySnapshot before = LedgerOf(at::kCPU).Snapshot();
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae,
                                                            {observers.probe, observers.saturation}));
-  const int64_t allocated = CpuBytesOfThisThread() - before;
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
-  MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
+  std::vector<MappedBytes> mapped;
+  if (device.is_cpu()) mapped = CountMapped(info, before);
   std::shared_ptr<const NoiseCorrector> corrector;
   if (calibration) {
     FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));
@@ -202,7 +219,15 @@ absl::StatusOr<int64_t> StoredWeightBytes(const std::string& path, const std::st
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const LoadOptions& options) {
-  return CatchTorch(options.path, [&] { return Load(options); });
+  TakeMemoryShortage();  // of a call before this one
+  auto engine = CatchTorch(options.path, [&] { return Load(options); });
+  if (!absl::IsResourceExhausted(engine.status()) || !FindShortage(engine.status()).empty()) return engine;
+  FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, /*threads=*/0));
+  ShortageReport report;
+  report.doing = StrCat("loading ", options.path);
+  report.device = options.device;
+  SetMemory(device, &report);
+  return ShortageError(report);
 }
 
 }  // namespace fresco

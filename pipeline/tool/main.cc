@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/engine/memory_limit.h"
 #include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/calibrate.h"
@@ -84,6 +85,15 @@ void AddDevice(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N")
       ->capture_default_str();
+}
+
+CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {
+  return command
+      ->add_option("--memory-limit", options->memory_limit,
+                   "Run out of memory beyond so much of the device, as 600MiB: what a smaller one would do")
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->check(CLI::NonNegativeNumber.description(""));
 }
 
 void AddPrecision(CLI::App* command, ModelOptions* options) {
@@ -229,8 +239,9 @@ class Program {
   // Does a subcommand's work where its device is.
   int RunOnDevice(const std::function<int()>& work) const {
     LetOpenMpThreadsSleep(argv_);  // may start the program anew: before any file is opened
-    const int missing = Exit(CheckDevice(model_.device));
-    return missing == kDone ? work() : missing;
+    absl::Status ready = CheckDevice(model_.device);
+    if (ready.ok() && model_.memory_limit > 0) ready = SetMemoryLimit(model_.device, model_.memory_limit);
+    return ready.ok() ? work() : Exit(ready);
   }
 
   void AddInspect() {
@@ -254,6 +265,7 @@ class Program {
   void AddActivations(CLI::App* command, CLI::Option* activations) {
     const std::vector<CLI::Option*> before = command->get_options();
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     command->add_option("--against", activations_.against, "Compare with this precision: fp32, bf16, fp16 …")
         ->type_name("TYPE");
     AddVae(command, &model_.vae);
@@ -281,6 +293,7 @@ class Program {
     AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
@@ -421,6 +434,7 @@ class Program {
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
         ->type_name("NAME");
     command->add_option("--layers", bench_.layers, "With --preset: so many layers [all]")->type_name("N");
