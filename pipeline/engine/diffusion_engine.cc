@@ -151,6 +151,9 @@ EngineStats DiffusionEngine::stats() const {
   stats.weight_bytes = weight_bytes_;
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
+  for (MemoryHeld& held : LedgerOf(parts_.transformer.placement().device).Snapshot().held) {
+    if (held.holder.model == info_.name) stats.held.push_back(std::move(held));
+  }
   return stats;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "pipeline/base/memory_ledger.h"
 #include "pipeline/engine/image_spec.h"
 #include "pipeline/image/image.h"
 
@@ -110,6 +111,7 @@ struct EngineStats {
   int64_t weight_bytes = 0;     // on the device
   int64_t allocated_bytes = 0;  // on the device, now, by this process's tensors (weights too)
   int64_t peak_bytes = 0;       // the most that allocated_bytes has been
+  std::vector<MemoryHeld> held;  // of allocated_bytes, what this model has; the largest first
 };
 
 // Of a device as a whole, whoever uses it. Zeros: not known.

@@ -3,7 +3,6 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <future>
 #include <memory>
 #include <optional>
@@ -21,13 +20,13 @@
 #include "pipeline/engine/diffusion_engine.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_reporting.h"
-#include "pipeline/engine/model_defaults.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/noise_corrector.h"
 #include "pipeline/engine/observers.h"
 #include "pipeline/engine/precision.h"
+#include "pipeline/engine/resolve.h"
 #include "pipeline/engine/torch_boundary.h"
 
 namespace fresco {
@@ -70,41 +69,6 @@ class Hashing {
   std::stop_source stop_;
   std::future<absl::StatusOr<std::string>> digest_;
 };
-
-std::string CalibrationPath(const LoadOptions& options) {
-  return options.calibration.empty() ? StrCat(options.path, "/", kCalibrationFile) : options.calibration;
-}
-
-// Nothing for a precision that is not quantised, and where there is no file that was not asked for.
-absl::StatusOr<std::optional<Calibration>> FindCalibration(const LoadOptions& options, const Precision& precision) {
-  if (precision.transformer.rules().empty()) return std::nullopt;
-  absl::StatusOr<Calibration> calibration = ReadCalibration(CalibrationPath(options));
-  if (calibration.ok()) return *std::move(calibration);
-  if (!options.calibration.empty() || !absl::IsNotFound(calibration.status())) return calibration.status();
-  if (options.static_scales) {
-    return absl::InvalidArgumentError(StrCat("static_scales: they are a calibration's, and ", CalibrationPath(options),
-                                             " is not there (`fresco-model calibrate` makes it)"));
-  }
-  return std::nullopt;
-}
-
-std::vector<LayerTable::Rule> RulesFor(const std::optional<Calibration>& calibration, const ModelDefaults& defaults,
-                                       const LoadOptions& options, std::string_view precision) {
-  std::vector<LayerTable::Rule> rules;
-  if (calibration) rules = RulesOf(*calibration, precision);
-  for (LayerTable::Rule& rule : rules) rule.origin = CalibrationPath(options);
-  rules.insert(rules.end(), defaults.layers.begin(), defaults.layers.end());
-  rules.insert(rules.end(), options.layers.begin(), options.layers.end());
-  return rules;
-}
-
-void UseCalibration(const Calibration& calibration, const LoadOptions& options, Precision* precision) {
-  if (options.static_scales) SetStaticScales(calibration, &precision->transformer);
-  precision->transformer.SetOverflowGuard(options.overflow_guard);
-  const auto rounded = calibration.rounded_weights.find(precision->name);
-  if (rounded == calibration.rounded_weights.end()) return;
-  precision->rounded = std::filesystem::path(CalibrationPath(options)).replace_filename(rounded->second).string();
-}
 
 // Ranges and corrections of other weights may still serve, a fine-tune's for example, but not the weights themselves.
 absl::Status CheckWeights(const Calibration& calibration, const Precision& precision, const ModelInfo& info) {
@@ -158,13 +122,10 @@ absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibr
 
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
-  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.path, options.base));
-  FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
-  FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device));
-  FRESCO_ASSIGN_OR_RETURN(const std::optional<Calibration> calibration, FindCalibration(options, precision));
-  FRESCO_ASSIGN_OR_RETURN(
-      precision, ChoosePrecision(options.precision, device, RulesFor(calibration, defaults, options, precision.name)));
-  if (calibration) UseCalibration(*calibration, options, &precision);
+  FRESCO_ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options, device));
+  const ModelSource& source = model.source;
+  const Precision& precision = model.precision;
+  const std::optional<Calibration>& calibration = model.calibration;
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
