@@ -121,7 +121,7 @@ Observer Under(const char* component, const Observer& stages) {
 
 DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                                  std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise,
-                                 const Observer& stages)
+                                 const Observer& stages, MemoryAdvisor advisor)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
@@ -130,6 +130,7 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
       vae_stages_(Under("vae.", stages)),
+      advisor_(std::move(advisor)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       denoiser_(parts_.transformer, std::move(corrector), Under("transformer.", stages)) {}
@@ -373,7 +374,24 @@ absl::Status DiffusionEngine::Explain(const char* doing, absl::Span<const ImageS
   }
   SetMemory(device, &report);
   report.components = info_.components;
+  MemoryAdvice advice = Advise(specs, report);
+  report.needed_bytes = advice.needed_bytes;
+  report.needed_for = std::move(advice.needed_for);
+  report.remedies = std::move(advice.remedies);
   return ShortageError(report);
+}
+
+MemoryAdvice DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, const ShortageReport& report) const {
+  if (!advisor_ || specs.empty()) return {};
+  MemoryLoad load;
+  load.width = report.width;
+  load.height = report.height;
+  load.batch = report.batch;
+  load.guided = HasNegative(*specs.front());
+  load.max_sequence_length = specs.front()->max_sequence_length;
+  int64_t own = 0;
+  for (const ImageSpec* spec : specs) own += LoadOf(*spec).state_bytes;
+  return advisor_(load, AvailableBytes(report, info_.name, own));
 }
 
 absl::Status DiffusionEngine::Park(ImageJob& job) {

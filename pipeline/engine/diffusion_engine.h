@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,10 +13,15 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_advice.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/side_stream.h"
 
 namespace fresco {
+
+// AdviseOnMemory of the engine's own options; empty: nobody advises.
+using MemoryAdvisor = std::function<MemoryAdvice(const MemoryLoad& load, int64_t available)>;
 
 class DiffusionEngine final : public Engine {
  public:
@@ -23,7 +29,7 @@ class DiffusionEngine final : public Engine {
   // say themselves where `correct_noise`. `stages`: EngineObservers'.
   DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
-                  const Observer& stages = {});
+                  const Observer& stages = {}, MemoryAdvisor advisor = {});
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
@@ -58,6 +64,8 @@ class DiffusionEngine final : public Engine {
   absl::Status DrawNothing();
   // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
   absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
+  // Of these images; what the device holds besides is not theirs.
+  MemoryAdvice Advise(absl::Span<const ImageSpec* const> specs, const ShortageReport& report) const;
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
@@ -70,6 +78,7 @@ class DiffusionEngine final : public Engine {
   const bool has_corrector_;
   const bool correct_noise_;
   const Observer vae_stages_;
+  const MemoryAdvisor advisor_;
 
   PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;

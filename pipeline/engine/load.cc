@@ -19,6 +19,8 @@
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_advice.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
@@ -120,6 +122,30 @@ absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibr
   return std::make_shared<NoiseCorrector>(calibration.buckets, found->second, parts.transformer.placement().device);
 }
 
+MemoryAdvisor AdvisorOf(LoadOptions options) {
+  options.observers = nullptr;  // they are not to live as long
+  return [options = std::move(options)](const MemoryLoad& load, int64_t available) {
+    return AdviseOnMemory(options, load, available);
+  };
+}
+
+// Of a model that did not come so far as to say more of itself.
+absl::Status ExplainLoading(const LoadOptions& options) {
+  FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, /*threads=*/0));
+  ShortageReport report;
+  report.doing = StrCat("loading ", options.path);
+  report.device = options.device;
+  SetMemory(device, &report);
+  const absl::StatusOr<MemoryPlanner> planner = MemoryPlanner::Open(options);
+  if (!planner.ok()) return ShortageError(report);
+  MemoryAdvice advice =
+      AdviseOnMemory(options, planner->default_load(), AvailableBytes(report, options.name, /*state_bytes=*/0));
+  report.needed_bytes = advice.needed_bytes;
+  report.needed_for = std::move(advice.needed_for);
+  report.remedies = std::move(advice.remedies);
+  return ShortageError(report);
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   FRESCO_ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options, device));
@@ -150,7 +176,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
     info.notes.push_back(std::move(note));
   auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
                                                   options.prompt_cache_bytes, std::move(corrector),
-                                                  options.noise_correction.value_or(true), observers.stages);
+                                                  options.noise_correction.value_or(true), observers.stages,
+                                                  AdvisorOf(options));
   // On this thread, beside whatever is served: a model that cannot draw is found while its files are open, and what the
   // process needs once is there (a GPU's kernels are loaded at their first use, oneDNN's made). The thread that will
   // call the engine warms it up once more, which is short then: libtorch has an OpenMP team, and handles of cuBLAS and
@@ -183,12 +210,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const LoadOptions& options) {
   TakeMemoryShortage();  // of a call before this one
   auto engine = CatchTorch(options.path, [&] { return Load(options); });
   if (!absl::IsResourceExhausted(engine.status()) || !FindShortage(engine.status()).empty()) return engine;
-  FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, /*threads=*/0));
-  ShortageReport report;
-  report.doing = StrCat("loading ", options.path);
-  report.device = options.device;
-  SetMemory(device, &report);
-  return ShortageError(report);
+  return ExplainLoading(options);
 }
 
 }  // namespace fresco

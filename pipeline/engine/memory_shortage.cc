@@ -109,6 +109,21 @@ std::string Needed(const ShortageReport& report) {
 
 }  // namespace
 
+int64_t AvailableBytes(const ShortageReport& report, const std::string& model, int64_t state_bytes) {
+  const MemorySnapshot& memory = MemoryOf(report);
+  int64_t available =
+      memory.limit_bytes > 0 ? memory.limit_bytes : memory.allocated_bytes + report.whole.free_bytes;
+  int64_t own_state = 0;
+  for (const MemoryHeld& held : memory.held) {
+    if (held.holder.model != model) {
+      available -= held.bytes;
+    } else if (held.holder.kind == MemoryKind::kState) {
+      own_state += held.bytes;
+    }
+  }
+  return available - std::max<int64_t>(0, own_state - state_bytes);
+}
+
 std::string Describe(const ShortageReport& report) {
   return absl::StrCat(Asked(report), Held(report), Largest(report), Needed(report));
 }

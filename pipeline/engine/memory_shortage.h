@@ -29,6 +29,10 @@ struct ShortageReport {
   std::vector<std::string> remedies;             // settings with which they would fit, and what they take then
 };
 
+// Of the device, what a model could have for itself: the whole without what others hold, and without the latents and
+// texts that it holds for others than the images in question, whose own are `state_bytes`.
+int64_t AvailableBytes(const ShortageReport& report, const std::string& model, int64_t state_bytes);
+
 // "decoding 1024x1024 on cpu: out of memory: 12 MiB more were asked for, where 590 MiB of 600 MiB are taken. Held:
 // transformer weights 300 MiB (fp8), …. Largest: …. Needed: …. It would fit with: …".
 std::string Describe(const ShortageReport& report);

@@ -48,6 +48,7 @@ TEST_F(MemoryTimelineTest, NamesThePeakItsStageAndWhoHasWhatThen) {
   Take(40 * kMiB, decoding_);
   ledger_.Give(30 * kMiB, decoding_);
   Pass();
+  ledger_.Give(40 * kMiB, decoding_);
   timeline.Begin("denoising");  // once more, with less
   Take(10 * kMiB, steps_);
   Pass();
