@@ -15,7 +15,7 @@ constexpr size_t kMostSamples = 4'000'000;  // 100 MB; afterwards only peaks are
 
 std::vector<int64_t> Pick(const std::vector<int64_t>& bytes, const std::vector<MemoryHolderId>& ids) {
   std::vector<int64_t> picked;
-  for (const MemoryHolderId id : ids) picked.push_back(bytes.empty() ? 0 : bytes[id]);
+  for (const MemoryHolderId id : ids) picked.push_back(bytes[id]);
   return picked;
 }
 
@@ -33,18 +33,35 @@ const MemoryHistory::Stage* MemoryHistory::peak() const {
 }
 
 MemoryTimeline::MemoryTimeline(MemoryLedger* ledger, const Clock* clock)
-    : ledger_(ledger), clock_(clock) {
+    : ledger_(ledger), clock_(clock), held_(kMaxMemoryHolders), sampled_(kMaxMemoryHolders) {}
+
+MemoryTimeline::~MemoryTimeline() {
+  ledger_->SetListener(nullptr);
+}
+
+void MemoryTimeline::Begin(const std::string& stage) {
+  End();
   {
+    const absl::Time now = clock_->Now();
     MutexLock lock(&mutex_);
-    begin_ = clock_->Now();
-    held_ = sampled_ = at_begin_ = ledger_->HeldBytes();
+    held_ = ledger_->HeldBytes();
     total_ = std::accumulate(held_.begin(), held_.end(), int64_t{0});
+    const size_t before = samples_.size();
+    for (size_t i = 0; i < held_.size(); ++i) AddSample(now, static_cast<MemoryHolderId>(i));
+    for (size_t i = before; i + 1 < samples_.size(); ++i) samples_[i].settled = false;
+    const auto known = std::find_if(stages_.begin(), stages_.end(), [&](const auto& one) { return one.name == stage; });
+    open_ = static_cast<int>(known - stages_.begin());
+    if (known == stages_.end()) stages_.push_back({stage, now, now, now, -1, {}});
+    NotePeak(now);
   }
   ledger_->SetListener(this);
 }
 
-MemoryTimeline::~MemoryTimeline() {
+void MemoryTimeline::End() {
   ledger_->SetListener(nullptr);
+  MutexLock lock(&mutex_);
+  if (open_ >= 0) stages_[static_cast<size_t>(open_)].end = clock_->Now();
+  open_ = -1;
 }
 
 void MemoryTimeline::OnChange(MemoryHolderId holder, int64_t bytes) {
@@ -53,7 +70,11 @@ void MemoryTimeline::OnChange(MemoryHolderId holder, int64_t bytes) {
   total_ += bytes - held_[holder];
   held_[holder] = bytes;
   NotePeak(now);
-  if (std::abs(held_[holder] - sampled_[holder]) < kSampleBytes || samples_.size() == kMostSamples) return;
+  if (std::abs(bytes - sampled_[holder]) >= kSampleBytes) AddSample(now, holder);
+}
+
+void MemoryTimeline::AddSample(absl::Time now, MemoryHolderId holder) {
+  if (held_[holder] == sampled_[holder] || samples_.size() == kMostSamples) return;
   sampled_[holder] = held_[holder];
   samples_.push_back({now, holder, held_[holder]});
 }
@@ -67,33 +88,21 @@ void MemoryTimeline::NotePeak(absl::Time now) {
   stage.at_peak = held_;
 }
 
-void MemoryTimeline::End(absl::Time now) {
-  if (open_ >= 0) stages_[static_cast<size_t>(open_)].end = now;
-  open_ = -1;
-}
-
-void MemoryTimeline::Begin(const std::string& stage) {
-  const absl::Time now = clock_->Now();
-  MutexLock lock(&mutex_);
-  End(now);
-  const auto known = std::find_if(stages_.begin(), stages_.end(), [&](const auto& each) { return each.name == stage; });
-  open_ = static_cast<int>(known - stages_.begin());
-  if (known == stages_.end()) stages_.push_back({.name = stage, .begin = now, .end = now, .peak_at = now, .at_peak = {}});
-  NotePeak(now);
-}
-
 // Plays the samples through; of those of one slice of the time, the moment at which most was held.
 std::vector<MemoryHistory::Moment> MemoryTimeline::Thin(int count) const {
-  const absl::Time end = samples_.empty() ? begin_ : samples_.back().at;
-  const absl::Duration slice = std::max(absl::Nanoseconds(1), (end - begin_) / std::max(1, count));
-  Bytes held = at_begin_;
-  int64_t total = std::accumulate(held.begin(), held.end(), int64_t{0}), most = total;
-  std::vector<MemoryHistory::Moment> moments = {{begin_, held}};
-  absl::Time until = begin_ + slice;
+  if (stages_.empty()) return {};
+  const absl::Time begin = stages_.front().begin;
+  absl::Time end = begin;
+  for (const OpenStage& stage : stages_) end = std::max(end, stage.end);
+  const absl::Duration slice = std::max(absl::Nanoseconds(1), (end - begin) / std::max(1, count));
+  Bytes held(kMaxMemoryHolders);
+  int64_t total = 0, most = 0;
+  std::vector<MemoryHistory::Moment> moments;
+  absl::Time until = begin;
   for (const Sample& sample : samples_) {
     total += sample.bytes - held[sample.holder];
     held[sample.holder] = sample.bytes;
-    if (sample.at < until && total <= most) continue;
+    if (!sample.settled || (sample.at < until && total <= most)) continue;
     if (sample.at >= until) {
       moments.push_back({sample.at, held});
       until = sample.at + slice;
@@ -106,24 +115,20 @@ std::vector<MemoryHistory::Moment> MemoryTimeline::Thin(int count) const {
   return moments;
 }
 
-MemoryHistory MemoryTimeline::Stop(int moments) {
-  ledger_->SetListener(nullptr);
+MemoryHistory MemoryTimeline::History(int moments) const {
   MutexLock lock(&mutex_);
-  End(clock_->Now());
-  std::vector<MemoryHistory::Moment> thin = Thin(moments);
-  const auto most = std::max_element(stages_.begin(), stages_.end(), [](const OpenStage& a, const OpenStage& b) {
-    return a.peak_bytes < b.peak_bytes;
-  });
+  const std::vector<MemoryHistory::Moment> thin = Thin(moments);
   std::vector<MemoryHolderId> ids;
   for (size_t i = 0; i < held_.size(); ++i) {
     const auto any = [&](const MemoryHistory::Moment& moment) { return moment.bytes[i] != 0; };
-    const auto at_peak = [&](const OpenStage& stage) { return !stage.at_peak.empty() && stage.at_peak[i] != 0; };
+    const auto at_peak = [&](const OpenStage& stage) { return stage.at_peak[i] != 0; };
     if (std::any_of(thin.begin(), thin.end(), any) || std::any_of(stages_.begin(), stages_.end(), at_peak))
       ids.push_back(static_cast<MemoryHolderId>(i));
   }
-  if (most != stages_.end()) {
-    std::stable_sort(ids.begin(), ids.end(), [&](auto a, auto b) { return most->at_peak[a] > most->at_peak[b]; });
-  }
+  const auto most = std::max_element(stages_.begin(), stages_.end(), [](const OpenStage& a, const OpenStage& b) {
+    return a.peak_bytes < b.peak_bytes;
+  });
+  std::stable_sort(ids.begin(), ids.end(), [&](auto a, auto b) { return most->at_peak[a] > most->at_peak[b]; });
   MemoryHistory history;
   for (const MemoryHolderId id : ids) history.holders.push_back(MemoryHolderOf(id));
   for (const MemoryHistory::Moment& moment : thin) history.moments.push_back({moment.at, Pick(moment.bytes, ids)});

@@ -1,9 +1,10 @@
 // Who holds how much of a device's memory over time, for whoever looks on while something is computed. Torch-free.
 //
 //   MemoryTimeline timeline(&ledger, &clock);
-//   timeline.Begin("decoding");
+//   timeline.Begin("decode");
 //   …
-//   const MemoryHistory history = timeline.Stop();
+//   timeline.End();
+//   const MemoryHistory history = timeline.History();
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ struct MemoryHistory {
     int64_t total_bytes() const;
   };
   struct Stage {
-    std::string name;  // "encoding"
+    std::string name;  // "decode"
     absl::Time begin, end;
     Moment peak;  // when all together had the most
   };
@@ -37,8 +38,8 @@ struct MemoryHistory {
   const Stage* peak() const;
 };
 
-// From its construction on. All calls on one thread; what other threads allocate is seen too. One at a time for a
-// ledger.
+// Looks on between Begin and End; at other times it costs nothing. All calls on one thread; what other threads allocate
+// is seen too. One at a time for a ledger.
 class MemoryTimeline final : public MemoryListener {
  public:
   // Both outlive it.
@@ -47,11 +48,12 @@ class MemoryTimeline final : public MemoryListener {
   MemoryTimeline(const MemoryTimeline&) = delete;
   MemoryTimeline& operator=(const MemoryTimeline&) = delete;
 
-  // What comes now is of this stage, until the next begins. What comes before the first is of none.
+  // What comes now is of this stage, until it ends or the next begins; a stage may begin again.
   void Begin(const std::string& stage);
+  void End();
 
-  // Of at most so many moments: of those that are near each other the one that has most. Nothing more is recorded.
-  MemoryHistory Stop(int moments = 2000);
+  // Of what has ended, in about so many moments: of those that are near each other the one that has most.
+  MemoryHistory History(int moments = 2000) const;
 
   void OnChange(MemoryHolderId holder, int64_t bytes) override;
 
@@ -59,7 +61,8 @@ class MemoryTimeline final : public MemoryListener {
   struct Sample {
     absl::Time at;
     MemoryHolderId holder = 0;
-    int64_t bytes = 0;  // of the holder from then on
+    int64_t bytes = 0;    // of the holder from then on
+    bool settled = true;  // false: the next is of the same moment
   };
   using Bytes = std::vector<int64_t>;  // by MemoryHolderId
   struct OpenStage {
@@ -70,16 +73,14 @@ class MemoryTimeline final : public MemoryListener {
     Bytes at_peak;
   };
 
-  void End(absl::Time now) FRESCO_REQUIRES(mutex_);
   void NotePeak(absl::Time now) FRESCO_REQUIRES(mutex_);
+  void AddSample(absl::Time now, MemoryHolderId holder) FRESCO_REQUIRES(mutex_);
   std::vector<MemoryHistory::Moment> Thin(int count) const FRESCO_REQUIRES(mutex_);
 
   MemoryLedger* const ledger_;
   const Clock* const clock_;
 
-  Mutex mutex_;
-  absl::Time begin_ FRESCO_GUARDED_BY(mutex_);
-  Bytes at_begin_ FRESCO_GUARDED_BY(mutex_);
+  mutable Mutex mutex_;
   Bytes held_ FRESCO_GUARDED_BY(mutex_);
   Bytes sampled_ FRESCO_GUARDED_BY(mutex_);  // as the last sample of each has it
   int64_t total_ FRESCO_GUARDED_BY(mutex_) = 0;

@@ -52,7 +52,8 @@ TEST_F(MemoryTimelineTest, NamesThePeakItsStageAndWhoHasWhatThen) {
   timeline.Begin("denoising");  // once more, with less
   Take(10 * kMiB, steps_);
   Pass();
-  const MemoryHistory history = timeline.Stop();
+  timeline.End();
+  const MemoryHistory history = timeline.History();
   ASSERT_EQ(history.stages.size(), 2);
   ASSERT_NE(history.peak(), nullptr);
   EXPECT_EQ(history.peak()->name, "decoding");
@@ -74,10 +75,11 @@ TEST_F(MemoryTimelineTest, ShowsEachTimeWhatWasHeldThen) {
   }
   Pass();
   ledger_.Give(15 * kMiB, steps_);
-  const MemoryHistory history = timeline.Stop();
+  timeline.End();
+  const MemoryHistory history = timeline.History();
   std::vector<int64_t> totals;
   for (const MemoryHistory::Moment& moment : history.moments) totals.push_back(moment.total_bytes() / kMiB);
-  EXPECT_THAT(totals, ElementsAre(0, 5, 10, 15, 0, 0));
+  EXPECT_THAT(totals, ElementsAre(5, 10, 15, 0, 0));
 }
 
 // A spike between two moments that are kept is kept itself.
@@ -90,7 +92,8 @@ TEST_F(MemoryTimelineTest, FewMomentsStillHoldThePeak) {
     Take(bytes, steps_);
     ledger_.Give(bytes, steps_);
   }
-  const MemoryHistory history = timeline.Stop(/*moments=*/10);
+  timeline.End();
+  const MemoryHistory history = timeline.History(/*moments=*/10);
   EXPECT_LE(history.moments.size(), 12);
   int64_t most = 0;
   for (const MemoryHistory::Moment& moment : history.moments) most = std::max(most, moment.total_bytes());
@@ -98,14 +101,27 @@ TEST_F(MemoryTimelineTest, FewMomentsStillHoldThePeak) {
   EXPECT_EQ(history.peak()->peak.total_bytes(), 50 * kMiB);
 }
 
-TEST_F(MemoryTimelineTest, NothingIsRecordedOnceItIsGone) {
+TEST_F(MemoryTimelineTest, LooksOnBetweenBeginAndEndAlone) {
+  MemoryTimeline timeline(&ledger_, &clock_);
+  EXPECT_EQ(timeline.History().peak(), nullptr);
+  timeline.Begin("denoising");
+  Pass();
+  timeline.End();
+  Take(9 * kMiB, steps_);
+  ledger_.Give(7 * kMiB, steps_);
+  Pass();
+  timeline.Begin("decoding");  // finds what is there now
+  timeline.End();
+  EXPECT_EQ(timeline.History().stages.at(0).peak.total_bytes(), 0);
+  EXPECT_EQ(timeline.History().peak()->peak.total_bytes(), 2 * kMiB);
+}
+
+TEST_F(MemoryTimelineTest, NothingIsToldOnceItIsGone) {
   {
     MemoryTimeline timeline(&ledger_, &clock_);
     timeline.Begin("denoising");
   }
-  Take(kMiB, steps_);  // of a listener that is no more
-  MemoryTimeline timeline(&ledger_, &clock_);
-  EXPECT_EQ(timeline.Stop().moments.front().total_bytes(), kMiB);
+  Take(kMiB, steps_);
 }
 
 }  // namespace
