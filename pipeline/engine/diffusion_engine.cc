@@ -110,6 +110,21 @@ at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int 
   return at::adaptive_avg_pool2d(latents.to(at::kFloat), {scaled(height), scaled(width)});
 }
 
+// Of images that were to be computed together.
+ShortageReport ReportOf(const ModelInfo& info, const char* doing, absl::Span<const ImageSpec* const> specs) {
+  ShortageReport report;
+  report.doing = doing;
+  report.device = info.device;
+  report.batch = static_cast<int>(specs.size());
+  for (const ImageSpec* spec : specs) {
+    if (int64_t{spec->width} * spec->height <= int64_t{report.width} * report.height) continue;
+    report.width = spec->width;
+    report.height = spec->height;
+  }
+  report.components = info.components;
+  return report;
+}
+
 // Who is told of a component's stages, under its name.
 Observer Under(const char* component, const Observer& stages) {
   if (!stages) return {};
@@ -127,6 +142,7 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       parts_(std::move(parts)),
       mapped_(std::move(mapped)),
       weight_bytes_(Sum(info_.components)),
+      device_at_load_(MemoryOf(parts_.transformer.placement().device)),
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
       vae_stages_(Under("vae.", stages)),
@@ -362,36 +378,37 @@ absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
 }
 
 absl::Status DiffusionEngine::Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const {
-  const at::Device& device = parts_.transformer.placement().device;
-  ShortageReport report;
-  report.doing = doing;
-  report.device = info_.device;
-  report.batch = static_cast<int>(specs.size());
-  for (const ImageSpec* spec : specs) {
-    if (int64_t{spec->width} * spec->height <= int64_t{report.width} * report.height) continue;
-    report.width = spec->width;
-    report.height = spec->height;
-  }
-  SetMemory(device, &report);
-  report.components = info_.components;
-  MemoryAdvice advice = Advise(specs, report);
-  report.needed_bytes = advice.needed_bytes;
-  report.needed_for = std::move(advice.needed_for);
-  report.remedies = std::move(advice.remedies);
+  ShortageReport report = ReportOf(info_, doing, specs);
+  SetMemory(parts_.transformer.placement().device, &report);
+  Advise(specs, &report);
   return ShortageError(report);
 }
 
-MemoryAdvice DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, const ShortageReport& report) const {
-  if (!advisor_ || specs.empty()) return {};
+absl::Status DiffusionEngine::ExplainMemory(const ImageSpec& spec) const {
+  const ImageSpec* const only = &spec;
+  ShortageReport report = ReportOf(info_, "drawing", {&only, 1});
+  report.predicted = true;
+  report.memory = LedgerOf(parts_.transformer.placement().device).Snapshot();
+  report.whole.total_bytes = device_at_load_.total_bytes;
+  report.whole.free_bytes = std::max<int64_t>(0, device_at_load_.total_bytes - report.memory.allocated_bytes);
+  Advise({&only, 1}, &report);
+  return ShortageError(report);
+}
+
+void DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, ShortageReport* report) const {
+  if (!advisor_ || specs.empty()) return;
   MemoryLoad load;
-  load.width = report.width;
-  load.height = report.height;
-  load.batch = report.batch;
+  load.width = report->width;
+  load.height = report->height;
+  load.batch = report->batch;
   load.guided = HasNegative(*specs.front());
   load.max_sequence_length = specs.front()->max_sequence_length;
   int64_t own = 0;
   for (const ImageSpec* spec : specs) own += LoadOf(*spec).state_bytes;
-  return advisor_(load, AvailableBytes(report, info_.name, own));
+  MemoryAdvice advice = advisor_(load, AvailableBytes(*report, info_.name, own));
+  report->needed_bytes = advice.needed_bytes;
+  report->needed_for = std::move(advice.needed_for);
+  report->remedies = std::move(advice.remedies);
 }
 
 absl::Status DiffusionEngine::Park(ImageJob& job) {

@@ -42,6 +42,7 @@ class DiffusionEngine final : public Engine {
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
+  absl::Status ExplainMemory(const ImageSpec& spec) const override;
   std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
@@ -65,7 +66,7 @@ class DiffusionEngine final : public Engine {
   // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
   absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
   // Of these images; what the device holds besides is not theirs.
-  MemoryAdvice Advise(absl::Span<const ImageSpec* const> specs, const ShortageReport& report) const;
+  void Advise(absl::Span<const ImageSpec* const> specs, ShortageReport* report) const;
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
@@ -75,6 +76,7 @@ class DiffusionEngine final : public Engine {
   const ModelParts parts_;
   const std::vector<MappedBytes> mapped_;
   const int64_t weight_bytes_;
+  const DeviceMemory device_at_load_;
   const bool has_corrector_;
   const bool correct_noise_;
   const Observer vae_stages_;

@@ -153,6 +153,11 @@ class Engine {
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
 
+  // RESOURCE_EXHAUSTED: who holds the device's memory, what drawing the image takes of it, and which settings would make
+  // it fit (memory_shortage.h); for one that is refused before anything has run out. OK: nothing is known. Thread-safe;
+  // reads configurations, and does not ask the device.
+  virtual absl::Status ExplainMemory(const ImageSpec& /*spec*/) const { return absl::OkStatus(); }
+
   // Of each in order, how many texts more would have to be encoded to Prepare it together with those before it: equal
   // ones once, those in the cache not at all. Thread-safe.
   virtual std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const = 0;

@@ -56,7 +56,7 @@ std::string Asked(const ShortageReport& report) {
   std::string text = report.doing;
   if (report.width > 0) absl::StrAppend(&text, " ", report.width, "x", report.height);
   if (report.batch > 1) absl::StrAppend(&text, ", batch ", report.batch);
-  absl::StrAppend(&text, ": out of memory on ", report.device);
+  absl::StrAppend(&text, report.predicted ? " would run out of memory on " : ": out of memory on ", report.device);
   if (report.shortage.has_value())
     absl::StrAppend(&text, ": ", FormatBytes(report.shortage->asked_bytes), " more were asked for");
   const int64_t whole = memory.limit_bytes > 0 ? memory.limit_bytes : report.whole.total_bytes;

@@ -20,6 +20,7 @@ struct ShortageReport {
   int width = 0;       // pixels, of the largest image; 0: there is none
   int height = 0;
   int batch = 1;                           // images that were computed together
+  bool predicted = false;                  // nothing has run out: it would have
   std::optional<MemoryShortage> shortage;  // nothing: the allocator has not said
   MemorySnapshot memory;                   // of afterwards, where `shortage` is nothing
   DeviceMemory whole;                      // of the device

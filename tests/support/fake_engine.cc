@@ -185,6 +185,7 @@ EngineStats FakeEngine::stats() const {
   stats.weight_bytes = 1000;
   stats.allocated_bytes = 1000 + kStateBytes * script_->live_jobs();
   stats.peak_bytes = 5000;
+  stats.held = {{{info_.name, "transformer", MemoryKind::kWeights}, 1000, 1000, 1000}};
   script_->AddSaturation(&stats);
   MutexLock lock(&mutex_);
   for (const std::string& text : cache_) stats.prompt_cache_bytes += static_cast<int64_t>(text.size());
