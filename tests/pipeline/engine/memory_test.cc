@@ -8,6 +8,7 @@
 
 #include <map>
 #include <memory>
+#include <regex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -155,6 +156,39 @@ TEST_F(MemoryTest, TheErrorCarriesItsNumbers) {
   EXPECT_EQ(held, NumberOf(fields, "taken"));
   EXPECT_GT(NumberOf(fields, "held_transformer_weights"), 0);
   EXPECT_THAT(FindShortage(absl::ResourceExhaustedError("the queue is full")), IsEmpty());
+}
+
+TEST_F(MemoryTest, WhatItSaysWouldFitFits) {
+  const ImageSpec spec = Spec(512);
+  const int64_t in_tiles = PeakOf(*Load("tiled", "fp32", VaeTiling::kAlways), spec);
+  auto engine = Load("whole");
+  const int64_t whole = PeakOf(*engine, spec);
+  ASSERT_TRUE(SetMemoryLimit("cpu", (in_tiles + whole) / 2).ok());
+  const absl::Status status = Draw(*engine, spec).status();
+  const std::string message(status.message());
+  EXPECT_THAT(message, AllOf(HasSubstr("decoding 512x512: "), HasSubstr("(decoding). It would fit with: "),
+                             HasSubstr("vae.tiling: always (")));
+  const auto found = FindShortage(status);
+  EXPECT_NEAR(NumberOf({found.begin(), found.end()}, "needed"), whole, 0.05 * whole);
+  // A smaller picture.
+  std::smatch size;
+  ASSERT_TRUE(std::regex_search(message, size, std::regex(R"(; or (\d+)x\d+ \()"))) << message;
+  EXPECT_EQ(Draw(*engine, Spec(std::stoi(size[1]))).status(), absl::OkStatus());
+  // The same picture, in tiles, and with weights that take less.
+  engine.reset();
+  EXPECT_EQ(Draw(*Load("tiled", "fp32", VaeTiling::kAlways), spec).status(), absl::OkStatus());
+  if (message.find("precision: fp8 (") != std::string::npos)
+    EXPECT_EQ(Draw(*Load("fp8", "fp8"), spec).status(), absl::OkStatus());
+}
+
+TEST_F(MemoryTest, WhatARefusedImageWouldTakeIsSaidWithoutDrawingIt) {
+  const auto engine = Load("refused");
+  ASSERT_TRUE(SetMemoryLimit("cpu", MemoryUseOf(at::kCPU).allocated_bytes + 20 * kMiB).ok());
+  const absl::Status status = engine->ExplainMemory(Spec(512));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("drawing 512x512 would run out of memory on cpu: "), HasSubstr("Held: transformer weights"),
+                    HasSubstr("Needed: about ")));
 }
 
 TEST_F(MemoryTest, AModelThatDoesNotFitIsNotLoaded) {
