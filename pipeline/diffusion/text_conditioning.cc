@@ -17,6 +17,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
+#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -51,9 +52,11 @@ at::Tensor Rows(const std::vector<at::Tensor>& ids, const Placement& placement) 
   return at::cat(ids).to(placement.device);
 }
 
-ClipTextModel::Output EncodeClip(std::string_view component, const ClipTextModel& model,
-                                 const std::vector<at::Tensor>& ids, int clip_skip, const Watched& watched) {
-  const MemoryScope memory(component, MemoryKind::kActivations);
+// `name`: the component's.
+ClipTextModel::Output EncodeClip(const char* name, const ClipTextModel& model, const std::vector<at::Tensor>& ids,
+                                 int clip_skip, const Watched& watched) {
+  const ModuleScope scope(name);
+  const MemoryScope memory(name, MemoryKind::kActivations);
   const at::Tensor rows = Rows(ids, model.placement());
   ClipTextModel::Output output = model.Encode(rows, clip_skip);
   watched.Show("ids", rows);
@@ -179,7 +182,8 @@ void TextConditioner::EncodeClips(absl::Span<Text* const> texts, const Observer&
   }
   const int clip_skip = texts.front()->key->clip_skip;
   const auto clip_l = EncodeClip("text_encoder", encoders_.clip_l, clip_l_ids, clip_skip, Watched(observer, "clip_l"));
-  const auto clip_g = EncodeClip("text_encoder_2", encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
+  const auto clip_g =
+      EncodeClip("text_encoder_2", encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
   for (size_t i = 0; i < texts.size(); ++i) {
     texts[i]->clip_l = RowOf(clip_l, i);
     texts[i]->clip_g = RowOf(clip_g, i);
@@ -199,6 +203,7 @@ void TextConditioner::EncodeT5(absl::Span<Text* const> texts, const Observer& ob
   std::vector<at::Tensor> ids;
   for (const Text* text : texts) ids.push_back(text->t5_ids.ids);
   const at::Tensor rows = Rows(ids, encoders_.t5->placement());
+  const ModuleScope scope("text_encoder_3");
   const at::Tensor hidden = encoders_.t5->Encode(rows);
   const Watched watched(observer, "t5");
   watched.Show("ids", rows);

@@ -9,6 +9,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
+#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -87,6 +88,7 @@ std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> job
 }
 
 std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
+  const StageScope scope("step");
   const std::vector<at::Tensor> velocities = Velocities(jobs);
   std::vector<at::Tensor> velocity;
   std::vector<at::Tensor> latents;

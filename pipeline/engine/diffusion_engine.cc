@@ -21,6 +21,7 @@
 #include "pipeline/engine/prompts.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -253,6 +254,7 @@ std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding posi
 
 std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareJobs(
     absl::Span<const ImageSpec* const> specs, TextCache cache) {
+  const StageScope scope("prepare");
   const std::vector<PromptKey> keys = KeysOf(info_, specs);
   const auto embeddings = cache == TextCache::kUse ? prompts_.Embed(keys) : prompts_.EmbedUncached(keys);
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
@@ -336,6 +338,7 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
 }
 
 absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
+  const StageScope scope("decode");
   const MemoryScope memory("vae", MemoryKind::kActivations);
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
   const at::Tensor pixels = parts_.vae.Decode(z, vae_stages_);

@@ -14,6 +14,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/models/layer_work.h"
 #include "pipeline/models/t5_weights.h"
 
 namespace fresco {
@@ -39,6 +40,11 @@ at::Tensor PositionBias(const T5Weights& weights, const T5Config& config, int64_
   return at::embedding(weights.relative_bias, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
 }
 
+at::Tensor Embed(const at::Tensor& tokens, const at::Tensor& ids) {
+  const LayerScope scope("shared", [&] { return RowWork(tokens, ids); });
+  return at::embedding(tokens, ids);
+}
+
 // fp16 alone: what left its range comes back to just below it.
 at::Tensor ClampHalf(const at::Tensor& x) {
   if (x.scalar_type() != at::kHalf) return x;
@@ -48,21 +54,35 @@ at::Tensor ClampHalf(const at::Tensor& x) {
 }
 
 at::Tensor SelfAttention(const at::Tensor& x, const T5Weights::Block& block, const at::Tensor& bias, int64_t heads) {
-  const std::vector<at::Tensor> qkv = block.qkv.Tokens(x).chunk(3, -1);
-  return block.out.Tokens(Attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
-                                    {.bias = bias, .scale = 1.0}));
+  const std::vector<at::Tensor> qkv = TokensOf("SelfAttention.q, k, v", block.qkv, x).chunk(3, -1);
+  const at::Tensor q = SplitHeads(qkv[0], heads), k = SplitHeads(qkv[1], heads), v = SplitHeads(qkv[2], heads);
+  const auto attend = [&] {
+    const LayerScope scope("SelfAttention.attention", [&] { return AttentionWork(q, k, v); });
+    return Attention(q, k, v, {.bias = bias, .scale = 1.0});
+  };
+  return TokensOf("SelfAttention.o", block.out, attend());
 }
 
 at::Tensor FeedForward(const at::Tensor& x, const T5Weights::Block& block) {
-  const std::vector<at::Tensor> halves = block.gate_up.Tokens(x).chunk(2, -1);
-  at::Tensor gate = halves[0].contiguous();
-  return block.down.Tokens(GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type()));
+  const std::vector<at::Tensor> halves = TokensOf("DenseReluDense.wi_0, wi_1", block.gate_up, x).chunk(2, -1);
+  const auto activate = [&] {
+    const LayerScope scope("DenseReluDense.gelu", [&] { return ElementwiseWork({halves[0], halves[1]}); });
+    at::Tensor gate = halves[0].contiguous();
+    return GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type());
+  };
+  return TokensOf("DenseReluDense.wo", block.down, activate());
+}
+
+at::Tensor Normed(const char* name, const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+  return RmsNorm(x, weight, eps);
 }
 
 at::Tensor RunBlock(at::Tensor x, const T5Weights::Block& block, const at::Tensor& bias, const T5Config& config) {
-  x = ClampHalf(x +
-                SelfAttention(RmsNorm(x, block.attention_norm, config.layer_norm_eps), block, bias, config.num_heads));
-  return ClampHalf(x + FeedForward(RmsNorm(x, block.ff_norm, config.layer_norm_eps), block));
+  const double eps = config.layer_norm_eps;
+  x = ClampHalf(
+      x + SelfAttention(Normed("layer.0.layer_norm", x, block.attention_norm, eps), block, bias, config.num_heads));
+  return ClampHalf(x + FeedForward(Normed("layer.1.layer_norm", x, block.ff_norm, eps), block));
 }
 
 }  // namespace
@@ -92,14 +112,15 @@ at::Tensor T5Encoder::Encode(const at::Tensor& ids, const Observer& observer) co
   const auto observe = [&](const auto& name, const at::Tensor& value) {
     if (observer) observer(name, value);
   };
-  at::Tensor x = at::embedding(weights_->tokens, ids);
+  at::Tensor x = Embed(weights_->tokens, ids);
   observe("embeddings", x);
   const at::Tensor bias = PositionBias(*weights_, config_, ids.size(1));
   for (size_t i = 0; i < weights_->blocks.size(); ++i) {
+    const ModuleScope scope("encoder.block", i);
     x = RunBlock(x, weights_->blocks[i], bias, config_);
     observe(StrCat("block.", i), x);
   }
-  x = RmsNorm(x, weights_->final_norm, config_.layer_norm_eps);
+  x = Normed("encoder.final_layer_norm", x, weights_->final_norm, config_.layer_norm_eps);
   observe("final_layer_norm", x);
   return x;
 }

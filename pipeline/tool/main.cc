@@ -19,6 +19,7 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/engine/memory_limit.h"
+#include "pipeline/engine/profiler.h"
 #include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/calibrate.h"
@@ -26,6 +27,7 @@
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/inspect.h"
 #include "pipeline/tool/options.h"
+#include "pipeline/tool/profile.h"
 #include "pipeline/tool/quantize.h"
 #include "pipeline/tool/verify.h"
 
@@ -44,7 +46,8 @@ constexpr char kAbout[] =
     "  fresco-model verify models/demo --python venv/bin/python\n"
     "  fresco-model quantize models/demo --precision fp8 --output demo-fp8\n"
     "  fresco-model compare models/demo --html compare.html\n"
-    "  fresco-model bench --preset sd3.5-medium --device cuda:0\n\n"
+    "  fresco-model bench --preset sd3.5-medium --device cuda:0\n"
+    "  fresco-model profile models/demo --trace trace.json\n\n"
     "Exit codes: 0 done, 1 failed or not equal, 2 usage.";
 
 // Shows an option that has a place as well as a name once: by its place.
@@ -206,6 +209,7 @@ class Program {
     AddQuantize();
     AddCompare();
     AddBench();
+    AddProfile();
     AddCalibrate();
     app_.footer("fresco-model COMMAND --help says more about each.");  // last: subcommands would take it over
   }
@@ -238,6 +242,7 @@ class Program {
 
   // Does a subcommand's work where its device is.
   int RunOnDevice(const std::function<int()>& work) const {
+    QuietProfiler();
     LetOpenMpThreadsSleep(argv_);  // may start the program anew: before any file is opened
     absl::Status ready = CheckDevice(model_.device);
     if (ready.ok() && model_.memory_limit > 0) ready = SetMemoryLimit(model_.device, model_.memory_limit);
@@ -491,6 +496,32 @@ class Program {
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunCalibrate(model_, draw_, calibrate_); }); });
   }
 
+  void AddProfile() {
+    CLI::App* const command = app_.add_subcommand(
+        "profile",
+        "Says where the time goes: what each layer of each stage (texts, a step, decoding) takes, its work, how much\n"
+        "of the device's peak that is; and writes a trace for Perfetto. Half of the steps are recorded.");
+    AddModel(command, &model_)->option_text("(or --preset)");
+    AddDevice(command, &model_);
+    AddPrecision(command, &model_);
+    AddVae(command, &model_.vae);
+    AddCalibration(command, &model_);
+    command->add_option("--preset", profile_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo: its steps alone")
+        ->type_name("NAME");
+    command->add_option("--layers", profile_.layers, "With --preset: so many layers [all]")->type_name("N");
+    AddText(command, "--prompt", &draw_.prompt, "What to draw [a red apple on a light blue background]");
+    AddDraw(command, &draw_);
+    command->get_option("--steps")->description("Steps to record; as many are measured without the profiler [5]");
+    command->add_option("--batch", profile_.batch, "Images at once")->type_name("N")->capture_default_str();
+    command->add_option("--top", profile_.top, "Layers to print, the longest; 0: all, in their order")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_option("--trace", profile_.trace, "Trace to write, in Chrome's format")->type_name("FILE");
+    AddJson(command, &model_);
+    command->callback(
+        [this] { exit_code_ = RunOnDevice([this] { return Exit(RunProfile(model_, draw_, profile_)); }); });
+  }
+
   void AddBenchStep(CLI::App* command) {
     command->add_option("--width", bench_.width, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
     command->add_option("--height", bench_.height, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
@@ -515,6 +546,7 @@ class Program {
   ActivationsOptions activations_;
   bool activate_ = false;  // --activations
   BenchOptions bench_;
+  ProfileOptions profile_;
   CalibrateOptions calibrate_;
   std::string output_ = "out.png";
   int exit_code_ = kUsage;

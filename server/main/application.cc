@@ -171,6 +171,10 @@ constexpr absl::Duration kLastReads = absl::Seconds(5);
 // For those who are cut off, to read that they are; and for streams that never end by themselves, like Health.Watch.
 constexpr absl::Duration kLastWords = absl::Seconds(1);
 
+std::shared_ptr<StepProfiler> MakeProfiler(const ProfilerSource& source, Clock* clock) {
+  return source.recorder ? std::make_shared<StepProfiler>(source, clock) : nullptr;
+}
+
 class Application : private ModelManagerObserver {
  public:
   explicit Application(const ApplicationOptions& options)
@@ -183,6 +187,7 @@ class Application : private ModelManagerObserver {
         registry_(ForRegistry(replicas_)),
         access_(options.config, &clock_, &logger_, &metrics_),
         checker_(MakeChecker(options.config.content_check)),
+        profiler_(MakeProfiler(options.engines.profiler, &clock_)),
         scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)),
         manager_(ForManager(options.config, options.engines, replicas_),
                  {scheduler_.get(), &registry_, &clock_, this,
@@ -209,6 +214,7 @@ class Application : private ModelManagerObserver {
  private:
   SchedulerOptions SchedulerSettings() {
     SchedulerOptions settings = ForScheduler(options_, KeptCosts());
+    settings.step_profiler = profiler_;
     settings.on_device_lost = [this](const DeviceLoss& loss) { OnDeviceLost(loss); };
     if (checker_ != nullptr && checker_->checks_pictures()) {
       settings.check_picture = [this](const GenerationRequest& request, int index, const EncodedImage& picture) {
@@ -256,6 +262,7 @@ class Application : private ModelManagerObserver {
     dependencies.clock = &clock_;
     dependencies.random = RandomBits;
     dependencies.manager = &manager_;
+    dependencies.profiler = profiler_.get();
     dependencies.callers = access_.callers();
     dependencies.audit = access_.audit();
     dependencies.checker = checker_.get();
@@ -479,6 +486,7 @@ class Application : private ModelManagerObserver {
   const std::unique_ptr<ContentChecker> checker_;  // null: nothing is checked; goes after the scheduler, which asks it
   std::unique_ptr<RpcServer> rpc_server_;          // goes after the scheduler, whose threads refresh its health
   std::unique_ptr<MetricsServer> metrics_server_;  // stopped before the engines go
+  const std::shared_ptr<StepProfiler> profiler_;   // null: there is none to be had
   std::unique_ptr<Scheduler> scheduler_;
   ModelManager manager_;
 };
