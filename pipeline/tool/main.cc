@@ -500,10 +500,12 @@ class Program {
     CLI::App* const command = app_.add_subcommand(
         "profile",
         "Says where the time goes: what each layer of each stage (texts, a step, decoding) takes, its work, how much\n"
-        "of the device's peak that is; and writes a trace for Perfetto. Half of the steps are recorded.");
+        "of the device's peak that is; who holds the memory meanwhile; and writes a trace for Perfetto. Half of the\n"
+        "steps are recorded.");
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddCalibration(command, &model_);
     command->add_option("--preset", profile_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo: its steps alone")

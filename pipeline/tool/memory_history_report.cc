@@ -84,19 +84,21 @@ Json MemoryJson(const MemoryHistory& history, const std::string& device) {
   return json;
 }
 
-Json MemoryCounters(const MemoryHistory& history, const std::string& device, absl::Time base) {
-  Json events = Json::array();
+std::string WithMemoryCounters(const std::string& trace, const MemoryHistory& history, const std::string& device) {
+  Json json = Json::parse(trace, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("traceEvents") || !json.contains("baseTimeNanoseconds")) return trace;
+  const absl::Time base = absl::FromUnixNanos(json["baseTimeNanoseconds"].get<int64_t>());
   for (const MemoryHistory::Moment& moment : history.moments) {
     Json held = Json::object();  // also of those that have nothing: a counter that is left out stays as it was
     for (size_t i = 0; i < history.holders.size(); ++i) held[NameOf(history.holders[i])] = moment.bytes[i];
-    events.push_back({{"ph", "C"},
-                      {"name", StrCat("memory of ", device)},
-                      {"pid", 0},
-                      {"tid", 0},
-                      {"ts", absl::ToDoubleMicroseconds(moment.at - base)},
-                      {"args", std::move(held)}});
+    json["traceEvents"].push_back({{"ph", "C"},
+                                   {"name", StrCat("memory of ", device)},
+                                   {"pid", 0},
+                                   {"tid", 0},
+                                   {"ts", absl::ToDoubleMicroseconds(moment.at - base)},
+                                   {"args", std::move(held)}});
   }
-  return events;
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace fresco

@@ -16,8 +16,8 @@ void PrintMemory(const MemoryHistory& history, const std::string& device);
 // seconds since the first stage began, "held" a list of {"component", "kind", "bytes"}.
 nlohmann::ordered_json MemoryJson(const MemoryHistory& history, const std::string& device);
 
-// Events of Chrome's trace format, whose times count from `base` (its baseTimeNanoseconds): counters that a viewer
-// stacks by holder.
-nlohmann::ordered_json MemoryCounters(const MemoryHistory& history, const std::string& device, absl::Time base);
+// A trace in Chrome's format whose times count from its baseTimeNanoseconds, as Kineto writes it, with counters that a
+// viewer stacks by holder. What is no such trace stays as it is.
+std::string WithMemoryCounters(const std::string& trace, const MemoryHistory& history, const std::string& device);
 
 }  // namespace fresco
