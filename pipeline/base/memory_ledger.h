@@ -30,9 +30,9 @@ struct MemoryBlock {
 };
 
 struct MemorySnapshot {
-  int64_t allocated_bytes = 0;  // by all holders
-  int64_t peak_bytes = 0;       // the most it has been since ResetPeak
-  int64_t limit_bytes = 0;      // 0: none
+  int64_t allocated_bytes = 0;       // by all holders
+  int64_t peak_bytes = 0;            // the most it has been since ResetPeak
+  int64_t limit_bytes = 0;           // 0: none
   std::vector<MemoryHeld> held;      // whoever has anything, or had at the peak; the largest first
   std::vector<MemoryBlock> largest;  // of the blocks that are held now; the largest first
 };

@@ -65,7 +65,8 @@ class MemoryModelScope {
   const std::string_view before_;
 };
 
-// While it lives, what the calling thread allocates is known by `name` where it is large: a tensor's. `name` outlives it.
+// While it lives, what the calling thread allocates is known by `name` where it is large: a tensor's. `name` outlives
+// it.
 class MemoryNameScope {
  public:
   explicit MemoryNameScope(std::string_view name);

@@ -135,9 +135,9 @@ Observer Under(const char* component, const Observer& stages) {
 
 }  // namespace
 
-DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
-                                 std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise,
-                                 const Observer& stages, MemoryAdvisor advisor)
+DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped,
+                                 int64_t prompt_cache_bytes, std::shared_ptr<const NoiseCorrector> corrector,
+                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
@@ -284,7 +284,8 @@ absl::Status DiffusionEngine::DrawNothing() {
 }
 
 absl::Status DiffusionEngine::WarmUp() {
-  return Annotate(Compute(parts_.transformer.placement().device, info_, "drawing", [&] { return DrawNothing(); }), "warm-up");
+  return Annotate(Compute(parts_.transformer.placement().device, info_, "drawing", [&] { return DrawNothing(); }),
+                  "warm-up");
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {

@@ -108,9 +108,9 @@ struct EngineStats {
   };
   std::vector<SaturatedLayer> saturated_layers;  // the worst, at most kSaturatedLayers
   static constexpr int kSaturatedLayers = 5;
-  int64_t weight_bytes = 0;     // on the device
-  int64_t allocated_bytes = 0;  // on the device, now, by this process's tensors (weights too)
-  int64_t peak_bytes = 0;       // the most that allocated_bytes has been
+  int64_t weight_bytes = 0;      // on the device
+  int64_t allocated_bytes = 0;   // on the device, now, by this process's tensors (weights too)
+  int64_t peak_bytes = 0;        // the most that allocated_bytes has been
   std::vector<MemoryHeld> held;  // of allocated_bytes, what this model has; the largest first
 };
 
@@ -153,9 +153,9 @@ class Engine {
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
 
-  // RESOURCE_EXHAUSTED: who holds the device's memory, what drawing the image takes of it, and which settings would make
-  // it fit (memory_shortage.h); for one that is refused before anything has run out. OK: nothing is known. Thread-safe;
-  // reads configurations, and does not ask the device.
+  // RESOURCE_EXHAUSTED: who holds the device's memory, what drawing the image takes of it, and which settings would
+  // make it fit (memory_shortage.h); for one that is refused before anything has run out. OK: nothing is known.
+  // Thread-safe; reads configurations, and does not ask the device.
   virtual absl::Status ExplainMemory(const ImageSpec& /*spec*/) const { return absl::OkStatus(); }
 
   // Of each in order, how many texts more would have to be encoded to Prepare it together with those before it: equal

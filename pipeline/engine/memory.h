@@ -48,7 +48,8 @@ MemoryLedger& LedgerOf(const at::Device& device);
 MemoryUse MemoryUseOf(const at::Device& device) noexcept;
 
 // Of the device, or on a CPU of the machine or, where that is less, of the process's control group; no more than
-// SetMemoryLimit (memory_limit.h) leaves. Zeros where neither answers. Thread-safe; a CUDA device that hangs may keep its caller waiting.
+// SetMemoryLimit (memory_limit.h) leaves. Zeros where neither answers. Thread-safe; a CUDA device that hangs may keep
+// its caller waiting.
 DeviceMemory MemoryOf(const at::Device& device) noexcept;
 
 // What the calling thread has run out of (once: TakeMemoryShortage), or who holds the device's memory now, and the

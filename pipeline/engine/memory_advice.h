@@ -1,4 +1,5 @@
-// What drawing takes of a device, and with which settings it would take less: by MemoryPlanner's predictions. Torch-free.
+// What drawing takes of a device, and with which settings it would take less: by MemoryPlanner's predictions.
+// Torch-free.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,9 @@ struct MemoryAdvice {
   std::vector<std::string> remedies;  // settings with which that is less than `available`: "precision: fp8 (812 MiB)"
 };
 
-// Of a model as `options` load it, where `load` had no room in `available` bytes. Each remedy has been predicted to fit,
-// with a margin for what predictions miss; first those that leave the picture as it is. Reads configurations; empty
-// where they cannot be read.
+// Of a model as `options` load it, where `load` had no room in `available` bytes. Each remedy has been predicted to
+// fit, with a margin for what predictions miss; first those that leave the picture as it is. Reads configurations;
+// empty where they cannot be read.
 MemoryAdvice AdviseOnMemory(const LoadOptions& options, const MemoryLoad& load, int64_t available);
 
 }  // namespace fresco

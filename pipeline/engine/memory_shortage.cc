@@ -75,8 +75,8 @@ std::string Held(const ShortageReport& report) {
   int64_t rest = memory.allocated_bytes;
   for (const MemoryHeld& held : memory.held) {
     if (held.bytes <= 0 || parts.size() == kHoldersNamed) break;
-    parts.push_back(absl::StrCat(NameAmong(held.holder, several), " ", FormatBytes(held.bytes),
-                                 PrecisionOf(report, held.holder)));
+    parts.push_back(
+        absl::StrCat(NameAmong(held.holder, several), " ", FormatBytes(held.bytes), PrecisionOf(report, held.holder)));
     rest -= held.bytes;
   }
   if (parts.empty()) return "";
@@ -111,8 +111,7 @@ std::string Needed(const ShortageReport& report) {
 
 int64_t AvailableBytes(const ShortageReport& report, const std::string& model, int64_t state_bytes) {
   const MemorySnapshot& memory = MemoryOf(report);
-  int64_t available =
-      memory.limit_bytes > 0 ? memory.limit_bytes : memory.allocated_bytes + report.whole.free_bytes;
+  int64_t available = memory.limit_bytes > 0 ? memory.limit_bytes : memory.allocated_bytes + report.whole.free_bytes;
   int64_t own_state = 0;
   for (const MemoryHeld& held : memory.held) {
     if (held.holder.model != model) {

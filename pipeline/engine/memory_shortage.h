@@ -19,11 +19,11 @@ struct ShortageReport {
   std::string device;  // "cpu", "cuda:0"
   int width = 0;       // pixels, of the largest image; 0: there is none
   int height = 0;
-  int batch = 1;                           // images that were computed together
-  bool predicted = false;                  // nothing has run out: it would have
-  std::optional<MemoryShortage> shortage;  // nothing: the allocator has not said
-  MemorySnapshot memory;                   // of afterwards, where `shortage` is nothing
-  DeviceMemory whole;                      // of the device
+  int batch = 1;                                 // images that were computed together
+  bool predicted = false;                        // nothing has run out: it would have
+  std::optional<MemoryShortage> shortage;        // nothing: the allocator has not said
+  MemorySnapshot memory;                         // of afterwards, where `shortage` is nothing
+  DeviceMemory whole;                            // of the device
   std::vector<ModelInfo::Component> components;  // of the model
   int64_t needed_bytes = 0;                      // that the model and the images take together; 0: not known
   std::string needed_for;                        // when it is the most: "decode"

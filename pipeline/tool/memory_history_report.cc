@@ -78,7 +78,8 @@ void PrintMemory(const MemoryHistory& history, const std::string& device) {
 
 Json MemoryJson(const MemoryHistory& history, const std::string& device) {
   Json json = {{"device", device}, {"peak", nullptr}, {"stages", Json::array()}, {"timeline", Json::array()}};
-  if (const MemoryHistory::Stage* const peak = history.peak(); peak != nullptr) json["peak"] = StageJson(history, *peak);
+  if (const MemoryHistory::Stage* const peak = history.peak(); peak != nullptr)
+    json["peak"] = StageJson(history, *peak);
   for (const MemoryHistory::Stage& stage : history.stages) json["stages"].push_back(StageJson(history, stage));
   for (const MemoryHistory::Moment& moment : history.moments) json["timeline"].push_back(MomentJson(history, moment));
   return json;

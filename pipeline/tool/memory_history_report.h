@@ -12,8 +12,8 @@ namespace fresco {
 // A table for people: the peak of each stage, and who has how much then.
 void PrintMemory(const MemoryHistory& history, const std::string& device);
 
-// {"device", "peak": {"stage", "seconds", "bytes", "held"}, "stages": [...], "timeline": [{"seconds", "bytes", "held"}]}:
-// seconds since the first stage began, "held" a list of {"component", "kind", "bytes"}.
+// {"device", "peak": {"stage", "seconds", "bytes", "held"}, "stages": [...], "timeline": [{"seconds", "bytes",
+// "held"}]}: seconds since the first stage began, "held" a list of {"component", "kind", "bytes"}.
 nlohmann::ordered_json MemoryJson(const MemoryHistory& history, const std::string& device);
 
 // A trace in Chrome's format whose times count from its baseTimeNanoseconds, as Kineto writes it, with counters that a

@@ -99,10 +99,9 @@ absl::Status Dispatcher::ExplainRefusal(const GenerationRequest& request, const 
       if (index >= 0) engine = worker.engines[index].engine;
     }
   }
-  const auto largest =
-      std::max_element(request.images.begin(), request.images.end(), [](const ImageSpec& a, const ImageSpec& b) {
-        return int64_t{a.width} * a.height < int64_t{b.width} * b.height;
-      });
+  const auto largest = std::max_element(
+      request.images.begin(), request.images.end(),
+      [](const ImageSpec& a, const ImageSpec& b) { return int64_t{a.width} * a.height < int64_t{b.width} * b.height; });
   return engine == nullptr ? refusal : CallExplainMemory(*engine, *largest, refusal);
 }
 

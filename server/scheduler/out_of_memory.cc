@@ -12,8 +12,7 @@ namespace {
 absl::Status AddBeside(const absl::Status& status, const MemoryReport& report) {
   if (report.other_images == 0) return status;
   absl::Status added(status.code(), absl::StrCat(absl::string_view(status.message()), ". ", DescribeBeside(report)));
-  status.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) { added.SetPayload(url, payload); });
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { added.SetPayload(url, payload); });
   return added;
 }
 

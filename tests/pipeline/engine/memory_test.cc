@@ -116,10 +116,10 @@ TEST_F(MemoryTest, ActivationsAreTheirComponentsAndGoAgain) {
   // The picture is decoded whole: that is what takes the most.
   EXPECT_GT(held.at("vae activations").at_peak_bytes, 256 * 256 * 3 * 4);
   EXPECT_EQ(held.at("vae activations").bytes, 0);
-  const int64_t latents = 16 * 32 * 32 * 4;  // channels, sides, bytes of a number
+  const int64_t latents = 16 * 32 * 32 * 4;         // channels, sides, bytes of a number
   EXPECT_GE(held.at("images").bytes, 2 * latents);  // and the last velocity
-  // Texts are kept for the next image that has them: of each the rows of 16 tokens of CLIP and 32 of T5, and one pooled,
-  // in 192 features (models/demo's configurations).
+  // Texts are kept for the next image that has them: of each the rows of 16 tokens of CLIP and 32 of T5, and one
+  // pooled, in 192 features (models/demo's configurations).
   EXPECT_EQ(held.at("prompts").bytes, 2 * (16 + 32 + 1) * 192 * 4);
   EXPECT_EQ(held.at("transformer weights").bytes, before.at("transformer weights").bytes);
 }
@@ -187,8 +187,8 @@ TEST_F(MemoryTest, WhatARefusedImageWouldTakeIsSaidWithoutDrawingIt) {
   const absl::Status status = engine->ExplainMemory(Spec(512));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("drawing 512x512 would run out of memory on cpu: "), HasSubstr("Held: transformer weights"),
-                    HasSubstr("Needed: about ")));
+              AllOf(HasSubstr("drawing 512x512 would run out of memory on cpu: "),
+                    HasSubstr("Held: transformer weights"), HasSubstr("Needed: about ")));
 }
 
 TEST_F(MemoryTest, AModelThatDoesNotFitIsNotLoaded) {
