@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_advice.h"
 #include "pipeline/engine/memory_plan.h"
+#include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/side_stream.h"
 
@@ -30,6 +32,9 @@ class DiffusionEngine final : public Engine {
   DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
                   const Observer& stages = {}, MemoryAdvisor advisor = {});
+
+  // What it frees is reported.
+  ~DiffusionEngine() override { while_destroyed_.emplace(parts_.transformer.placement().device); }
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
@@ -71,7 +76,8 @@ class DiffusionEngine final : public Engine {
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
 
-  const CacheRelease cache_release_;  // goes last
+  const CacheRelease cache_release_;                // goes last
+  std::optional<MemoryReporting> while_destroyed_;  // and this before it
   const ModelInfo info_;
   const ModelParts parts_;
   const std::vector<MappedBytes> mapped_;
