@@ -3,7 +3,6 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <future>
 #include <memory>
 #include <optional>
@@ -12,14 +11,18 @@
 #include <string_view>
 #include <utility>
 
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
+#include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/memory.h"
-#include "pipeline/engine/model_defaults.h"
+#include "pipeline/engine/memory_budget.h"
+#include "pipeline/engine/memory_fit.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
@@ -54,41 +57,6 @@ class Hashing {
   std::stop_source stop_;
   std::future<absl::StatusOr<std::string>> digest_;
 };
-
-std::string CalibrationPath(const LoadOptions& options) {
-  return options.calibration.empty() ? StrCat(options.path, "/", kCalibrationFile) : options.calibration;
-}
-
-// Nothing for a precision that is not quantised, and where there is no file that was not asked for.
-absl::StatusOr<std::optional<Calibration>> FindCalibration(const LoadOptions& options, const Precision& precision) {
-  if (precision.transformer.rules().empty()) return std::nullopt;
-  absl::StatusOr<Calibration> calibration = ReadCalibration(CalibrationPath(options));
-  if (calibration.ok()) return *std::move(calibration);
-  if (!options.calibration.empty() || !absl::IsNotFound(calibration.status())) return calibration.status();
-  if (options.static_scales) {
-    return absl::InvalidArgumentError(StrCat("static_scales: they are a calibration's, and ", CalibrationPath(options),
-                                             " is not there (`fresco-model calibrate` makes it)"));
-  }
-  return std::nullopt;
-}
-
-std::vector<LayerTable::Rule> RulesFor(const std::optional<Calibration>& calibration, const ModelDefaults& defaults,
-                                       const LoadOptions& options, std::string_view precision) {
-  std::vector<LayerTable::Rule> rules;
-  if (calibration) rules = RulesOf(*calibration, precision);
-  for (LayerTable::Rule& rule : rules) rule.origin = CalibrationPath(options);
-  rules.insert(rules.end(), defaults.layers.begin(), defaults.layers.end());
-  rules.insert(rules.end(), options.layers.begin(), options.layers.end());
-  return rules;
-}
-
-void UseCalibration(const Calibration& calibration, const LoadOptions& options, Precision* precision) {
-  if (options.static_scales) SetStaticScales(calibration, &precision->transformer);
-  precision->transformer.SetOverflowGuard(options.overflow_guard);
-  const auto rounded = calibration.rounded_weights.find(precision->name);
-  if (rounded == calibration.rounded_weights.end()) return;
-  precision->rounded = std::filesystem::path(CalibrationPath(options)).replace_filename(rounded->second).string();
-}
 
 // Ranges and corrections of other weights may still serve, a fine-tune's for example, but not the weights themselves.
 absl::Status CheckWeights(const Calibration& calibration, const Precision& precision, const ModelInfo& info) {
@@ -140,27 +108,64 @@ absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibr
   return std::make_shared<NoiseCorrector>(calibration.buckets, found->second, parts.transformer.placement().device);
 }
 
+// RESOURCE_EXHAUSTED for a budget in which nothing could be drawn.
+absl::StatusOr<MemoryNeed> CheckBudget(const LoadOptions& options) {
+  FRESCO_ASSIGN_OR_RETURN(const MemoryPlanner planner, MemoryPlanner::Open(options));
+  const MemoryLoad load = planner.default_load();
+  const MemoryPlan plan = planner.PlanWithin(options.memory->bytes(), load);
+  if (plan.peak().total_bytes() <= options.memory->bytes()) return LeastNeed(planner);
+  return absl::ResourceExhaustedError(StrCat(DescribeShortage(plan, load, options.memory->bytes()), ". ",
+                                             DescribeFits(FindFits(options, "", load, options.memory->bytes()))));
+}
+
+// What is away while it is not needed, for whoever reads the log.
+void NoteResidency(const LoadOptions& options, ModelInfo* info) {
+  if (options.memory == nullptr) return;
+  const absl::StatusOr<MemoryPlanner> planner = MemoryPlanner::Open(options);
+  if (!planner.ok()) return;
+  const MemoryPlan plan = planner->PlanWithin(options.memory->bytes(), planner->default_load());
+  for (const ComponentMemory& component : plan.components) {
+    if (!component.kept)
+      info->notes.push_back(StrCat(component.name, " (", FormatBytes(component.weight_bytes), ") is loaded when needed",
+                                   component.streamed ? ", block by block" : "", ": memory.budget ",
+                                   FormatBytes(options.memory->bytes())));
+  }
+}
+
+// With what the transformer takes spoken for, where there is a budget: others' components may have to go first.
+absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSource& source, const at::Device& device,
+                                     const Precision& precision, const LinearObservers& observers) {
+  if (options.memory == nullptr) return LoadModelParts(source, device, precision, options.vae, observers);
+  FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
+  const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
+  const MemoryBudget::Claim room = options.memory->MakeRoom(need.kept_bytes + need.working_bytes, held);
+  if (!room.fits())
+    return absl::ResourceExhaustedError(
+        StrCat("memory: ", options.path, " needs ", FormatBytes(need.kept_bytes + need.working_bytes),
+               " of the budget of ", FormatBytes(options.memory->bytes()), " at the least, and other models hold ",
+               FormatBytes(held()), " of it that cannot go: unload one of them"));
+  return LoadPartsWithin({options.memory, options.name}, source, device, precision, options.vae, observers);
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.path, options.base));
-  FRESCO_ASSIGN_OR_RETURN(const ModelDefaults defaults, ReadModelDefaults(source.DefaultsPath()));
-  FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device));
-  FRESCO_ASSIGN_OR_RETURN(const std::optional<Calibration> calibration, FindCalibration(options, precision));
-  FRESCO_ASSIGN_OR_RETURN(
-      precision, ChoosePrecision(options.precision, device, RulesFor(calibration, defaults, options, precision.name)));
-  if (calibration) UseCalibration(*calibration, options, &precision);
+  FRESCO_ASSIGN_OR_RETURN(const LoadPrecision decided, DecidePrecision(options, source, device));
+  const auto& [precision, calibration] = decided;
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
   const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
   // This thread's: others may be computing.
   const int64_t before = CpuBytesOfThisThread();
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae,
-                                                           {observers.probe, observers.saturation}));
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts,
+                          LoadParts(options, source, device, precision, {observers.probe, observers.saturation}));
   const int64_t allocated = CpuBytesOfThisThread() - before;
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
+  NoteResidency(options, &info);
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
-  MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
+  const int64_t loaded = parts.residency == nullptr ? WeightBytes(info) : parts.transformer.weight_bytes();
+  MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, loaded - allocated) : 0);
   std::shared_ptr<const NoiseCorrector> corrector;
   if (calibration) {
     FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));

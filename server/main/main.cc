@@ -9,6 +9,7 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_plan.h"
 #include "server/auth/token_file.h"
 #include "server/config/config.h"
 #include "server/main/application.h"
@@ -113,7 +114,8 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
-  const fresco::EngineSource engines = {fresco::AvailableDevices, fresco::LoadEngine, fresco::StoredWeightBytes};
+  const fresco::EngineSource engines = {fresco::AvailableDevices, fresco::LoadEngine, fresco::StoredWeightBytes,
+                                        fresco::LeastMemoryNeed};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

@@ -106,6 +106,10 @@ std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageS
   return texts;
 }
 
+absl::Duration CallLoadTime(const Engine& engine) {
+  return absl::Seconds(GuardedValue(kEngine, [&] { return engine.LoadSeconds(); }).value_or(0));
+}
+
 int64_t CallTakePeakBytes(Engine* engine) {
   return GuardedValue(kEngine, [&] { return engine->TakePeakBytes(); }).value_or(0);
 }
