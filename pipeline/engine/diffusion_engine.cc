@@ -167,12 +167,27 @@ EngineStats DiffusionEngine::stats() const {
   for (const auto& [name, of] : parts_.saturation->Worst(EngineStats::kSaturatedLayers))
     stats.saturated_layers.push_back({name, of.saturated, of.guarded, of.elements});
   stats.weight_bytes = weight_bytes_;
+  if (parts_.residency != nullptr) stats.residency = parts_.residency->stats();
+  for (const EngineStats::Residency& component : stats.residency) {
+    if (component.there) {
+      stats.evictable_weight_bytes += component.weight_bytes;
+    } else {
+      stats.weight_bytes -= component.weight_bytes;
+    }
+  }
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
   for (MemoryHeld& held : LedgerOf(parts_.transformer.placement().device).Snapshot().held) {
     if (held.holder.model == info_.name) stats.held.push_back(std::move(held));
   }
   return stats;
+}
+
+double DiffusionEngine::LoadSeconds() const {
+  if (parts_.residency == nullptr) return 0;
+  double seconds = 0;
+  for (const EngineStats::Residency& component : parts_.residency->stats()) seconds += component.load_seconds;
+  return seconds;
 }
 
 int64_t DiffusionEngine::TakePeakBytes() {
@@ -320,11 +335,20 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
   return jobs;
 }
 
+MemoryBudget::Claim DiffusionEngine::RoomFor(absl::Span<DiffusionJob* const> jobs) {
+  if (parts_.residency == nullptr) return {};
+  const DiffusionState& first = jobs.front()->state();
+  Mmdit::ForwardShape shape{0, first.latents.size(2), first.latents.size(3), first.positive->text.size(1)};
+  for (const DiffusionJob* job : jobs) shape.samples += job->guided() ? 2 : 1;
+  return parts_.residency->MakeRoom(parts_.transformer.ForwardBytes(shape, parts_.residency->threads()));
+}
+
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {
   if (batch.empty()) return {};
   const std::vector<DiffusionJob*> jobs = OwnAll(info_, batch);
   std::vector<absl::Status> statuses;
   const absl::Status whole = Compute(parts_.transformer.placement().device, info_, "denoising", [&] {
+    const MemoryBudget::Claim room = RoomFor(jobs);
     statuses = denoiser_.Step(jobs);
     return absl::OkStatus();
   });
@@ -342,7 +366,14 @@ absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
   const StageScope scope("decode");
   const MemoryScope memory("vae", MemoryKind::kActivations);
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
-  const at::Tensor pixels = parts_.vae.Decode(z, vae_stages_);
+  if (parts_.residency == nullptr) return DecodeWith(parts_.vae, z);
+  const int64_t pixels = parts_.vae.config().downscale();
+  FRESCO_ASSIGN_OR_RETURN(const auto vae, parts_.residency->LendVae(pixels * z.size(2), pixels * z.size(3)));
+  return DecodeWith(*vae, z);
+}
+
+absl::StatusOr<Image> DiffusionEngine::DecodeWith(const Autoencoder& vae, const at::Tensor& z) const {
+  const at::Tensor pixels = vae.Decode(z, vae_stages_);
   if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
   return ToImage(pixels);
 }

@@ -42,6 +42,7 @@ class DiffusionEngine final : public Engine {
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  double LoadSeconds() const override;
   int64_t TakePeakBytes() override;
   DeviceMemory MemoryOfDevice() override;
   absl::Status Validate(const ImageSpec& spec) const override;
@@ -75,6 +76,10 @@ class DiffusionEngine final : public Engine {
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
+  // z: the autoencoder's.
+  absl::StatusOr<Image> DecodeWith(const Autoencoder& vae, const at::Tensor& z) const;
+  // Until the claim goes: for a step of these, where the model has a budget.
+  MemoryBudget::Claim RoomFor(absl::Span<DiffusionJob* const> jobs);
 
   const CacheRelease cache_release_;                // goes last
   std::optional<MemoryReporting> while_destroyed_;  // and this before it

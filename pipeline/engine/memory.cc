@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kMostGpus = 64;
 
+thread_local int64_t bytes_of_this_thread = 0;
+
 // Passes everything on to libtorch's own allocator and counts. The size and whose it is lie before the data, in a block
 // of the allocator's alignment; the context is the data's address, so that raw_allocate works.
 class CountingAllocator final : public c10::Allocator {
@@ -33,6 +35,7 @@ class CountingAllocator final : public c10::Allocator {
     std::memcpy(block, &header, sizeof(header));
     std::byte* const data = block + kHeader;
     ledger_.Remember(data, header.bytes, header.holder);
+    bytes_of_this_thread += header.bytes;
     return {data, data, &Delete, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &Delete; }
@@ -76,6 +79,7 @@ class CountingAllocator final : public c10::Allocator {
     CountingAllocator& self = Instance();
     self.ledger_.Forget(data, header.bytes);
     self.ledger_.Give(header.bytes, header.holder);
+    bytes_of_this_thread -= header.bytes;
     self.inner_->raw_deallocate(block);
   }
 
@@ -165,6 +169,10 @@ DeviceMemory MemoryOf(const at::Device& device) noexcept {
   } catch (...) {  // as in MemoryUseOf
     return {};
   }
+}
+
+int64_t CpuBytesOfThisThread() noexcept {
+  return bytes_of_this_thread;
 }
 
 void SetMemory(const at::Device& device, ShortageReport* report) {

@@ -52,6 +52,10 @@ MemoryUse MemoryUseOf(const at::Device& device) noexcept;
 // its caller waiting.
 DeviceMemory MemoryOf(const at::Device& device) noexcept;
 
+// What the calling thread has allocated on the CPU less what it has freed, since it began: to measure what one thread
+// takes while others compute. Counts as CountCpuMemory does.
+int64_t CpuBytesOfThisThread() noexcept;
+
 // What the calling thread has run out of (once: TakeMemoryShortage), or who holds the device's memory now, and the
 // whole of it.
 void SetMemory(const at::Device& device, ShortageReport* report);

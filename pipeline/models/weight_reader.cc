@@ -1,6 +1,7 @@
 #include "pipeline/models/weight_reader.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
@@ -57,6 +58,7 @@ void WeightReader::Fail(absl::Status status) {
 WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerTable layers)
     : store_(std::move(store)),
       placement_(placement),
+      computes_on_(placement.device),
       layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)) {
   const auto found = store_->metadata().find(std::string(kQuantizationMetadataKey));
@@ -66,16 +68,30 @@ WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerT
   if (metadata.ok()) metadata_ = *std::move(metadata);
 }
 
-WeightReader::WeightReader(const Placement& placement, LayerTable layers)
+WeightReader::WeightReader(const Placement& placement, const at::Device& computes_on, LayerTable layers,
+                           at::Tensor random)
     : placement_(placement),
+      computes_on_(computes_on),
       layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)),
-      random_(at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
-                  .mul_(kRandomDeviation)
-                  .to(placement.dtype)) {}
+      random_(std::move(random)) {}
+
+WeightReader::WeightReader(const Placement& placement, LayerTable layers)
+    : WeightReader(placement, placement.device, std::move(layers),
+                   at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
+                       .mul_(kRandomDeviation)
+                       .to(placement.dtype)) {}
+
+WeightReader WeightReader::OfShapes(const Placement& placement, LayerTable layers) {
+  return {{at::kMeta, placement.dtype},
+          placement.device,
+          std::move(layers),
+          at::empty({0}, at::TensorOptions(at::kMeta).dtype(placement.dtype))};
+}
 
 // The same numbers over and over: drawing billions would take longer than the measurement they are for.
 at::Tensor WeightReader::Random(const std::vector<int64_t>& shape) const {
+  if (random_.is_meta()) return at::empty(shape, random_.options());
   at::Tensor tensor = at::empty(shape, random_.options());
   const at::Tensor flat = tensor.view({-1});
   for (int64_t begin = 0; begin < flat.numel(); begin += kRandomNumbers) {
@@ -167,13 +183,27 @@ at::Tensor WeightReader::ReadEmbedding(const std::string& prefix, int64_t rows, 
   return status_.ok() ? Place(Dequantize(stored, placement_.dtype), placement_.dtype) : at::Tensor();
 }
 
+at::Tensor WeightReader::ReadRows(const std::string& prefix, int64_t rows, int64_t dim, const at::Tensor& ids) {
+  const StoredLinear stored = ReadStored(prefix, dim, rows);
+  if (!status_.ok()) return {};
+  const at::Tensor looked_up = ids.to(at::kCPU);
+  // Of plain ones a row is the same before and after it is brought to the type.
+  const bool plain = !stored.scale.defined() && stored.values.element_size() > 1;
+  const at::Tensor table = plain ? stored.values : Dequantize(stored, placement_.dtype);
+  return at::embedding(table, looked_up).to(placement_.device, placement_.dtype);
+}
+
 Linear WeightReader::Pack(const Linear& linear) const {
   return pack_ && status_.ok() ? linear.Pack() : linear;
 }
 
 StoredLinear WeightReader::ReadStored(const std::string& prefix, int64_t in, int64_t out) {
   if (!status_.ok()) return {};
-  if (!store_) return {.values = Random({out, in}), .scale = {}, .input_scale = {}, .source = "random"};
+  if (!store_)
+    return {.values = Random({out, in}),
+            .scale = {},
+            .input_scale = {},
+            .source = random_.is_meta() ? "its file" : "random"};
   absl::StatusOr<StoredLinear> stored = ReadStoredLinear(*store_, metadata_, prefix, out, in);
   if (stored.ok()) return *std::move(stored);
   Fail(stored.status());
@@ -188,7 +218,7 @@ std::vector<WeightReader::Run> WeightReader::ReadRuns(const std::vector<Part>& p
     const at::Tensor multiplier = ReadMultiplier(part.prefix, in);
     if (!status_.ok()) return {};
     LinearScheme scheme = layers_.Of(part.prefix);
-    if (stored.full_precision_matmul || !QuantizedLinear::MultipliesCodes(placement_.device, scheme, in, part.out))
+    if (stored.full_precision_matmul || !QuantizedLinear::MultipliesCodes(computes_on_, scheme, in, part.out))
       scheme = StorageOnly(scheme);
     linears_.push_back(
         {part.prefix, scheme, stored.source, scheme != LinearScheme::kHigh && IsStoredAs(stored, scheme)});

@@ -22,6 +22,7 @@
 #include "pipeline/engine/profiler.h"
 #include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
+#include "pipeline/tool/budget.h"
 #include "pipeline/tool/calibrate.h"
 #include "pipeline/tool/compare.h"
 #include "pipeline/tool/draw.h"
@@ -41,6 +42,7 @@ constexpr char kAbout[] =
     "file),\n"
     "without a server.\n\n"
     "  fresco-model inspect models/demo\n"
+    "  fresco-model inspect --preset sd3.5-medium --precision fp8 --budget 8GiB\n"
     "  fresco-model draw models/demo --prompt \"a red apple\" --output apple.png\n"
     "  fresco-model draw sd3.5_medium.safetensors --base stable-diffusion-3.5-medium --prompt \"a red apple\"\n"
     "  fresco-model verify models/demo --python venv/bin/python\n"
@@ -97,6 +99,14 @@ CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {
       ->type_name("BYTES")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
       ->check(CLI::NonNegativeNumber.description(""));
+}
+
+CLI::Option* AddBudget(CLI::App* command, int64_t* bytes, const char* description) {
+  return command->add_option("--budget", *bytes, description)
+      ->default_str("")
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->check(CLI::PositiveNumber.description(""));
 }
 
 void AddPrecision(CLI::App* command, ModelOptions* options) {
@@ -187,6 +197,10 @@ int Exit(const absl::Status& status) {
   return kFailed;
 }
 
+int ExitOf(const absl::StatusOr<int>& code) {
+  return code.ok() ? *code : Exit(code.status());
+}
+
 // Says of a missing GPU what to do; the engine would but name the library or the driver that is not there.
 absl::Status CheckDevice(const std::string& device) {
   if (!absl::StartsWith(device, "cuda") || CudaDeviceCount() > 0) return absl::OkStatus();
@@ -254,13 +268,24 @@ class Program {
         "inspect",
         "Lists every tensor: type, shape, bytes. With --activations: draws, and says what each layer is given\n"
         "at each step, what of it is clamped, and with --against which layer is the first to lose it.");
-    AddNeededModel(command, &model_);
+    AddModel(command, &model_)->option_text("(or --budget with --preset)");
     AddDevice(command, &model_);
     AddJson(command, &model_);
     CLI::Option* const activations =
         command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers");
+    CLI::Option* const budget = AddBudget(
+        command, &budget_.bytes,
+        "Say whether the model fits so much of the device's memory, as 8GiB, and what would; nothing of it is\n"
+        "loaded. Exit code 0: it fits, 1: it does not");
+    budget->excludes(activations);
     AddActivations(command, activations);
-    command->callback([this] {
+    AddBudgetLoad(command, budget);
+    command->callback([this, command] {
+      CheckInspect(*command);
+      if (budget_.bytes > 0) {
+        exit_code_ = ExitOf(RunBudget(model_, draw_, budget_));
+        return;
+      }
       exit_code_ = activate_ ? RunOnDevice([this] { return Exit(RunActivations(model_, draw_, activations_)); })
                              : Exit(RunInspect(model_));
     });
@@ -289,7 +314,30 @@ class Program {
         ->capture_default_str();
     command->add_option("--html", activations_.html, "Page to write, with maps of layers and steps")->type_name("FILE");
     for (CLI::Option* option : command->get_options()) {
-      if (std::find(before.begin(), before.end(), option) == before.end()) option->needs(activations);
+      const bool shared =
+          std::find(std::begin(kPictureShape), std::end(kPictureShape), option->get_name()) != std::end(kPictureShape);
+      if (!shared && std::find(before.begin(), before.end(), option) == before.end()) option->needs(activations);
+    }
+  }
+
+  void AddBudgetLoad(CLI::App* command, CLI::Option* budget) {
+    command
+        ->add_option("--preset", budget_.preset,
+                     "With --budget: sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
+        ->type_name("NAME")
+        ->needs(budget);
+    command->add_option("--batch", budget_.batch, "With --budget: images at once")
+        ->type_name("N")
+        ->needs(budget)
+        ->capture_default_str();
+  }
+
+  // What CLI11's `needs` cannot say: one of two.
+  void CheckInspect(const CLI::App& command) const {
+    if (model_.model.empty() && budget_.preset.empty()) throw CLI::RequiredError("--model");
+    for (const char* option : kPictureShape) {
+      if (command.count(option) > 0 && !activate_ && budget_.bytes == 0)
+        throw CLI::RequiresError(option, "--activations or --budget");
     }
   }
 
@@ -304,6 +352,8 @@ class Program {
     AddDraw(command, &draw_);
     AddCalibration(command, &model_);
     AddNoiseCorrection(command);
+    AddBudget(command, &model_.budget,
+              "Hold at most so much of the device's memory, as 8GiB: text encoders and VAE are loaded when needed");
     command->add_option("--output,-o", output_, "PNG file to write")
         ->type_name("FILE")
         ->capture_default_str()
@@ -537,6 +587,11 @@ class Program {
         ->capture_default_str();
   }
 
+  // Options of inspect that --activations and --budget look at.
+  static constexpr const char* kPictureShape[] = {
+      "--precision",   "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
+      "--calibration", "--width",      "--height",   "--guidance",      "--max-sequence-length"};
+
   CLI::App app_{kAbout, "fresco-model"};
   char** argv_ = nullptr;
   ModelOptions model_;
@@ -549,6 +604,7 @@ class Program {
   bool activate_ = false;  // --activations
   BenchOptions bench_;
   ProfileOptions profile_;
+  BudgetOptions budget_;
   CalibrateOptions calibrate_;
   std::string output_ = "out.png";
   int exit_code_ = kUsage;

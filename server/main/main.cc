@@ -9,6 +9,7 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/profiler.h"
 #include "server/auth/token_file.h"
 #include "server/config/config.h"
@@ -118,6 +119,7 @@ int main(int argc, char** argv) {
   const fresco::EngineSource engines = {fresco::AvailableDevices,
                                         fresco::LoadEngine,
                                         fresco::StoredWeightBytes,
+                                        fresco::LeastMemoryNeed,
                                         {fresco::MakeRecorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);

@@ -114,6 +114,10 @@ absl::Status CallExplainMemory(const Engine& engine, const ImageSpec& spec, cons
   return said.ok() || !thrown.ok() ? refusal : Annotate(said, ToStd(refusal.message()));
 }
 
+absl::Duration CallLoadTime(const Engine& engine) {
+  return absl::Seconds(GuardedValue(kEngine, [&] { return engine.LoadSeconds(); }).value_or(0));
+}
+
 int64_t CallTakePeakBytes(Engine* engine) {
   return GuardedValue(kEngine, [&] { return engine->TakePeakBytes(); }).value_or(0);
 }

@@ -35,6 +35,7 @@ absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec
 std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs);
 // `refusal`, and what the engine says of the memory that the image takes.
 absl::Status CallExplainMemory(const Engine& engine, const ImageSpec& spec, const absl::Status& refusal);
+absl::Duration CallLoadTime(const Engine& engine);  // Engine::LoadSeconds
 int64_t CallTakePeakBytes(Engine* engine);
 EngineStats CallStats(const Engine& engine);
 DeviceMemory CallMemoryOfDevice(Engine* engine);

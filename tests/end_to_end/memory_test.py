@@ -40,7 +40,7 @@ class Limited(unittest.TestCase):
         self.assertTrue(list(call)[-1].HasField("completed"))
 
     def test_a_picture_that_is_too_large_fails_alone_and_says_what_would_fit(self):
-        with Server(CONFIG, model="vae: {tiling: auto, tile_size: 256}") as server, server.channel() as channel:
+        with Server(CONFIG, model="vae: {tiling: auto}") as server, server.channel() as channel:
             self.assert_drawn(generate(channel, 64))
             before = server.metric("fresco_device_memory_bytes", 'kind="allocated"')
             others = generate(channel, 64, steps=400, image_count=2)
@@ -51,7 +51,7 @@ class Limited(unittest.TestCase):
             self.assertRegex(text, r"Held: .*transformer weights .*\(bf16\)")
             self.assertIn("Largest: ", text)
             self.assertRegex(text, r"Needed: about \d+ MiB")
-            self.assertIn("vae.tiling: always (", text)
+            self.assertIn("vae.tiling: always, vae.tile_size: 256 (", text)
             info = error_info(error)
             self.assertEqual((info.reason, info.metadata["device"]), ("OUT_OF_MEMORY", "cpu"))
             self.assertEqual(int(info.metadata["limit"]), LIMIT)
@@ -60,7 +60,7 @@ class Limited(unittest.TestCase):
             # What was said of it is said again, and at once: the size is not tried for a while.
             self.assertIn("drawing 512x512 would run out of memory on cpu", self.refusal(generate(channel, 512)).details())
             # The size that was named fits.
-            self.assert_drawn(generate(channel, int(re.search(r"or (\d+)x\d+ \(", text)[1])))
+            self.assert_drawn(generate(channel, int(re.search(r"width, height: (\d+) \(", text)[1])))
             eventually(lambda: server.metric("fresco_device_memory_bytes", 'kind="allocated"') <= before + (1 << 20))
             self.assertEqual(server.metric("fresco_component_memory_bytes", 'kind="activations"'), 0)
             self.assertGreater(server.metric("fresco_component_memory_bytes", 'component="vae",kind="weights"'), 6 << 20)
