@@ -266,13 +266,28 @@ class Program {
   void AddInspect() {
     CLI::App* const command = app_.add_subcommand(
         "inspect",
-        "Lists every tensor: type, shape, bytes. With --activations: draws, and says what each layer is given\n"
-        "at each step, what of it is clamped, and with --against which layer is the first to lose it.");
+        "Shows the modules: how they are stored and computed, their share of memory, their scales.\n"
+        "With --activations: draws, and says what each layer is given at each step, what of it is clamped,\n"
+        "and with --against which layer is the first to lose it.");
     AddModel(command, &model_)->option_text("(or --budget with --preset)");
     AddDevice(command, &model_);
     AddJson(command, &model_);
+    AddPrecision(command, &model_);
+    AddCalibration(command, &model_);
+    command->add_option("--html", inspect_.html, "Page to write: the modules, or with --activations layers and steps")
+        ->type_name("FILE");
+    CLI::Option* const depth =
+        command->add_option("--depth", inspect_.depth, "Levels of modules below each part; 0: all of them")
+            ->check(CLI::NonNegativeNumber.description(""))
+            ->type_name("N")
+            ->capture_default_str();
+    CLI::Option* const tensors =
+        command->add_flag("--tensors", inspect_.tensors, "List every tensor rather than the modules");
+    tensors->excludes(depth);
     CLI::Option* const activations =
-        command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers");
+        command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers")
+            ->excludes(depth)
+            ->excludes(tensors);
     CLI::Option* const budget = AddBudget(
         command, &budget_.bytes,
         "Say whether the model fits so much of the device's memory, as 8GiB, and what would; nothing of it is\n"
@@ -282,24 +297,23 @@ class Program {
     AddBudgetLoad(command, budget);
     command->callback([this, command] {
       CheckInspect(*command);
+      activations_.html = inspect_.html;
       if (budget_.bytes > 0) {
         exit_code_ = ExitOf(RunBudget(model_, draw_, budget_));
         return;
       }
       exit_code_ = activate_ ? RunOnDevice([this] { return Exit(RunActivations(model_, draw_, activations_)); })
-                             : Exit(RunInspect(model_));
+                             : Exit(RunInspect(model_, inspect_));
     });
   }
 
   // All of them need `activations`: without it nothing is drawn.
   void AddActivations(CLI::App* command, CLI::Option* activations) {
     const std::vector<CLI::Option*> before = command->get_options();
-    AddPrecision(command, &model_);
     AddMemoryLimit(command, &model_);
     command->add_option("--against", activations_.against, "Compare with this precision: fp32, bf16, fp16 …")
         ->type_name("TYPE");
     AddVae(command, &model_.vae);
-    AddCalibration(command, &model_);
     AddText(command, "--prompt", &draw_.prompt, "What to draw [a red apple on a light blue background]");
     command->add_option("--prompts", activations_.prompts_file, "File with a prompt a line, instead of --prompt")
         ->type_name("FILE")
@@ -312,7 +326,6 @@ class Program {
     command->add_option("--output,-o", activations_.output, "Folder for feature maps")
         ->type_name("DIR")
         ->capture_default_str();
-    command->add_option("--html", activations_.html, "Page to write, with maps of layers and steps")->type_name("FILE");
     for (CLI::Option* option : command->get_options()) {
       const bool shared =
           std::find(std::begin(kPictureShape), std::end(kPictureShape), option->get_name()) != std::end(kPictureShape);
@@ -600,6 +613,7 @@ class Program {
   QuantizeOptions quantize_;
   KeepOptions keep_;
   CompareOptions compare_;
+  InspectOptions inspect_;
   ActivationsOptions activations_;
   bool activate_ = false;  // --activations
   BenchOptions bench_;
