@@ -602,8 +602,8 @@ class Program {
 
   // Options of inspect that --activations and --budget look at.
   static constexpr const char* kPictureShape[] = {
-      "--precision",   "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
-      "--calibration", "--width",      "--height",   "--guidance",      "--max-sequence-length"};
+      "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
+      "--width",      "--height",   "--guidance",      "--max-sequence-length"};
 
   CLI::App app_{kAbout, "fresco-model"};
   char** argv_ = nullptr;
