@@ -258,6 +258,7 @@ class Application : private ModelManagerObserver {
   absl::Status Run() {
     metrics_.SetLimits({options_.config.max_queue, options_.config.scheduling.classes, options_.config.memory_budgets,
                         DeviceBudgets()});
+    FRESCO_RETURN_IF_ERROR(LimitMemory());
     for (const Replica& replica : replicas_) metrics_.Announce(replica.model->name, replica.device);
     FRESCO_RETURN_IF_ERROR(Listen());
     for (const Replica& replica : replicas_) NoteChoice(replica);
@@ -385,6 +386,15 @@ class Application : private ModelManagerObserver {
   const ModelConfig& ConfigOf(const std::string& name) const {
     const std::vector<ModelConfig>& models = options_.config.models;
     return *std::find_if(models.begin(), models.end(), [&](const ModelConfig& model) { return model.name == name; });
+  }
+
+  absl::Status LimitMemory() {
+    std::map<std::string, int64_t> limits;
+    for (const Replica& replica : replicas_) limits[replica.device] = options_.config.LimitOf(replica.device);
+    for (const auto& [device, bytes] : limits) {
+      if (bytes > 0) FRESCO_RETURN_IF_ERROR(Annotate(options_.engines.limit_memory(device, bytes), "memory.limit"));
+    }
+    return absl::OkStatus();
   }
 
   // One for each device, which its models share.

@@ -9,6 +9,7 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_limit.h"
 #include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/profiler.h"
 #include "server/auth/token_file.h"
@@ -120,6 +121,7 @@ int main(int argc, char** argv) {
                                         fresco::LoadEngine,
                                         fresco::StoredWeightBytes,
                                         fresco::LeastMemoryNeed,
+                                        fresco::SetMemoryLimit,
                                         {fresco::MakeRecorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
