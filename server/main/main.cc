@@ -117,12 +117,9 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
-  const fresco::EngineSource engines = {fresco::AvailableDevices,
-                                        fresco::LoadEngine,
-                                        fresco::StoredWeightBytes,
-                                        fresco::LeastMemoryNeed,
-                                        fresco::SetMemoryLimit,
-                                        {fresco::MakeRecorder, fresco::MeasurePeaks}};
+  const fresco::EngineSource engines = {fresco::AvailableDevices,  fresco::LoadEngine,
+                                        fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
+                                        fresco::SetMemoryLimit,    {fresco::MakeRecorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }
