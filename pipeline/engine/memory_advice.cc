@@ -1,6 +1,8 @@
 #include "pipeline/engine/memory_advice.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "pipeline/base/format_bytes.h"
 #include "pipeline/base/strings.h"
@@ -38,8 +40,11 @@ MemoryAdvice AdviseOnMemory(const LoadOptions& options, const MemoryLoad& load, 
     if (peak <= room) advice.remedies.push_back(Shown(StrCat("memory.budget: ", room / kMiB, "MiB"), peak));
   }
   const Residence residence = in_turn ? Residence::kWhenNeeded : Residence::kStay;
-  for (const MemoryFit& fit : FindFits(options, "", load, room, residence))
-    advice.remedies.push_back(Shown(fit.setting, fit.peak_bytes));
+  std::set<std::string> kinds;  // of a kind (precisions, sizes) the first, which costs the picture least
+  for (const MemoryFit& fit : FindFits(options, "", load, room, residence)) {
+    if (kinds.insert(fit.setting.substr(0, fit.setting.find(':'))).second)
+      advice.remedies.push_back(Shown(fit.setting, fit.peak_bytes));
+  }
   return advice;
 }
 

@@ -124,7 +124,8 @@ int64_t AvailableBytes(const ShortageReport& report, const std::string& model, i
 }
 
 std::string Describe(const ShortageReport& report) {
-  return absl::StrCat(Asked(report), Held(report), Largest(report), Needed(report));
+  // What helps comes first: a status is cut where it is too long to travel.
+  return absl::StrCat(Asked(report), Needed(report), Held(report), Largest(report));
 }
 
 absl::Status ShortageError(const ShortageReport& report) {

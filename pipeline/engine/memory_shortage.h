@@ -34,8 +34,8 @@ struct ShortageReport {
 // texts that it holds for others than the images in question, whose own are `state_bytes`.
 int64_t AvailableBytes(const ShortageReport& report, const std::string& model, int64_t state_bytes);
 
-// "decoding 1024x1024 on cpu: out of memory: 12 MiB more were asked for, where 590 MiB of 600 MiB are taken. Held:
-// transformer weights 300 MiB (fp8), …. Largest: …. Needed: …. It would fit with: …".
+// "decoding 1024x1024: out of memory on cpu: 12 MiB more were asked for, where 590 MiB of 600 MiB are taken. Needed:
+// about 702 MiB (decoding). It would fit with: …. Held: transformer weights 300 MiB (fp8), …. Largest: …".
 std::string Describe(const ShortageReport& report);
 
 // RESOURCE_EXHAUSTED that says so, and carries for whoever passes it on what FindShortage finds.

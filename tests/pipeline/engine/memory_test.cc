@@ -131,10 +131,11 @@ TEST_F(MemoryTest, AnImageThatIsTooLargeFailsAloneAndSaysWhoHoldsTheMemory) {
   ASSERT_TRUE(SetMemoryLimit("cpu", enough + kMiB).ok());
   const absl::Status status = Draw(*engine, Spec(384)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-  EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("384x384: out of memory on cpu: "), HasSubstr(" more were asked for, where "),
-                    HasSubstr("(a limit that was set) are taken. Held: "), HasSubstr("transformer weights "),
-                    HasSubstr("MiB (fp32)"), HasSubstr("activations "), HasSubstr(". Largest: ")));
+  EXPECT_THAT(
+      std::string(status.message()),
+      AllOf(HasSubstr("384x384: out of memory on cpu: "), HasSubstr(" more were asked for, where "),
+            HasSubstr("(a limit that was set) are taken. "), HasSubstr(". Held: "), HasSubstr("transformer weights "),
+            HasSubstr("MiB (fp32)"), HasSubstr("activations "), HasSubstr(". Largest: ")));
   // Nothing of it is left, and what fits is drawn as before.
   EXPECT_LE(MemoryUseOf(at::kCPU).allocated_bytes, before + kMiB);
   EXPECT_LE(PeakOf(*engine, Spec(128)), enough + kMiB);
