@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -18,9 +19,12 @@
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_timeline.h"
 #include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/draw.h"
+#include "pipeline/tool/memory_history_report.h"
 #include "pipeline/tool/profile_report.h"
 #include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/transformer_steps.h"
@@ -46,8 +50,11 @@ absl::StatusOr<double> Time(const StageCall& call) {
 // Records stages one after the other.
 class StageRecorder {
  public:
-  static absl::StatusOr<StageRecorder> Make(const std::string& device) {
+  static absl::StatusOr<StageRecorder> Make(const at::Device& of) {
+    const std::string device = of.str();
     StageRecorder recorder;
+    recorder.memory_ = std::make_unique<MemoryTimeline>(&LedgerOf(of), recorder.clock_.get());
+    recorder.memory_while_traced_ = of.is_cpu();
     FRESCO_ASSIGN_OR_RETURN(recorder.layers_, MakeRecorder(device, RecordedDetail::kLayers));
     FRESCO_ASSIGN_OR_RETURN(recorder.operations_, MakeRecorder(device, RecordedDetail::kOperations));
     return recorder;
@@ -59,7 +66,9 @@ class StageRecorder {
 
   // Makes so many calls.
   absl::Status Record(const std::string& name, int count, const StageCall& call) {
+    if (!memory_while_traced_) memory_->Begin(name);
     FRESCO_RETURN_IF_ERROR(call());
+    memory_->End();
     std::vector<double> plain, ratios;
     std::vector<Recording> recordings;
     for (int i = 0; i < count; ++i) {
@@ -71,8 +80,13 @@ class StageRecorder {
     }
     for (StageTimes& times : AddUpLayers(recordings))
       stages_.push_back({std::move(times), Median(plain), Median(ratios) - 1});
-    return RecordOne(operations_.get(), call, &traced_).status();
+    if (memory_while_traced_) memory_->Begin(name);
+    const absl::Status traced = RecordOne(operations_.get(), call, &traced_).status();
+    memory_->End();
+    return traced;
   }
+
+  MemoryHistory memory() const { return memory_->History(); }  // of a call of each stage
 
   const std::vector<ProfiledStage>& stages() const { return stages_; }
   const std::vector<Recording>& traced() const { return traced_; }  // a call of each stage
@@ -91,6 +105,11 @@ class StageRecorder {
     return seconds;
   }
 
+  std::unique_ptr<SystemClock> clock_ = std::make_unique<SystemClock>();
+  std::unique_ptr<MemoryTimeline> memory_;
+  // Then its counters lie over the trace's operations. A GPU's allocations are reported to the profiler alone while it
+  // is on (MemoryReporting): there it is the call that warms up.
+  bool memory_while_traced_ = true;
   std::unique_ptr<Recorder> layers_, operations_;
   std::vector<ProfiledStage> stages_;
   std::vector<Recording> traced_;
@@ -180,7 +199,7 @@ absl::Status CheckOptions(const ModelOptions& model, const DrawOptions& draw, co
 
 absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const ProfileOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
-  FRESCO_ASSIGN_OR_RETURN(StageRecorder recorder, StageRecorder::Make(model.device));
+  FRESCO_ASSIGN_OR_RETURN(StageRecorder recorder, StageRecorder::Make(device));
   ProfileReport report;
   report.model = model.model;
   report.device = device.str();
@@ -188,10 +207,11 @@ absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const P
   FRESCO_RETURN_IF_ERROR(options.preset.empty() ? RecordDrawing(model, draw, options, &recorder, &report)
                                                 : RecordPreset(model, draw, options, &recorder, &report));
   report.stages = recorder.stages();
+  report.memory = recorder.memory();
   FRESCO_ASSIGN_OR_RETURN(report.peaks, MeasurePeaks(model.device, DtypesOf(report.stages)));
   if (!options.trace.empty()) {
     FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(recorder.traced()));
-    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, trace));
+    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, WithMemoryCounters(trace, report.memory, report.device)));
     report.trace = options.trace;
   }
   if (model.json) {
