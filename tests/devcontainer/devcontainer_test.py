@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import jsonschema
@@ -132,6 +133,68 @@ class DockerfileTest(unittest.TestCase):
         result = subprocess.run([workspace.ROOT / "dev", "packages", "tests"], check=False, timeout=60, stderr=subprocess.PIPE, text=True)
         self.assertNotEqual(result.returncode, 0)
         self.assertIn('no kind "tests"', result.stderr)
+
+
+_DOCKER = """#!/bin/bash
+for word in "$@"; do printf '%s\\0' "$word"; done >> {log}
+printf '\\n' >> {log}
+case "$1 $2" in
+  "info "*) echo "{runtimes}" ;;
+  "image inspect" | "inspect "*) echo '[{{"Id": "sha256:1", "Config": {{"User": "fresco", "Env": [], "Labels": {{}}}}, "State": {{"Status": "running"}}}}]' ;;
+  "run "*) echo 0123456789abcdef ;;
+esac
+"""
+
+
+class CommandLineTest(unittest.TestCase):
+    """What the Dev Containers command line asks Docker for; of which there is only a stand-in that writes it down. The command line is
+    devcontainer-rs, an implementation of the specification that PyPI has."""
+
+    def up(self, runtimes):
+        """The calls of `devcontainer up` by their first word: lists of words."""
+        self.workspace = self.enterContext(workspace.workspace())
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "docker").write_text(_DOCKER.format(log=folder / "calls", runtimes=runtimes), encoding="utf-8")
+        (folder / "docker").chmod(0o755)
+        result = subprocess.run([pathlib.Path(sys.executable).parent / "devcontainer", "up", "--workspace-folder", self.workspace], check=False, timeout=60,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(folder)})
+        self.assertEqual(result.returncode, 0, result.stdout)
+        calls = {}
+        for line in (folder / "calls").read_text(encoding="utf-8").splitlines():
+            words = line.split("\0")[:-1]
+            calls.setdefault(words[0], []).append(words)
+        return calls
+
+    def test_the_image_is_built_of_the_dockerfile(self):
+        first = self.up(runtimes="")["build"][0]
+        self.assertEqual(pathlib.Path(first[first.index("--file") + 1]).resolve(), HERE / "Dockerfile")
+        self.assertEqual(pathlib.Path(first[-1]).resolve(), workspace.ROOT)
+
+    def test_the_container_is_started_with_what_is_asked_for(self):
+        [run] = self.up(runtimes="")["run"]
+        pairs = list(zip(run, run[1:]))
+        home = f"/workspaces/{self.workspace.name}"
+        self.assertIn(("--mount", "type=volume,source=fresco-ccache,target=/ccache"), pairs)
+        mounts = [value.partition("target=")[2] for name, value in pairs if name == "--mount"]
+        self.assertEqual(set(mounts), {home, f"{home}/.deps", f"{home}/build", f"{home}/build-debug", "/ccache"})
+        for folder in (".deps", "build", "build-debug"):  # made outside, by the user
+            self.assertTrue((self.workspace / folder).is_dir(), folder)
+        self.assertIn(("--cap-add", "SYS_PTRACE"), pairs)
+        self.assertIn(("--security-opt", "seccomp=unconfined"), pairs)
+
+    def test_gpus_are_passed_on_where_there_is_nvidias_runtime(self):
+        [without] = self.up(runtimes="map[]")["run"]
+        self.assertNotIn("--gpus", without)
+        [run] = self.up(runtimes="map[nvidia-container-runtime]")["run"]
+        self.assertEqual(run[run.index("--gpus") + 1], "all")
+
+    def test_the_commands_are_run_in_their_order_by_the_user(self):
+        calls = [call for call in self.up(runtimes="")["exec"] if "--user" in call]
+        self.assertEqual([call[-1] for call in calls], [CONTAINER["onCreateCommand"], CONTAINER["postCreateCommand"]])
+        for call in calls:
+            self.assertEqual(call[call.index("--user") + 1], CONTAINER["remoteUser"])
+            self.assertEqual(call[call.index("--workdir") + 1], f"/workspaces/{self.workspace.name}")
 
 
 class CommandsTest(unittest.TestCase):

@@ -120,6 +120,17 @@ class LaunchTest(unittest.TestCase):
             self.assertIn("transformer_blocks", session.gdb.output())
         self.assertIn("</html>", (self.folder / "out" / "activations.html").read_text(encoding="utf-8"))
 
+    def test_what_passes_through_the_layers_with_static_scales(self):
+        """Without the guard, so that what is beyond the scales is clamped: the scales are those of another picture."""
+        (self.folder / "out" / "prompt.txt").write_text("a red apple\n", encoding="utf-8")
+        subprocess.run([workspace.BIN / "fresco-model", "calibrate", "models/demo", "--prompts", "out/prompt.txt", "--steps", "1", "--sensitivity-samples",
+                        "0", "--rounding-samples", "0", "--output", "out/calibration.json"], cwd=self.folder, check=True, timeout=120,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self.session("Model: what passes through the layers, static scales", inputs={"unguarded": "true", "prompt": "cityscape at dusk"}) as session:
+            session.stop_at("fresco::RunActivations")
+            session.finish()
+        self.assertIn("</html>", (self.folder / "out" / "activations.html").read_text(encoding="utf-8"))
+
     def test_draw(self):
         with self.session("Model: draw") as session:
             self.assert_source(session.stop_at("fresco::RunDraw"), "pipeline/tool/draw.cc")
@@ -134,11 +145,11 @@ class LaunchTest(unittest.TestCase):
                 self.assertRegex(session.gdb.output(), rf"(?m)^{precision} ")
         self.assertTrue((self.folder / "out" / "compare.html").exists())
 
-    def test_list_tensors(self):
-        with self.session("Model: list its tensors") as session:
+    def test_the_tree_of_modules(self):
+        with self.session("Model: the tree of its modules") as session:
             self.assert_source(session.stop_at("fresco::RunInspect"), "pipeline/tool/inspect.cc")
             session.finish()
-            self.assertIn("transformer_blocks.0.attn.to_q.weight", session.gdb.output())
+            self.assertRegex(session.gdb.output(), r"(?m)^transformer +BF16 +fp8 ")
 
     # ---- the service -------------------------------------------------------------------------------------------------
 

@@ -99,9 +99,10 @@ class NamesTest(unittest.TestCase):
                 if item["type"] == "pickString":
                     self.assertIn(item["default"], item["options"])
 
-    def test_gpus_are_chosen_where_a_model_is_loaded(self):
+    def test_gpus_are_chosen_where_a_device_is(self):
+        """By the program's own arguments, or by the server, which takes all that it sees."""
         for item in self.launch["configurations"]:
-            if item["request"] == "launch" and ("${input:model}" in item["args"] or "--config" in item["args"]) and len(item["args"]) > 2:
+            if item["request"] == "launch" and ("${input:device}" in item["args"] or item["program"].endswith("fresco-server")):
                 self.assertIn({"name": "CUDA_VISIBLE_DEVICES", "value": "${input:gpus}"}, item["environment"], item["name"])
 
     def test_precisions_are_fresco_models(self):

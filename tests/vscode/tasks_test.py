@@ -76,6 +76,16 @@ class TasksTest(unittest.TestCase):
         self.assert_called(DEBUG, built("build-debug", "logger_test"))
         self.assertEqual(os.readlink(self.sandbox.folder / "build-debug" / "tests" / "of_file"), "logger_test")
 
+    def test_two_builds_at_once_take_turns(self):
+        """A compound starts the tasks of all of its configurations."""
+        cmake = self.sandbox.stubs / "cmake"
+        cmake.write_text(cmake.read_text(encoding="utf-8").replace("exit 0", "sleep 0.5"), encoding="utf-8")
+        builds = [subprocess.Popen(**self.sandbox.command(f"./dev build --debug {program}"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                  for program in ("fresco-server", "fresco")]
+        self.assertEqual([build.wait(timeout=60) for build in builds], [0, 0])
+        words = [call[1] for call in self.sandbox.called("^cmake ")]
+        self.assertEqual(words, ["--preset", "--build"] * 2)
+
     def test_a_file_that_is_no_test_is_told_of(self):
         code, output = self.sandbox.run("./dev build --debug --test-of pipeline/models/mmdit.cc")
         self.assertNotEqual(code, 0)
