@@ -16,6 +16,7 @@
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/image_conversion.h"
 #include "pipeline/engine/prompts.h"
+#include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
 

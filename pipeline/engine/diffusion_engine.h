@@ -12,6 +12,7 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/side_stream.h"
 
