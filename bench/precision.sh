@@ -39,7 +39,7 @@ for flag in --no-noise-correction --noise-correction; do
 done
 
 say "outliers planted in every second channel of v; static scales of the model without them"
-.deps/reference/bin/python bench/plant_outliers.py models/demo "$work/planted"
+python3 bench/plant_outliers.py models/demo "$work/planted"
 for flag in --no-overflow-guard ""; do
   echo "static scales ${flag:-with the guard}"
   # shellcheck disable=SC2086

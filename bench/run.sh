@@ -10,6 +10,8 @@ shift
 OMP_WAIT_POLICY=passive "$build/bin/scheduling_overhead"
 OMP_WAIT_POLICY=passive "$build/bin/decode_overlap"
 "$build/bin/products_bench"
+# It fails where inspect --activations makes a step more than twice as long.
+"$build/bin/inspection_cost"
 # The service alone, with an engine that draws nothing; it fails when a goal of docs/RELIABILITY.md is missed.
 "$build/bin/service_load"
 if [ -x .deps/reference/bin/python ]; then

@@ -25,7 +25,8 @@ namespace fresco {
 namespace {
 
 constexpr int kPreviewEvery = 4;  // steps, where nothing else is asked for
-constexpr int kMost = 1 << 20;    // of anything that is counted; the server has limits of its own
+constexpr int kMostProfiledSteps = 64;
+constexpr int kMost = 1 << 20;  // of anything that is counted; the server has limits of its own
 
 constexpr char kExamples[] = R"(
 Examples:
@@ -35,6 +36,7 @@ Examples:
   fresco models
   fresco status --server gpu-box:8500
   fresco load-model sd3.5-large
+  fresco profile --trace trace.json
 
 'fresco generate --help' explains every option.
 Exit codes: 0 done, 2 wrong usage, 3 refused by the server or failed, 4 no server there, 130 interrupted.
@@ -107,6 +109,14 @@ Examples:
   fresco unload-model sd3.5-large
   fresco unload-model sd3.5-large --device cuda:1
 Returns when the model's memory is free: what runs is finished, or moved to another device that has the model.
+)";
+
+constexpr char kProfileExamples[] = R"(
+Examples:
+  fresco profile                          the first model, as it draws what others ask for
+  fresco profile --model sd3.5-large --steps 10 --trace trace.json
+  fresco generate -p "a red fox" -o fox.png & fresco profile --timeout 60
+Every second step of those that the server makes is recorded; what that costs is said. Where nobody draws, it waits.
 )";
 
 std::string CheckSyntax(const absl::Status& status) {
@@ -432,6 +442,19 @@ absl::Status Settle(const CLI::App& app, GenerateArgs* args) {
   return absl::OkStatus();
 }
 
+void AddProfile(CLI::App* command, Args* args) {
+  command->footer(kProfileExamples);
+  command->add_option("-m,--model", args->model, "Its name, as 'fresco models' shows it [the first]")
+      ->type_name("NAME");
+  command->add_option("--device", args->devices, "The device whose steps are meant, like cuda:0 [whichever is first]")
+      ->type_name("DEVICE")
+      ->expected(1);
+  command->add_option("--steps", args->steps, "Steps to record [5]")
+      ->type_name("N")
+      ->check(From(1, kMostProfiledSteps));
+  command->add_option("--trace", args->trace, "Write the trace here, in Chrome's format")->type_name("FILE");
+}
+
 // What is wrong with the command's name: CLI11 would but say that one is required.
 absl::Status CheckCommand(const CLI::App& app, int argc, const char* const* argv) {
   const std::string name = argc > 1 ? argv[1] : "";
@@ -501,7 +524,9 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
         ->type_name("DEVICE")
         ->allow_extra_args(false);
   }
-  for (CLI::App* command : {generate, models, status, health, cancel, load, unload})
+  CLI::App* profile = app.add_subcommand("profile", "Where the time of a model's next steps goes, layer by layer");
+  AddProfile(profile, &args);
+  for (CLI::App* command : {generate, models, status, health, cancel, load, unload, profile})
     AddConnection(command, &args, &files, &wait, &timeout);
   if (const absl::Status command = CheckCommand(app, argc, argv); !command.ok()) return Usage(ToStd(command.message()));
   try {
@@ -519,13 +544,14 @@ std::variant<Args, int> ParseArgs(int argc, const char* const* argv) {
     return Usage(ToStd(security.message()));
   args.connection.wait = absl::Seconds(wait);
   if (timeout > 0) args.connection.timeout = absl::Seconds(timeout);
-  args.command = *models   ? Command::kModels
-                 : *status ? Command::kStatus
-                 : *health ? Command::kHealth
-                 : *cancel ? Command::kCancel
-                 : *load   ? Command::kLoadModel
-                 : *unload ? Command::kUnloadModel
-                           : Command::kGenerate;
+  args.command = *models    ? Command::kModels
+                 : *status  ? Command::kStatus
+                 : *health  ? Command::kHealth
+                 : *cancel  ? Command::kCancel
+                 : *load    ? Command::kLoadModel
+                 : *unload  ? Command::kUnloadModel
+                 : *profile ? Command::kProfile
+                            : Command::kGenerate;
   if (args.command == Command::kGenerate) {
     if (const absl::Status settled = Settle(*generate, &args.generate); !settled.ok())
       return Usage(ToStd(settled.message()));

@@ -11,7 +11,7 @@
 
 namespace fresco {
 
-enum class Command { kGenerate, kModels, kStatus, kHealth, kCancel, kLoadModel, kUnloadModel };
+enum class Command { kGenerate, kModels, kStatus, kHealth, kCancel, kLoadModel, kUnloadModel, kProfile };
 
 struct GenerateArgs {
   DrawRequest request;
@@ -32,9 +32,11 @@ struct Args {
   bool json = false;
   bool quiet = false;
   GenerateArgs generate;
-  std::string request_id;            // of kCancel
-  std::string model;                 // of kLoadModel, kUnloadModel and kHealth; empty for the latter: the whole server
-  std::vector<std::string> devices;  // of kLoadModel and kUnloadModel; empty: all of the model's
+  std::string request_id;  // of kCancel
+  std::string model;       // of kLoadModel, kUnloadModel, kProfile (empty: the first) and kHealth (empty: all)
+  std::vector<std::string> devices;  // of kLoadModel and kUnloadModel; empty: all of the model's; of kProfile: one
+  int steps = 5;                     // of kProfile
+  std::string trace;                 // of kProfile: the file to write; empty: none
 };
 
 // The arguments, or the program's exit code where there is nothing left to do: help and version were asked for (0) or

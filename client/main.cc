@@ -12,6 +12,7 @@
 #include "client/exit_code.h"
 #include "client/generate.h"
 #include "client/interrupt.h"
+#include "client/profile.h"
 #include "client/session.h"
 #include "client/tables.h"
 #include "fresco/v1/image_generation.pb.h"
@@ -115,6 +116,8 @@ int Run(const Args& args, const ViewOptions& view, Session* session, Clock* cloc
       return RunLoadModel(args, session, console);
     case Command::kUnloadModel:
       return RunUnloadModel(args, session, console);
+    case Command::kProfile:
+      return RunProfile(args, session, console);
   }
   return kExitUsage;
 }

@@ -380,6 +380,25 @@ absl::Status Session::UnloadModel(const std::string& model, const std::vector<st
   });
 }
 
+absl::Status Session::Profile(const v1::ProfileRequest& request, v1::StepProfile* profile, std::string* trace) {
+  return impl_->Call([&](grpc::ClientContext* context) {
+    profile->Clear();
+    trace->clear();
+    int64_t total = 0;
+    const auto stream = impl_->operations()->Profile(context, request);
+    v1::ProfileResponse part;
+    while (stream->Read(&part)) {
+      if (part.has_profile()) *profile = std::move(*part.mutable_profile());
+      if (!part.has_trace()) continue;
+      *trace += part.trace().data();
+      total = part.trace().total_bytes();
+    }
+    FRESCO_RETURN_IF_ERROR(FromGrpc(stream->Finish()));
+    if (!profile->model().empty() && static_cast<int64_t>(trace->size()) == total) return absl::OkStatus();
+    return absl::DataLossError("the server's profile is not whole");
+  });
+}
+
 void Session::CancelAll() {
   impl_->CancelAll();
 }

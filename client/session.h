@@ -17,6 +17,8 @@ namespace fresco::v1 {
 class GetStatusResponse;
 class ListModelsResponse;
 class LoadModelResponse;
+class ProfileRequest;
+class StepProfile;
 class UnloadModelResponse;
 }  // namespace fresco::v1
 
@@ -60,6 +62,9 @@ class Session {
                          v1::LoadModelResponse* response);
   absl::Status UnloadModel(const std::string& model, const std::vector<std::string>& devices,
                            v1::UnloadModelResponse* response);
+  // Returns when the steps are recorded. `trace` is empty unless it is asked for. DATA_LOSS for an answer that is not
+  // whole.
+  absl::Status Profile(const v1::ProfileRequest& request, v1::StepProfile* profile, std::string* trace);
 
   // Ends all calls, those to come too, as CANCELLED: the server hears of it and stops drawing.
   void CancelAll();

@@ -154,5 +154,8 @@ std::string LoadModelJson(const v1::LoadModelResponse& response) {
 std::string UnloadModelJson(const v1::UnloadModelResponse& response) {
   return Json(response);
 }
+std::string ProfileJson(const v1::StepProfile& profile) {
+  return Json(profile);
+}
 
 }  // namespace fresco

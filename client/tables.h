@@ -1,4 +1,4 @@
-// What `fresco models`, `status`, `load-model` and `unload-model` print.
+// What `fresco models`, `status`, `load-model` and `unload-model` print, and how what they print looks.
 #pragma once
 
 #include <string>
@@ -8,6 +8,7 @@ namespace fresco::v1 {
 class GetStatusResponse;
 class ListModelsResponse;
 class LoadModelResponse;
+class StepProfile;
 class UnloadModelResponse;
 }  // namespace fresco::v1
 
@@ -26,5 +27,6 @@ std::string ModelsJson(const v1::ListModelsResponse& response);
 std::string StatusJson(const v1::GetStatusResponse& response);
 std::string LoadModelJson(const v1::LoadModelResponse& response);
 std::string UnloadModelJson(const v1::UnloadModelResponse& response);
+std::string ProfileJson(const v1::StepProfile& profile);
 
 }  // namespace fresco

@@ -1,5 +1,6 @@
 #include "pipeline/checkpoint/stored_weight.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cfloat>
@@ -513,6 +514,9 @@ StoredWeightSummary SummarizeStoredWeights(const WeightStore& store, const Quant
     const absl::StatusOr<StoredWeight> stored = FindStoredWeight(store, metadata, *layer, shape[0], shape[1]);
     if (stored.ok()) {
       ++summary.by_source[stored->source];
+      if (stored->scale.empty()) continue;
+      const auto [least, most] = std::minmax_element(stored->scale.begin(), stored->scale.end());
+      summary.scales[std::string(*layer)] = {static_cast<int64_t>(stored->scale.size()), *least, *most};
     } else if (summary.unreadable++ == 0) {
       summary.first_error = stored.status();
     }

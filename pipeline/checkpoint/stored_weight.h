@@ -70,9 +70,16 @@ struct QuantizationMetadata {
 absl::StatusOr<StoredWeight> FindStoredWeight(const WeightStore& store, const QuantizationMetadata& metadata,
                                               std::string_view layer, int64_t out, int64_t in);
 
+// Of a weight's scales.
+struct ScaleRange {
+  int64_t count = 0;  // how many: 1 for a whole weight, or one for each row
+  float least = 0, most = 0;
+};
+
 // How the weights of a store are stored.
 struct StoredWeightSummary {
   std::map<std::string, int64_t> by_source;  // how many of each StoredWeight::source
+  std::map<std::string, ScaleRange> scales;  // by layer ("blocks.0.attn.proj"); of those that have any
   int64_t unreadable = 0;                    // those that FindStoredWeight refuses
   absl::Status first_error;                  // of these, the first by name
 };

@@ -13,9 +13,11 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
+#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -50,8 +52,11 @@ at::Tensor Rows(const std::vector<at::Tensor>& ids, const Placement& placement) 
   return at::cat(ids).to(placement.device);
 }
 
-ClipTextModel::Output EncodeClip(const ClipTextModel& model, const std::vector<at::Tensor>& ids, int clip_skip,
-                                 const Watched& watched) {
+// `name`: the component's.
+ClipTextModel::Output EncodeClip(const char* name, const ClipTextModel& model, const std::vector<at::Tensor>& ids,
+                                 int clip_skip, const Watched& watched) {
+  const ModuleScope scope(name);
+  const MemoryScope memory(name, MemoryKind::kActivations);
   const at::Tensor rows = Rows(ids, model.placement());
   ClipTextModel::Output output = model.Encode(rows, clip_skip);
   watched.Show("ids", rows);
@@ -181,17 +186,22 @@ std::vector<TextConditioner::Text> TextConditioner::TokenizeAll(absl::Span<const
 
 absl::Status TextConditioner::EncodeClips(const std::vector<Text*>& texts, const Observer& observer) const {
   const auto clip_skip = [](const PromptKey& key) { return key.clip_skip; };
-  const auto encode = [&](const ClipTextModel& model, std::string_view name, Ids Text::*ids,
+  const auto encode = [&](const char* component, const ClipTextModel& model, std::string_view name, Ids Text::*ids,
                           ClipTextModel::Output Text::*output) {
     ForEachForward(texts, clip_skip, [&](absl::Span<Text* const> forward) {
       std::vector<at::Tensor> rows;
       for (const Text* text : forward) rows.push_back((text->*ids).ids);
-      const auto outputs = EncodeClip(model, rows, forward.front()->key->clip_skip, Watched(observer, name));
+      const int skip = forward.front()->key->clip_skip;
+      const auto outputs = EncodeClip(component, model, rows, skip, Watched(observer, name));
       for (size_t i = 0; i < forward.size(); ++i) forward[i]->*output = RowOf(outputs, i);
     });
   };
-  const auto clip_l = [&](const ClipTextModel& model) { encode(model, "clip_l", &Text::clip_l_ids, &Text::clip_l); };
-  const auto clip_g = [&](const ClipTextModel& model) { encode(model, "clip_g", &Text::clip_g_ids, &Text::clip_g); };
+  const auto clip_l = [&](const ClipTextModel& model) {
+    encode("text_encoder", model, "clip_l", &Text::clip_l_ids, &Text::clip_l);
+  };
+  const auto clip_g = [&](const ClipTextModel& model) {
+    encode("text_encoder_2", model, "clip_g", &Text::clip_g_ids, &Text::clip_g);
+  };
   if (encoders_.source == nullptr) {
     clip_l(encoders_.clip_l);
     clip_g(encoders_.clip_g);
@@ -229,6 +239,8 @@ void TextConditioner::EncodeT5(const T5Encoder& t5, absl::Span<Text* const> text
   std::vector<at::Tensor> ids;
   for (const Text* text : texts) ids.push_back(text->t5_ids.ids);
   const at::Tensor rows = Rows(ids, t5.placement());
+  const ModuleScope scope("text_encoder_3");
+  const MemoryScope memory("text_encoder_3", MemoryKind::kActivations);
   const at::Tensor hidden = t5.Encode(rows);
   const Watched watched(observer, "t5");
   watched.Show("ids", rows);
@@ -241,6 +253,7 @@ PromptEmbedding TextConditioner::Join(const Text& text) const {
   embedding.clip_l = text.clip_l_ids.count;
   embedding.clip_g = text.clip_g_ids.count;
   embedding.t5 = text.t5_ids.count;
+  const MemoryScope memory("prompts", MemoryKind::kState);
   const at::Tensor clip = at::cat({text.clip_l.hidden, text.clip_g.hidden}, -1);
   embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), text.t5}, 1);
   embedding.pooled = at::cat({text.clip_l.pooled, text.clip_g.pooled}, -1);

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "pipeline/base/memory_ledger.h"
 #include "pipeline/engine/image_spec.h"
 #include "pipeline/image/image.h"
 
@@ -121,6 +122,7 @@ struct EngineStats {
   int64_t evictable_weight_bytes = 0;  // of these, that can go
   int64_t allocated_bytes = 0;         // on the device, now, by this process's tensors (weights too)
   int64_t peak_bytes = 0;              // the most that allocated_bytes has been
+  std::vector<MemoryHeld> held;        // of allocated_bytes, what this model has; the largest first
 };
 
 // Of a device as a whole, whoever uses it. Zeros: not known.
@@ -167,6 +169,11 @@ class Engine {
 
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
+
+  // RESOURCE_EXHAUSTED: who holds the device's memory, what drawing the image takes of it, and which settings would
+  // make it fit (memory_shortage.h); for one that is refused before anything has run out. OK: nothing is known.
+  // Thread-safe; reads configurations, and does not ask the device.
+  virtual absl::Status ExplainMemory(const ImageSpec& /*spec*/) const { return absl::OkStatus(); }
 
   // Of each in order, how many texts more would have to be encoded to Prepare it together with those before it: equal
   // ones once, those in the cache not at all. Thread-safe.

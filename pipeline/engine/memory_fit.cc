@@ -47,11 +47,12 @@ std::vector<Setting> SettingsFor(const LoadOptions& options, const MemoryLoad& l
   return settings;
 }
 
-// The peak with components loaded when they are needed; nothing where the setting is not possible.
-absl::StatusOr<int64_t> PeakOf(const Setting& setting, std::string_view preset, int64_t budget) {
+// An error where the setting is not possible.
+absl::StatusOr<int64_t> PeakOf(const Setting& setting, std::string_view preset, int64_t budget, Residence residence) {
   auto planner = OpenPlanner(setting.options, preset);
   if (!planner.ok()) return planner.status();
-  return planner->PlanWithin(budget, setting.load).peak().total_bytes();
+  const bool stay = residence == Residence::kStay;
+  return (stay ? planner->Plan(setting.load) : planner->PlanWithin(budget, setting.load)).peak().total_bytes();
 }
 
 }  // namespace
@@ -61,12 +62,12 @@ absl::StatusOr<MemoryPlanner> OpenPlanner(const LoadOptions& options, std::strin
 }
 
 std::vector<MemoryFit> FindFits(const LoadOptions& options, std::string_view preset, const MemoryLoad& load,
-                                int64_t budget) {
+                                int64_t budget, Residence residence) {
   const absl::StatusOr<MemoryPlanner> planner = OpenPlanner(options, preset);
   if (!planner.ok()) return {};
   std::vector<MemoryFit> fits;
   const auto take = [&](const Setting& setting) {
-    const absl::StatusOr<int64_t> peak = PeakOf(setting, preset, budget);
+    const absl::StatusOr<int64_t> peak = PeakOf(setting, preset, budget, residence);
     if (peak.ok() && *peak <= budget) fits.push_back({setting.name, *peak});
     return peak.ok() && *peak <= budget;
   };

@@ -20,11 +20,12 @@ struct MemoryFit {
 // MemoryPlanner::Open, or ForPreset where `preset` is not empty.
 absl::StatusOr<MemoryPlanner> OpenPlanner(const LoadOptions& options, std::string_view preset);
 
-// Settings, one at a time, with which all stages would hold at most `budget`, components being loaded when they are
-// needed: the ones that cost a picture least first. Where none is enough alone, the last ones are of several together;
-// empty: nothing that was tried fits.
+enum class Residence { kWhenNeeded, kStay };  // on the device
+
+// Settings, one at a time, with which all stages would hold at most `budget`: the ones that cost a picture least first.
+// Where none is enough alone, the last ones are of several together; empty: nothing that was tried fits.
 std::vector<MemoryFit> FindFits(const LoadOptions& options, std::string_view preset, const MemoryLoad& load,
-                                int64_t budget);
+                                int64_t budget, Residence residence = Residence::kWhenNeeded);
 
 // "decode of 1024x1024 needs 4.1 GiB (transformer 2.3 GiB, …), and memory.budget is 3.0 GiB".
 std::string DescribeShortage(const MemoryPlan& plan, const MemoryLoad& load, int64_t budget);

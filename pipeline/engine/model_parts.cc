@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -47,6 +48,7 @@ absl::Status CheckBlocks(const WeightStore& weights, const Blocks& blocks) {
 template <typename Model, typename Config, typename... More>
 absl::StatusOr<Model> LoadPart(const ModelSource& source, std::string_view part,
                                absl::StatusOr<Config> (*read_config)(const std::string& dir), const More&... more) {
+  const MemoryScope memory(part, MemoryKind::kWeights);
   FRESCO_ASSIGN_OR_RETURN(const std::string dir, source.Find(part));
   FRESCO_ASSIGN_OR_RETURN(const Config config, read_config(dir));
   FRESCO_ASSIGN_OR_RETURN(WeightStore weights, source.OpenWeights(part));
@@ -187,6 +189,7 @@ std::vector<std::string> ModelParts::Notes(const Precision& precision) const {
 
 absl::StatusOr<Mmdit> LoadTransformer(const ModelSource& source, const Placement& placement, const LayerTable& layers,
                                       const std::string& rounded, const LinearObservers& observers) {
+  const MemoryScope memory("transformer", MemoryKind::kWeights);
   FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, source.TransformerConfig());
   FRESCO_ASSIGN_OR_RETURN(WeightStore weights, source.OpenWeights("transformer"));
   if (!rounded.empty()) {

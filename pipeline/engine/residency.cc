@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "pipeline/base/clock.h"
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/device.h"
@@ -106,6 +107,7 @@ absl::StatusOr<typename Resident<Model>::Lease> Resident<Model>::LendStreamed(in
 
 template <typename Model>
 absl::Status Resident<Model>::Load() {
+  const MemoryScope memory(options_.name, MemoryKind::kWeights);
   FRESCO_RETURN_IF_ERROR(options_.files.Check());
   const at::Device& device = options_.shape.placement().device;
   const absl::Time begin = options_.budget->clock().Now();

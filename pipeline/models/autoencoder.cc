@@ -19,78 +19,109 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/models/autoencoder_tiling.h"
 #include "pipeline/models/autoencoder_weights.h"
+#include "pipeline/models/layer_work.h"
 
 namespace fresco {
 namespace {
 
 constexpr double kEps = 1e-6;
 
-at::Tensor Convolve(const at::Tensor& x, const Conv& conv, int64_t stride = 1, int64_t padding = 1) {
+LayerWork WorkOf(const Conv& conv, const at::Tensor& x, int64_t stride) {
+  const auto bytes = static_cast<int64_t>(conv.weight.nbytes() + conv.bias.nbytes());
+  return ConvWork({conv.weight.size(0), conv.weight.size(2), stride, bytes}, x);
+}
+
+LayerWork WorkOf(const Fp8Conv& conv, const at::Tensor& x, int64_t stride) {
+  LayerWork work = ConvWork({conv.out(), conv.kernel(), stride, conv.bytes()}, x);
+  work.dtype = "fp8";
+  return work;
+}
+
+at::Tensor Convolve(const char* name, const at::Tensor& x, const Conv& conv, int64_t stride = 1, int64_t padding = 1) {
+  const LayerScope scope(name, [&] { return WorkOf(conv, x, stride); });
   return at::conv2d(x, conv.weight, conv.bias, {stride, stride}, {padding, padding});
 }
 
 // By value: what nobody else holds is gone as soon as it is read.
-at::Tensor Convolve(at::Tensor x, const BlockConv& conv, int64_t stride = 1, int64_t padding = 1) {
-  if (conv.fp8) return conv.fp8->Convolve(std::move(x), stride, padding);
-  return Convolve(x, conv.high, stride, padding);
+at::Tensor Convolve(const char* name, at::Tensor x, const BlockConv& conv, int64_t stride = 1, int64_t padding = 1) {
+  if (!conv.fp8) return Convolve(name, x, conv.high, stride, padding);
+  const LayerScope scope(name, [&] { return WorkOf(*conv.fp8, x, stride); });
+  return conv.fp8->Convolve(std::move(x), stride, padding);
 }
 
-at::Tensor GroupNorm(const at::Tensor& x, const Norm& norm, int64_t groups) {
+at::Tensor GroupNorm(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups) {
+  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
   return at::group_norm(x, groups, norm.weight, norm.bias, kEps);
 }
 
-at::Tensor NormSilu(const at::Tensor& x, const Norm& norm, int64_t groups) {
-  at::Tensor normed = GroupNorm(x, norm, groups);
+at::Tensor NormSilu(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups) {
+  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+  at::Tensor normed = at::group_norm(x, groups, norm.weight, norm.bias, kEps);
   return at::silu_(normed);
 }
 
-at::Tensor RunResnet(const at::Tensor& x, const ResnetWeights& weights, int64_t groups) {
-  at::Tensor y = Convolve(NormSilu(x, weights.norm1, groups), weights.conv1);
-  y = NormSilu(y, weights.norm2, groups);
-  y = Convolve(std::move(y), weights.conv2);
-  return y.add_(weights.shortcut.defined() ? Convolve(x, weights.shortcut, 1, 0) : x);
+at::Tensor RunResnet(size_t index, const at::Tensor& x, const ResnetWeights& weights, int64_t groups) {
+  const ModuleScope scope("resnets", index);
+  at::Tensor y = Convolve("conv1", NormSilu("norm1", x, weights.norm1, groups), weights.conv1);
+  y = NormSilu("norm2", y, weights.norm2, groups);
+  y = Convolve("conv2", std::move(y), weights.conv2);
+  return y.add_(weights.shortcut.defined() ? Convolve("conv_shortcut", x, weights.shortcut, 1, 0) : x);
 }
 
 // x [1, C, H, W] → [1, H W, out].
-at::Tensor OverPixels(const at::Tensor& x, const PixelLinear& linear) {
+at::Tensor OverPixels(const char* name, const at::Tensor& x, const PixelLinear& linear) {
+  const LayerScope scope(name, [&] {
+    return linear.fp8 ? WorkOf(*linear.fp8, x, /*stride=*/1) : LinearWork(linear.high, x.flatten(2).transpose(1, 2));
+  });
   if (linear.fp8) return linear.fp8->Convolve(x, /*stride=*/1, /*padding=*/0).flatten(2).transpose(1, 2);
   return linear.high.Tokens(x.flatten(2).transpose(1, 2));
 }
 
+at::Tensor OneHead(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const LayerScope scope("attention", [&] { return AttentionWork(q, k, v); });
+  return at::scaled_dot_product_attention(q, k, v);
+}
+
 // Every pixel attends to all, with one head as wide as the channels.
 at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weights, int64_t groups) {
-  const std::vector<at::Tensor> qkv = OverPixels(GroupNorm(x, weights.norm, groups), weights.qkv).chunk(3, -1);
-  const at::Tensor mixed =
-      at::scaled_dot_product_attention(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
+  const ModuleScope scope("attentions.0");
+  const at::Tensor normed = GroupNorm("group_norm", x, weights.norm, groups);
+  const std::vector<at::Tensor> qkv = OverPixels("to_q, to_k, to_v", normed, weights.qkv).chunk(3, -1);
+  const at::Tensor mixed = OneHead(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
   const at::Tensor image = mixed.squeeze(1).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
-  const at::Tensor out = OverPixels(image, weights.out);
+  const at::Tensor out = OverPixels("to_out.0", image, weights.out);
   return out.transpose(1, 2).reshape(x.sizes()).add_(x);
 }
 
 at::Tensor RunMidBlock(at::Tensor x, const MidBlockWeights& weights, int64_t groups) {
-  x = RunResnet(x, weights.first, groups);
+  const ModuleScope scope("mid_block");
+  x = RunResnet(0, x, weights.first, groups);
   if (weights.attention) x = RunAttention(x, *weights.attention, groups);
-  return RunResnet(x, weights.second, groups);
+  return RunResnet(1, x, weights.second, groups);
 }
 
 at::Tensor Upsample(const at::Tensor& x, const BlockConv& conv) {
-  return Convolve(at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)}), conv);
+  const auto upsampled = [&] {
+    const LayerScope scope("upsamplers.0.nearest", [&] { return ElementwiseWork({x, x, x, x}); });
+    return at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
+  };
+  return Convolve("upsamplers.0.conv", upsampled(), conv);
 }
 
 // Padded on the right and below only.
 at::Tensor Downsample(const at::Tensor& x, const BlockConv& conv) {
-  return Convolve(at::constant_pad_nd(x, {0, 1, 0, 1}), conv, /*stride=*/2, /*padding=*/0);
+  return Convolve("downsamplers.0.conv", at::constant_pad_nd(x, {0, 1, 0, 1}), conv, /*stride=*/2, /*padding=*/0);
 }
 
 using Resample = at::Tensor (*)(const at::Tensor&, const BlockConv&);
 
 at::Tensor RunResolution(at::Tensor x, const ResolutionWeights& weights, int64_t groups, Resample resample) {
-  for (const ResnetWeights& resnet : weights.resnets) x = RunResnet(x, resnet, groups);
+  for (size_t i = 0; i < weights.resnets.size(); ++i) x = RunResnet(i, x, weights.resnets[i], groups);
   return weights.resample.defined() ? resample(x, weights.resample) : x;
 }
 
 at::Tensor RunOut(const at::Tensor& x, const CoderWeights& weights, int64_t groups) {
-  return Convolve(NormSilu(x, weights.norm_out, groups), weights.out);
+  return Convolve("conv_out", NormSilu("conv_norm_out", x, weights.norm_out, groups), weights.out);
 }
 
 absl::Status CheckTiles(const std::string& path, const AutoencoderConfig& config, const VaeOptions& options) {
@@ -181,13 +212,15 @@ void Observe(const Observer& observer, const std::string& name, const at::Tensor
 // x: one sample, [1, C, h, w], or a tile of it.
 at::Tensor Autoencoder::DecodeWhole(at::Tensor x, const Observer& observer) const {
   const CoderWeights& decoder = weights_->decoder;
+  const ModuleScope scope("decoder");
   const int64_t groups = config_.norm_num_groups;
-  if (config_.use_post_quant_conv) x = Convolve(x, weights_->post_quant, 1, 0);
-  x = Convolve(x, decoder.in);
+  if (config_.use_post_quant_conv) x = Convolve("post_quant_conv", x, weights_->post_quant, 1, 0);
+  x = Convolve("conv_in", x, decoder.in);
   Observe(observer, "conv_in", x);
   x = RunMidBlock(std::move(x), decoder.mid, groups);
   Observe(observer, "mid_block", x);
   for (size_t i = 0; i < decoder.blocks.size(); ++i) {
+    const ModuleScope block("up_blocks", i);
     x = RunResolution(std::move(x), decoder.blocks[i], groups, &Upsample);
     Observe(observer, StrCat("up_block.", i), x);
   }
@@ -199,22 +232,25 @@ at::Tensor Autoencoder::DecodeWhole(at::Tensor x, const Observer& observer) cons
 // x: one picture, [1, 3, H, W], or a tile of it.
 at::Tensor Autoencoder::EncodeWhole(at::Tensor x, const Observer& observer) const {
   const CoderWeights& encoder = weights_->encoder;
+  const ModuleScope scope("encoder");
   const int64_t groups = config_.norm_num_groups;
-  x = Convolve(x, encoder.in);
+  x = Convolve("conv_in", x, encoder.in);
   Observe(observer, "conv_in", x);
   for (size_t i = 0; i < encoder.blocks.size(); ++i) {
+    const ModuleScope block("down_blocks", i);
     x = RunResolution(std::move(x), encoder.blocks[i], groups, &Downsample);
     Observe(observer, StrCat("down_block.", i), x);
   }
   x = RunMidBlock(std::move(x), encoder.mid, groups);
   Observe(observer, "mid_block", x);
   x = RunOut(x, encoder, groups);
-  if (config_.use_quant_conv) x = Convolve(x, weights_->quant, 1, 0);
+  if (config_.use_quant_conv) x = Convolve("quant_conv", x, weights_->quant, 1, 0);
   Observe(observer, "moments", x);
   return x;
 }
 
 at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) const {
+  const ModuleScope scope("vae");
   const int64_t pixels = config_.downscale(), tile = options_.tile_size;
   const bool tiles = Tiles(z.size(2) * pixels, z.size(3) * pixels);
   const auto whole = [&](const at::Tensor& x) { return DecodeWhole(x, observer); };
@@ -224,6 +260,7 @@ at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) co
 }
 
 Autoencoder::Posterior Autoencoder::Encode(const at::Tensor& images, const Observer& observer) const {
+  const ModuleScope scope("vae");
   const int64_t pixels = config_.downscale(), tile = options_.tile_size;
   const bool tiles = Tiles(images.size(2), images.size(3));
   const auto whole = [&](const at::Tensor& x) { return EncodeWhole(x, observer); };

@@ -11,6 +11,7 @@
 #include "pipeline/base/ceiling.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/cpu/softmax_kernel.h"
+#include "pipeline/precision/layer_scope.h"
 #include "pipeline/precision/packed_product.h"
 
 namespace fresco {
@@ -103,6 +104,7 @@ bool AttentionOnCpuTakes(const at::Tensor& q, const at::Tensor& k, const at::Ten
 }
 
 at::Tensor AttentionOnCpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  const KernelScope scope("fresco::attention");
   const int64_t samples = q.size(0), heads = q.size(1), count = q.size(2), width = q.size(3);
   at::Tensor result = at::empty({samples, count, heads * width}, q.options());
   auto* out = static_cast<Bits*>(result.mutable_data_ptr());

@@ -16,6 +16,7 @@
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/models/layer_work.h"
 #include "pipeline/models/mmdit_weights.h"
 #include "pipeline/models/position_table.h"
 #include "pipeline/precision/fused_rows.h"
@@ -67,28 +68,53 @@ const QuantizedLinear* TakesCodes(const Linear& linear, const at::Tensor& x) {
   return takes && linear.tap == nullptr && HasRowKernels(x) ? quantized : nullptr;
 }
 
-// A stream's tokens on their way into linears: LayerNorm, then a modulation for each.
+at::Tensor ProductOfCodes(const char* name, const Linear& linear, const QuantizedRows& rows) {
+  const LayerScope scope(name, [&] { return CodesWork(linear, rows.codes); });
+  return linear.quantized->Product(rows);
+}
+
+at::Tensor AddBranch(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
+  const LayerScope scope("residual", [&] { return ElementwiseWork({x, gate, branch}); });
+  return GateResidual(x, gate, branch);
+}
+
+// A stream's tokens on their way into linears: LayerNorm, then a modulation for each. `name`: the norm's.
 class AdaptiveNorm {
  public:
-  explicit AdaptiveNorm(const at::Tensor& x) : AdaptiveNorm(Residual{x, {}, {}}) {}
-  explicit AdaptiveNorm(Residual x) : x_(std::move(x)) {
-    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {GateResidual(x_.x, x_.gate, x_.branch), {}, {}};
+  AdaptiveNorm(const char* name, const at::Tensor& x) : AdaptiveNorm(name, Residual{x, {}, {}}) {}
+  AdaptiveNorm(const char* name, Residual x) : name_(name), x_(std::move(x)) {
+    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {AddBranch(x_.x, x_.gate, x_.branch), {}, {}};
   }
 
   // linear(LN(x) * (1 + scale) + shift)
-  at::Tensor Project(const Linear& linear, const at::Tensor& scale, const at::Tensor& shift) {
+  at::Tensor Project(const char* linear_name, const Linear& linear, const at::Tensor& scale, const at::Tensor& shift) {
     const ScaleShift modulation{scale, shift, kEps};
     if (const QuantizedLinear* const codes = TakesCodes(linear, x_.x))
-      return codes->Product(NormModulateQuantize(&x_, modulation, codes->input_rows()));
-    if (HasRowKernels(x_.x)) return linear.Tokens(NormModulate(&x_, modulation));
-    if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kEps);
-    return linear.Tokens(at::addcmul(shift, normed_, scale + 1));
+      return ProductOfCodes(linear_name, linear, Codes(modulation, codes->input_rows()));
+    return TokensOf(linear_name, linear, Modulated(modulation));
   }
 
   // The tokens, with their branch added; after the first Project.
   const at::Tensor& x() const { return x_.x; }
 
  private:
+  LayerWork Work(const ScaleShift& modulation) const {
+    return ElementwiseWork({x_.x, x_.branch, modulation.scale, modulation.shift});
+  }
+
+  QuantizedRows Codes(const ScaleShift& modulation, const RowQuantization& rows) {
+    const LayerScope scope(name_, [&] { return Work(modulation); });
+    return NormModulateQuantize(&x_, modulation, rows);
+  }
+
+  at::Tensor Modulated(const ScaleShift& modulation) {
+    const LayerScope scope(name_, [&] { return Work(modulation); });
+    if (HasRowKernels(x_.x)) return NormModulate(&x_, modulation);
+    if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kEps);
+    return at::addcmul(modulation.shift, normed_, modulation.scale + 1);
+  }
+
+  const char* const name_;
   Residual x_;
   at::Tensor normed_;  // which the linears share where no kernel does it all at once
 };
@@ -107,6 +133,11 @@ Heads Split(const at::Tensor& qkv, int64_t heads) {
   return {SplitHeads(parts[0], heads), SplitHeads(parts[1], heads), SplitHeads(parts[2], heads)};
 }
 
+at::Tensor NamedAttention(const char* name, const Heads& heads) {
+  const LayerScope scope(name, [&] { return AttentionWork(heads.q, heads.k, heads.v); });
+  return Attention(heads.q, heads.k, heads.v);
+}
+
 Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
   Heads split = Split(qkv, heads);
   if (weights.norm_q.defined()) split.q = RmsNorm(split.q, weights.norm_q, kEps);
@@ -116,42 +147,70 @@ Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t
 
 // Both streams' heads normalised into one tensor, image first.
 Heads JoinOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
+  const LayerScope scope("attn.qk_norm", [&] { return ElementwiseWork({image, text, text}); });
   const at::Tensor joint = at::empty({image.size(0), image.size(1) + text.size(1), image.size(2)}, image.options());
   NormHeads(image, heads, NormsOf(block.attention), joint, 0);
   NormHeads(text, heads, NormsOf(block.context_attention), joint, image.size(1));
   return Split(joint, heads);
 }
 
+Heads Join(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
+  const LayerScope scope("attn.qk_norm", [&] { return ElementwiseWork({image, text, text}); });
+  const Heads a = SplitAndNorm(image, block.attention, heads);
+  const Heads b = SplitAndNorm(text, block.context_attention, heads);
+  return {at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2)};
+}
+
 // Image and text tokens attend to all of both; takes their queries, keys and values, returns the mixtures, image
 // first, before the output projections.
 at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  if (HasHeadKernels(image, heads)) {
-    const Heads joint = JoinOnGpu(image, text, block, heads);
-    return Attention(joint.q, joint.k, joint.v);
-  }
-  const Heads a = SplitAndNorm(image, block.attention, heads);
-  const Heads b = SplitAndNorm(text, block.context_attention, heads);
-  return Attention(at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2));
+  const Heads joint =
+      HasHeadKernels(image, heads) ? JoinOnGpu(image, text, block, heads) : Join(image, text, block, heads);
+  return NamedAttention("attn.attention", joint);
+}
+
+Heads NormDual(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
+  const LayerScope scope("attn2.qk_norm", [&] { return ElementwiseWork({qkv}); });
+  if (!HasHeadKernels(qkv, heads)) return SplitAndNorm(qkv, weights, heads);
+  NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
+  return Split(qkv, heads);
 }
 
 at::Tensor DualAttention(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
-  const bool in_place = HasHeadKernels(qkv, heads);
-  if (in_place) NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
-  const Heads own = in_place ? Split(qkv, heads) : SplitAndNorm(qkv, weights, heads);
-  return weights.out.Tokens(Attention(own.q, own.k, own.v));
+  const at::Tensor mixed = NamedAttention("attn2.attention", NormDual(qkv, weights, heads));
+  return TokensOf("attn2.to_out.0", weights.out, mixed);
 }
 
-at::Tensor Down(at::Tensor up, const MmditFeedForward& weights) {
-  if (const QuantizedLinear* const codes = TakesCodes(weights.down, up))
-    return codes->Product(GeluQuantize(up, codes->input_rows()));
-  return weights.down.Tokens(GeluTanh(up));
+// The names of a feed-forward's layers.
+struct FeedForwardNames {
+  const char *norm, *up, *gelu, *down;
+};
+constexpr FeedForwardNames kFeedForward = {"norm2", "ff.net.0.proj", "ff.gelu", "ff.net.2"};
+constexpr FeedForwardNames kContextFeedForward = {"norm2_context", "ff_context.net.0.proj", "ff_context.gelu",
+                                                  "ff_context.net.2"};
+
+at::Tensor Down(at::Tensor up, const MmditFeedForward& weights, const FeedForwardNames& names) {
+  const auto gelu_work = [&] { return ElementwiseWork({up}); };
+  if (const QuantizedLinear* const quantized = TakesCodes(weights.down, up)) {
+    const auto codes = [&] {
+      const LayerScope scope(names.gelu, gelu_work);
+      return GeluQuantize(up, quantized->input_rows());
+    };
+    return ProductOfCodes(names.down, weights.down, codes());
+  }
+  {
+    const LayerScope scope(names.gelu, gelu_work);
+    GeluTanh(up);
+  }
+  return TokensOf(names.down, weights.down, up);
 }
 
 // x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
-at::Tensor AddFeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m) {
-  AdaptiveNorm norm(std::move(x));
-  const at::Tensor y = Down(norm.Project(weights.up, m.scale_mlp(), m.shift_mlp()), weights);
-  return GateResidual(norm.x(), m.gate_mlp(), y);
+at::Tensor AddFeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m,
+                          const FeedForwardNames& names) {
+  AdaptiveNorm norm(names.norm, std::move(x));
+  const at::Tensor y = Down(norm.Project(names.up, weights.up, m.scale_mlp(), m.shift_mlp()), weights, names);
+  return AddBranch(norm.x(), m.gate_mlp(), y);
 }
 
 // The two streams of tokens.
@@ -162,29 +221,39 @@ struct Streams {
 
 Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& text, const MmditBlock& block,
                  int64_t heads) {
-  AdaptiveNorm image_norm(in.image), text_norm(in.text);
+  AdaptiveNorm image_norm("norm1", in.image), text_norm("norm1_context", in.text);
   // The last block's context has scale before shift, and nothing else.
   const Linear& text_qkv = block.context_attention.qkv;
-  const at::Tensor text_heads = block.is_last()
-                                    ? text_norm.Project(text_qkv, text.chunk[0], text.chunk[1])
-                                    : text_norm.Project(text_qkv, text.scale_attention(), text.shift_attention());
-  const at::Tensor image_heads =
-      image_norm.Project(block.attention.qkv, image.scale_attention(), image.shift_attention());
+  const size_t text_scale = block.is_last() ? 0 : 1;
+  const at::Tensor text_heads = text_norm.Project("attn.add_q_proj, add_k_proj, add_v_proj", text_qkv,
+                                                  text.chunk[text_scale], text.chunk[1 - text_scale]);
+  const at::Tensor image_heads = image_norm.Project("attn.to_q, to_k, to_v", block.attention.qkv,
+                                                    image.scale_attention(), image.shift_attention());
   const at::Tensor mixed = JointAttention(image_heads, text_heads, block, heads);
   const int64_t tokens = in.image.size(1);
 
   Streams out;
-  Residual x{in.image, image.gate_attention(), block.attention.out.Tokens(mixed.narrow(1, 0, tokens))};
+  Residual x{in.image, image.gate_attention(),
+             TokensOf("attn.to_out.0", block.attention.out, mixed.narrow(1, 0, tokens))};
   if (block.has_dual()) {
-    const at::Tensor dual = image_norm.Project(block.dual.qkv, image.scale_dual(), image.shift_dual());
-    x = {GateResidual(x.x, x.gate, x.branch), image.gate_dual(), DualAttention(dual, block.dual, heads)};
+    const at::Tensor dual =
+        image_norm.Project("attn2.to_q, to_k, to_v", block.dual.qkv, image.scale_dual(), image.shift_dual());
+    x = {AddBranch(x.x, x.gate, x.branch), image.gate_dual(), DualAttention(dual, block.dual, heads)};
   }
-  out.image = AddFeedForward(std::move(x), block.feed_forward, image);
+  out.image = AddFeedForward(std::move(x), block.feed_forward, image, kFeedForward);
   if (block.is_last()) return out;
   const at::Tensor text_mixed = mixed.narrow(1, tokens, in.text.size(1));
-  out.text = AddFeedForward({in.text, text.gate_attention(), block.context_attention.out.Tokens(text_mixed)},
-                            block.context_feed_forward, text);
+  const at::Tensor text_out = TokensOf("attn.to_add_out", block.context_attention.out, text_mixed);
+  out.text =
+      AddFeedForward({in.text, text.gate_attention(), text_out}, block.context_feed_forward, text, kContextFeedForward);
   return out;
+}
+
+// Scale before shift.
+at::Tensor NormOut(const at::Tensor& x, const Modulation& modulation) {
+  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x}); });
+  Residual residual{x, {}, {}};
+  return NormModulate(&residual, {modulation.chunk[0], modulation.chunk[1], kEps});
 }
 
 // [B] → [B, 256] in fp32: cosines, then sines, of the timestep times 10000^(-i/128).
@@ -197,10 +266,12 @@ at::Tensor Sinusoids(const at::Tensor& timesteps) {
 }
 
 at::Tensor EmbedConditions(const MmditWeights& weights, const at::Tensor& timesteps, const at::Tensor& pooled) {
+  const ModuleScope scope("time_text_embed");
   const at::Tensor sinusoids = Sinusoids(timesteps).to(pooled.scalar_type());
-  at::Tensor time = weights.timestep_1.Rows(sinusoids);
-  at::Tensor text = weights.pooled_1.Rows(pooled);
-  return weights.timestep_2.Rows(Silu(time)) + weights.pooled_2.Rows(Silu(text));
+  at::Tensor time = RowsOf("timestep_embedder.linear_1", weights.timestep_1, sinusoids);
+  at::Tensor text = RowsOf("text_embedder.linear_1", weights.pooled_1, pooled);
+  return RowsOf("timestep_embedder.linear_2", weights.timestep_2, Silu(time)) +
+         RowsOf("text_embedder.linear_2", weights.pooled_2, Silu(text));
 }
 
 // [B, C, H, W] → [B, (H/p)(W/p), C p p]: what each patch's kernel sees.
@@ -263,7 +334,8 @@ at::Tensor Mmdit::Embed(const std::vector<at::Tensor>& latents) const {
                 " are not a multiple of the patch size ", p);
     patches.push_back(Patches(each.contiguous(), p));
   }
-  at::Tensor tokens = weights_->patch.Tokens(patches.size() == 1 ? patches.front() : at::cat(patches));
+  at::Tensor tokens =
+      TokensOf("pos_embed.proj", weights_->patch, patches.size() == 1 ? patches.front() : at::cat(patches));
   int64_t row = 0;
   for (const at::Tensor& each : latents) {
     tokens.narrow(0, row, each.size(0)).add_(positions_->Crop(each.size(2) / p, each.size(3) / p));
@@ -288,9 +360,11 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor&
   const MmditWeights& weights = *weights_;
   at::Tensor activated = temb.clone();
   Silu(activated);
-  ModulationParts modulations(weights.modulation.Rows(activated), config_.dim());
+  constexpr char kModulation[] = "transformer_blocks.*.norm1.linear, norm1_context.linear";
+  ModulationParts modulations(RowsOf(kModulation, weights.modulation, activated), config_.dim());
   Streams x{std::move(image), std::move(text)};
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
+    const ModuleScope scope("transformer_blocks", i);
     const MmditBlock& block = weights.blocks[i];
     const Modulation for_image = modulations.Next(block.image_parts());
     const Modulation for_text = modulations.Next(block.text_parts());
@@ -299,12 +373,10 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor&
     observer(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observer(StrCat("block.", i, ".context"), x.text);
   }
-  // Scale before shift.
-  const Modulation out = ModulationParts(weights.norm_out.Rows(activated), config_.dim()).Next(2);
-  Residual residual{x.image, {}, {}};
-  const at::Tensor normed = NormModulate(&residual, {out.chunk[0], out.chunk[1], kEps});
+  const at::Tensor parts = RowsOf("norm_out.linear", weights.norm_out, activated);
+  const at::Tensor normed = NormOut(x.image, ModulationParts(parts, config_.dim()).Next(2));
   if (observer) observer("norm_out", normed);
-  return weights.out.Tokens(normed);
+  return TokensOf("proj_out", weights.out, normed);
 }
 
 std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
@@ -313,11 +385,12 @@ std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, c
   const auto observe = [&](const auto& name, const at::Tensor& value) {
     if (observer) observer(name, value);
   };
+  const ModuleScope scope("transformer");
   const at::Tensor image = Embed(latents);
   observe("patches", image);
   const at::Tensor temb = EmbedConditions(*weights_, timesteps, pooled);
   observe("temb", temb);
-  const at::Tensor context = weights_->context.Tokens(text);
+  const at::Tensor context = TokensOf("context_embedder", weights_->context, text);
   observe("context", context);
   const std::vector<at::Tensor> velocities = Unpatch(RunBlocks(image, context, temb, observer), latents);
   if (velocities.size() == 1) observe("output", velocities.front());

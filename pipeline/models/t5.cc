@@ -14,8 +14,10 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/models/layer_work.h"
 #include "pipeline/models/t5_weights.h"
 
 namespace fresco {
@@ -41,6 +43,11 @@ at::Tensor PositionBias(const T5Weights& weights, const T5Config& config, int64_
   return at::embedding(weights.relative_bias, buckets).permute({2, 0, 1}).unsqueeze(0).contiguous();
 }
 
+at::Tensor Embed(const at::Tensor& tokens, const at::Tensor& ids) {
+  const LayerScope scope("shared", [&] { return RowWork(tokens, ids); });
+  return at::embedding(tokens, ids);
+}
+
 // fp16 alone: what left its range comes back to just below it.
 at::Tensor ClampHalf(const at::Tensor& x) {
   if (x.scalar_type() != at::kHalf) return x;
@@ -50,21 +57,35 @@ at::Tensor ClampHalf(const at::Tensor& x) {
 }
 
 at::Tensor SelfAttention(const at::Tensor& x, const T5Weights::Block& block, const at::Tensor& bias, int64_t heads) {
-  const std::vector<at::Tensor> qkv = block.qkv.Tokens(x).chunk(3, -1);
-  return block.out.Tokens(Attention(SplitHeads(qkv[0], heads), SplitHeads(qkv[1], heads), SplitHeads(qkv[2], heads),
-                                    {.bias = bias, .scale = 1.0}));
+  const std::vector<at::Tensor> qkv = TokensOf("SelfAttention.q, k, v", block.qkv, x).chunk(3, -1);
+  const at::Tensor q = SplitHeads(qkv[0], heads), k = SplitHeads(qkv[1], heads), v = SplitHeads(qkv[2], heads);
+  const auto attend = [&] {
+    const LayerScope scope("SelfAttention.attention", [&] { return AttentionWork(q, k, v); });
+    return Attention(q, k, v, {.bias = bias, .scale = 1.0});
+  };
+  return TokensOf("SelfAttention.o", block.out, attend());
 }
 
 at::Tensor FeedForward(const at::Tensor& x, const T5Weights::Block& block) {
-  const std::vector<at::Tensor> halves = block.gate_up.Tokens(x).chunk(2, -1);
-  at::Tensor gate = halves[0].contiguous();
-  return block.down.Tokens(GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type()));
+  const std::vector<at::Tensor> halves = TokensOf("DenseReluDense.wi_0, wi_1", block.gate_up, x).chunk(2, -1);
+  const auto activate = [&] {
+    const LayerScope scope("DenseReluDense.gelu", [&] { return ElementwiseWork({halves[0], halves[1]}); });
+    at::Tensor gate = halves[0].contiguous();
+    return GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type());
+  };
+  return TokensOf("DenseReluDense.wo", block.down, activate());
+}
+
+at::Tensor Normed(const char* name, const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+  return RmsNorm(x, weight, eps);
 }
 
 at::Tensor RunBlock(at::Tensor x, const T5Weights::Block& block, const at::Tensor& bias, const T5Config& config) {
-  x = ClampHalf(x +
-                SelfAttention(RmsNorm(x, block.attention_norm, config.layer_norm_eps), block, bias, config.num_heads));
-  return ClampHalf(x + FeedForward(RmsNorm(x, block.ff_norm, config.layer_norm_eps), block));
+  const double eps = config.layer_norm_eps;
+  x = ClampHalf(
+      x + SelfAttention(Normed("layer.0.layer_norm", x, block.attention_norm, eps), block, bias, config.num_heads));
+  return ClampHalf(x + FeedForward(Normed("layer.1.layer_norm", x, block.ff_norm, eps), block));
 }
 
 }  // namespace
@@ -125,10 +146,11 @@ at::Tensor RunEncoder(at::Tensor x, const T5Weights& ends, const T5Config& confi
   Observe(observer, "embeddings", x);
   const at::Tensor bias = PositionBias(ends, config, x.size(1));
   for (int64_t i = 0; i < config.num_layers; ++i) {
+    const ModuleScope scope("encoder.block", static_cast<size_t>(i));
     x = RunBlock(x, block_of(i), bias, config);
     Observe(observer, StrCat("block.", i), x);
   }
-  x = RmsNorm(x, ends.final_norm, config.layer_norm_eps);
+  x = Normed("encoder.final_layer_norm", x, ends.final_norm, config.layer_norm_eps);
   Observe(observer, "final_layer_norm", x);
   return x;
 }
@@ -138,7 +160,7 @@ at::Tensor RunEncoder(at::Tensor x, const T5Weights& ends, const T5Config& confi
 at::Tensor T5Encoder::Encode(const at::Tensor& ids, const Observer& observer) const {
   if (stream_) return EncodeStreamed(ids, observer);
   const auto block_of = [&](int64_t i) -> const T5Weights::Block& { return weights_->blocks[static_cast<size_t>(i)]; };
-  return RunEncoder(at::embedding(weights_->tokens, ids), *weights_, config_, block_of, observer);
+  return RunEncoder(Embed(weights_->tokens, ids), *weights_, config_, block_of, observer);
 }
 
 at::Tensor T5Encoder::EncodeStreamed(const at::Tensor& ids, const Observer& observer) const {
@@ -149,6 +171,7 @@ at::Tensor T5Encoder::EncodeStreamed(const at::Tensor& ids, const Observer& obse
   check();
   T5Weights::Block block;
   const auto block_of = [&](int64_t i) -> const T5Weights::Block& {
+    const MemoryScope memory("text_encoder_3", MemoryKind::kWeights);
     block = {};  // before the next is there
     block = ReadT5Block(config_, i, &reader);
     check();

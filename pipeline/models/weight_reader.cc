@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/models/tensor_view.h"
@@ -132,6 +133,7 @@ at::Tensor WeightReader::Stored(const std::string& name, const std::vector<int64
 }
 
 at::Tensor WeightReader::TensorAs(const std::string& name, const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  const MemoryNameScope memory(name);
   const at::Tensor stored = Stored(name, shape);
   return stored.defined() ? Place(stored, dtype) : stored;
 }
@@ -168,6 +170,7 @@ at::Tensor WeightReader::ReadMultiplier(const std::string& prefix, int64_t in) {
 }
 
 Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype) {
+  const MemoryNameScope memory(prefix);
   const StoredLinear stored = ReadStored(prefix, in, out);
   if (!status_.ok()) return {};
   linears_.push_back({prefix, LinearScheme::kHigh, stored.source, false});
@@ -175,6 +178,7 @@ Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t
 }
 
 at::Tensor WeightReader::ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim) {
+  const MemoryNameScope memory(prefix);
   const StoredLinear stored = ReadStored(prefix, dim, rows);
   return status_.ok() ? Place(Dequantize(stored, placement_.dtype), placement_.dtype) : at::Tensor();
 }
@@ -254,6 +258,7 @@ Linear WeightReader::ToLinear(const Run& run) {
 }
 
 Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
+  const MemoryNameScope memory(parts.front().prefix);
   std::vector<Linear> linears;
   for (const Run& run : ReadRuns(parts, in, bias)) linears.push_back(ToLinear(run));
   if (!status_.ok()) return {};
@@ -290,6 +295,7 @@ Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {
 }
 
 Conv WeightReader::ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel) {
+  const MemoryNameScope memory(prefix);
   const at::Tensor weight = Tensor(prefix + ".weight", {out, in, kernel, kernel});
   return {weight.defined() ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight,
           Tensor(prefix + ".bias", {out})};

@@ -38,6 +38,8 @@ class Fp8Conv {
   // NaN.
   at::Tensor Convolve(at::Tensor x, int64_t stride, int64_t padding) const;
 
+  int64_t out() const { return weight_.codes.size(0); }
+  int64_t kernel() const { return weight_.codes.size(2); }
   int64_t bytes() const { return weight_.bytes() + static_cast<int64_t>(bias_.nbytes()); }
   int64_t outputs() const { return weight_.codes.size(0); }
   int64_t parameters() const { return weight_.codes.numel(); }  // of the kernels

@@ -30,6 +30,7 @@
 #include "pipeline/kernels/cuda_library.h"
 #include "pipeline/kernels/e4m3.h"
 #include "pipeline/kernels/row_jobs.h"
+#include "pipeline/precision/layer_scope.h"
 #include "pipeline/precision/row_codes.h"
 
 namespace fresco {
@@ -57,6 +58,7 @@ CudaElement ElementOf(at::ScalarType type) {
 template <typename Launch>
 void OnStreamOf(const at::Tensor& x, const Launch& launch) {
   const c10::DeviceGuard guard(x.device());
+  const KernelScope scope("fresco::row_kernel");
   const c10::impl::VirtualGuardImpl cuda(x.device().type());
   const absl::Status status = launch(**Library(), cuda.getStreamNativeHandle(cuda.getStream(x.device())));
   TORCH_CHECK(status.ok(), std::string(status.message()));

@@ -24,6 +24,7 @@
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/layer_scope.h"
 #include "pipeline/precision/packed_product.h"
 #include "pipeline/precision/row_codes.h"
 #include "pipeline/precision/row_independence.h"
@@ -98,6 +99,7 @@ void ForPiecesOfThreads(int64_t out, int64_t piece_rows, const Work& work) {
 
 // The values of E4M3 codes [out, in], kFloat.
 at::Tensor ValuesOf(const at::Tensor& codes) {
+  const KernelScope scope("fresco::expand_e4m3");
   const int64_t n = codes.size(1);
   at::Tensor values = at::empty(codes.sizes(), at::kFloat);
   const auto* in = static_cast<const uint8_t*>(codes.const_data_ptr());
@@ -160,6 +162,7 @@ struct Epilogue {
 // out[row] = sums[row] * (token_scale[row] * weight_scale) + bias, in out's type; out's rows need not adjoin.
 template <typename Sum>
 void Scale(const at::Tensor& sums, const Epilogue& epilogue, const at::Tensor& out) {
+  const KernelScope scope("fresco::scale_sums");
   const int64_t n = sums.size(1), stride = out.stride(0);
   const auto* in = static_cast<const Sum*>(sums.const_data_ptr());
   WithElements(out, [&](auto* elements) {
@@ -229,6 +232,7 @@ void QuantizedLinear::Count(int64_t beyond, int64_t elements) const {
 }
 
 QuantizedLinear::Tokens QuantizedLinear::Quantize(const at::Tensor& rows) const {
+  const KernelScope scope("fresco::quantize_tokens");
   const int64_t count = rows.size(0), n = rows.size(1);
   const bool fp8 = IsFp8(scheme_);
   Tokens tokens{at::empty({count, n}, fp8 ? at::kFloat : at::kChar), at::empty({count}, at::kFloat)};
@@ -278,6 +282,7 @@ at::Tensor QuantizedLinear::Product(const at::Tensor& given) const {
 }
 
 at::Tensor QuantizedLinear::Rows(const at::Tensor& given) const {
+  const KernelScope scope("fresco::rows_times_codes");
   const at::ScalarType type = given.scalar_type();
   if (type == at::kHalf) return Rows(given.to(at::kFloat)).to(at::kHalf);
   const at::Tensor x = Multiplied(given).to(at::kFloat).contiguous();
@@ -316,6 +321,7 @@ at::Tensor QuantizedLinear::ExpandedOnGpu(const at::Tensor& x) const {
 
 // Each sample is a product of its own where what adds up a row's products depends on the number of rows.
 at::Tensor QuantizedLinear::ExpandedOnCpu(const at::Tensor& x, int64_t samples) const {
+  const KernelScope scope("fresco::expanded_product");
   const at::ScalarType type = x.scalar_type();
   const int64_t count = x.size(0), in = x.size(1), rows_at_once = RowsAreIndependent(type) ? count : count / samples;
   const at::Tensor bias = bias_.defined() ? bias_.to(type) : bias_;
@@ -361,6 +367,7 @@ at::Tensor QuantizedLinear::Fp8OnCpu(const Tokens& tokens, int64_t samples, at::
 // Block by block, so that a block's sums are scaled where they are still in the core's cache: all of them, in memory
 // that is new each time, take half as long again as the product.
 at::Tensor QuantizedLinear::Int8OnCpu(const Tokens& tokens, at::ScalarType type) const {
+  const KernelScope scope("fresco::int8_product");
   const int64_t count = tokens.values.size(0), out = weight_.codes.size(0);
   const at::Tensor bias = bias_.defined() ? bias_.to(at::kFloat) : bias_;
   at::Tensor result = at::empty({count, out}, at::TensorOptions(type));

@@ -49,19 +49,31 @@ class FeatureWriter {
   }
   const absl::Status& status() const { return status_; }
   const std::vector<std::string>& files() const { return files_; }
+  // Of each file, which channels are on it: "64 of 256 channels of 8x8, the largest 12 (to 3120), 98 (to 2864), …".
+  const std::vector<std::string>& contents() const { return contents_; }
 
  private:
+  static std::string Contents(const FeatureMaps& maps) {
+    constexpr size_t kNamed = 4;
+    std::string text = StrCat(maps.channels.size(), " of ", maps.all_channels, " channels of ", maps.width, "x",
+                              maps.height, ", the largest");
+    for (size_t i = 0; i < std::min(kNamed, maps.channels.size()); ++i)
+      text += absl::StrFormat("%s %d (to %.4g)", i == 0 ? "" : ",", maps.channels[i], maps.absmax[i]);
+    return text;
+  }
+
   absl::Status WriteSheet(const FeatureMaps& maps, const std::string& path) {
     FRESCO_ASSIGN_OR_RETURN(const Image sheet, FeatureSheet(maps));
     FRESCO_ASSIGN_OR_RETURN(const std::string png, EncodeImage(sheet, {}));
     FRESCO_RETURN_IF_ERROR(WriteFileWhole(path, png));
     files_.push_back(path);
+    contents_.push_back(Contents(maps));
     return absl::OkStatus();
   }
 
   const std::string folder_;
   absl::Status status_;
-  std::vector<std::string> files_;
+  std::vector<std::string> files_, contents_;
 };
 
 Json Number(double value) {
@@ -215,7 +227,8 @@ absl::Status RunActivations(const ModelOptions& model, const DrawOptions& draw, 
     PrintAsJson(*inspection, features.files());
   } else {
     PrintTable(*inspection);
-    for (const std::string& file : features.files()) std::printf("%s\n", file.c_str());
+    for (size_t i = 0; i < features.files().size(); ++i)
+      std::printf("%s: %s\n", features.files()[i].c_str(), features.contents()[i].c_str());
   }
   return absl::OkStatus();
 }

@@ -15,11 +15,19 @@
 #include "pipeline/checkpoint/safetensors.h"
 #include "pipeline/checkpoint/single_file.h"
 #include "pipeline/checkpoint/stored_weight.h"
+#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/engine/architecture.h"
 #include "pipeline/engine/model_source.h"
+#include "pipeline/engine/precision.h"
+#include "pipeline/engine/resolve.h"
+#include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/mmdit_config.h"
+#include "pipeline/tool/draw.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/module_table.h"
+#include "pipeline/tool/module_tree.h"
+#include "pipeline/tool/modules_page.h"
 
 namespace fresco {
 namespace {
@@ -36,6 +44,7 @@ struct Part {
   std::string path;
   std::vector<Tensor> tensors;
   StoredWeightSummary stored;
+  Module modules;  // of what is not used: the part alone
 
   int64_t parameters() const {
     int64_t count = 0;
@@ -47,6 +56,12 @@ struct Part {
     for (const Tensor& tensor : tensors) count += tensor.entry.bytes();
     return static_cast<int64_t>(count);
   }
+};
+
+struct Inspected {
+  std::string architecture;
+  Precision precision;
+  std::vector<Part> parts;
 };
 
 // What is wrong with the metadata is wrong with every weight.
@@ -62,10 +77,23 @@ StoredWeightSummary Summarize(const WeightStore& weights) {
   return summary;
 }
 
+// What the weight of a layer, or of an embedding or a convolution, is kept and computed in.
+std::string ComputedIn(const Precision& precision, std::string_view part, const WeightStore& weights,
+                       const std::string& layer) {
+  const SafetensorsFile::Entry* const weight = weights.FindEntry(StrCat(layer, ".weight"));
+  if (weight == nullptr || weight->shape.size() < 2) return "";
+  LinearScheme scheme = LinearScheme::kHigh;
+  if (part == "transformer") scheme = precision.transformer.Of(layer);
+  if (part == "text_encoder_3") scheme = precision.t5.Of(layer);
+  return std::string(scheme == LinearScheme::kHigh ? precision.type_name() : SchemeName(scheme));
+}
+
 // The tensors of a folder's part are called "PART/NAME", those of a single file as they are there.
-absl::StatusOr<Part> ReadPart(const ModelSource& source, std::string_view name) {
+absl::StatusOr<Part> ReadPart(const ModelSource& source, const Precision& precision, std::string_view name) {
   FRESCO_ASSIGN_OR_RETURN(const WeightStore weights, source.OpenWeights(name));
-  Part part{std::string(name), weights.path(), {}, Summarize(weights)};
+  Part part{std::string(name), weights.path(), {}, Summarize(weights), {}};
+  part.modules = ModuleTree(part.name, weights, part.stored,
+                            [&](const std::string& layer) { return ComputedIn(precision, name, weights, layer); });
   if (source.InFile(name)) {
     const auto& entries = source.file()->file().entries();
     for (const std::string& stored : source.file()->StoredNames(name))
@@ -84,20 +112,26 @@ Part ReadRest(const SingleFile& file) {
     const std::vector<std::string> names = file.StoredNames(component);
     used.insert(names.begin(), names.end());
   }
-  Part rest{"(not used)", file.path(), {}, {}};
+  Part rest{"(not used)", file.path(), {}, {}, {}};
+  rest.modules.name = rest.name;
   for (const auto& [name, entry] : file.file().entries()) {
-    if (!used.contains(name)) rest.tensors.push_back({name, entry});
+    if (used.contains(name)) continue;
+    rest.tensors.push_back({name, entry});
+    ++rest.modules.tensors;
+    rest.modules.dtypes[entry.dtype_name] += static_cast<int64_t>(entry.bytes());
   }
+  rest.modules.parameters = rest.parameters();
+  rest.modules.bytes = rest.bytes();
   return rest;
 }
 
-absl::StatusOr<std::vector<Part>> ReadParts(const ModelSource& source) {
+absl::StatusOr<std::vector<Part>> ReadParts(const ModelSource& source, const Precision& precision) {
   std::vector<Part> parts;
   for (const WeightedPart& weighted : kWeightedParts) {
     // Of a file, what there is is listed, whether it makes a model or not.
     const bool there = source.InFile(weighted.name) || source.Find(weighted.name).ok();
     if (!source.Has(weighted.name) || (source.file() != nullptr && !there)) continue;
-    FRESCO_ASSIGN_OR_RETURN(Part part, ReadPart(source, weighted.name));
+    FRESCO_ASSIGN_OR_RETURN(Part part, ReadPart(source, precision, weighted.name));
     parts.push_back(std::move(part));
   }
   if (source.file() == nullptr) return parts;
@@ -125,9 +159,19 @@ Json ToJson(const Part& part) {
   return json;
 }
 
-Json ToJson(const std::string& architecture, const std::vector<Part>& parts, const std::string& device) {
-  Json report = {{"architecture", architecture}, {"parts", Json::array()}, {"tensors", Json::array()}};
-  for (const Part& part : parts) {
+std::vector<Module> ModulesOf(const std::vector<Part>& parts) {
+  std::vector<Module> modules;
+  for (const Part& part : parts) modules.push_back(part.modules);
+  return modules;
+}
+
+Json ToJson(const Inspected& inspected, const std::string& device) {
+  Json report = {{"architecture", inspected.architecture},
+                 {"precision", inspected.precision.name},
+                 {"parts", Json::array()},
+                 {"modules", ModulesJson(ModulesOf(inspected.parts), device)},
+                 {"tensors", Json::array()}};
+  for (const Part& part : inspected.parts) {
     report["parts"].push_back(ToJson(part));
     for (const Tensor& tensor : part.tensors) {
       report["tensors"].push_back({{"name", tensor.name},
@@ -149,8 +193,7 @@ std::string Shown(const StoredWeightSummary& stored) {
   return absl::StrJoin(kinds, ", ");
 }
 
-void PrintTable(const std::string& architecture, const std::vector<Part>& parts) {
-  std::printf("architecture %s\n\n", architecture.c_str());
+void PrintTensors(const std::vector<Part>& parts) {
   for (const Part& part : parts) {
     for (const Tensor& tensor : part.tensors) {
       const auto& [dtype, shape, begin, end] = tensor.entry;
@@ -158,6 +201,9 @@ void PrintTable(const std::string& architecture, const std::vector<Part>& parts)
                   PrintableName(tensor.name).c_str());
     }
   }
+}
+
+void PrintParts(const std::vector<Part>& parts) {
   std::printf("\n%-16s %8s %14s %12s  %s\n", "part", "tensors", "parameters", "MiB", "file");
   for (const Part& part : parts) {
     std::printf("%-16s %8zu %14lld %12.1f  %s\n", part.name.c_str(), part.tensors.size(),
@@ -171,17 +217,42 @@ void PrintTable(const std::string& architecture, const std::vector<Part>& parts)
   }
 }
 
+std::string Summary(const Inspected& inspected, const std::string& device) {
+  return StrCat("architecture ", inspected.architecture, ", computed in ", inspected.precision.name, " on ", device);
+}
+
+// `device` need not be there: then what it can compute is not known, and is taken to be what a GPU without FP8 does.
+absl::StatusOr<Inspected> Inspect(const ModelOptions& options) {
+  return CatchTorch(options.model, [&]() -> absl::StatusOr<Inspected> {
+    FRESCO_ASSIGN_OR_RETURN(ResolvedModel model, ResolveModel(LoadOptionsOf(options), at::Device(options.device)));
+    Inspected inspected;
+    FRESCO_ASSIGN_OR_RETURN(inspected.architecture, Architecture(model.source));
+    FRESCO_ASSIGN_OR_RETURN(inspected.parts, ReadParts(model.source, model.precision));
+    inspected.precision = std::move(model.precision);
+    return inspected;
+  });
+}
+
 }  // namespace
 
-absl::Status RunInspect(const ModelOptions& options) {
-  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.model, options.base));
-  FRESCO_ASSIGN_OR_RETURN(const std::string architecture, Architecture(source));
-  FRESCO_ASSIGN_OR_RETURN(const std::vector<Part> parts, ReadParts(source));
+absl::Status RunInspect(const ModelOptions& options, const InspectOptions& inspect) {
+  FRESCO_ASSIGN_OR_RETURN(const Inspected inspected, Inspect(options));
+  std::vector<Module> folded = ModulesOf(inspected.parts);
+  for (Module& part : folded) FoldAlike(&part);
+  if (!inspect.html.empty())
+    FRESCO_RETURN_IF_ERROR(
+        WriteFileWhole(inspect.html, ModulesPage(options.model, Summary(inspected, options.device), folded)));
   if (options.json) {
-    PrintJson(ToJson(architecture, parts, options.device));
-  } else {
-    PrintTable(architecture, parts);
+    PrintJson(ToJson(inspected, options.device));
+    return absl::OkStatus();
   }
+  std::printf("%s\n\n", Summary(inspected, options.device).c_str());
+  if (inspect.tensors) {
+    PrintTensors(inspected.parts);
+  } else {
+    PrintModules(folded, inspect.depth);
+  }
+  PrintParts(inspected.parts);
   return absl::OkStatus();
 }
 

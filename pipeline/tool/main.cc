@@ -18,6 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/engine/memory_limit.h"
+#include "pipeline/engine/profiler.h"
 #include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
 #include "pipeline/tool/budget.h"
@@ -26,6 +28,7 @@
 #include "pipeline/tool/draw.h"
 #include "pipeline/tool/inspect.h"
 #include "pipeline/tool/options.h"
+#include "pipeline/tool/profile.h"
 #include "pipeline/tool/quantize.h"
 #include "pipeline/tool/verify.h"
 
@@ -45,7 +48,8 @@ constexpr char kAbout[] =
     "  fresco-model verify models/demo --python venv/bin/python\n"
     "  fresco-model quantize models/demo --precision fp8 --output demo-fp8\n"
     "  fresco-model compare models/demo --html compare.html\n"
-    "  fresco-model bench --preset sd3.5-medium --device cuda:0\n\n"
+    "  fresco-model bench --preset sd3.5-medium --device cuda:0\n"
+    "  fresco-model profile models/demo --trace trace.json\n\n"
     "Exit codes: 0 done, 1 failed or not equal, 2 usage.";
 
 // Shows an option that has a place as well as a name once: by its place.
@@ -86,6 +90,15 @@ void AddDevice(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N")
       ->capture_default_str();
+}
+
+CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {
+  return command
+      ->add_option("--memory-limit", options->memory_limit,
+                   "Run out of memory beyond so much of the device, as 600MiB: what a smaller one would do")
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->check(CLI::NonNegativeNumber.description(""));
 }
 
 CLI::Option* AddBudget(CLI::App* command, int64_t* bytes, const char* description) {
@@ -210,6 +223,7 @@ class Program {
     AddQuantize();
     AddCompare();
     AddBench();
+    AddProfile();
     AddCalibrate();
     app_.footer("fresco-model COMMAND --help says more about each.");  // last: subcommands would take it over
   }
@@ -242,21 +256,38 @@ class Program {
 
   // Does a subcommand's work where its device is.
   int RunOnDevice(const std::function<int()>& work) const {
+    QuietProfiler();
     LetOpenMpThreadsSleep(argv_);  // may start the program anew: before any file is opened
-    const int missing = Exit(CheckDevice(model_.device));
-    return missing == kDone ? work() : missing;
+    absl::Status ready = CheckDevice(model_.device);
+    if (ready.ok() && model_.memory_limit > 0) ready = SetMemoryLimit(model_.device, model_.memory_limit);
+    return ready.ok() ? work() : Exit(ready);
   }
 
   void AddInspect() {
     CLI::App* const command = app_.add_subcommand(
         "inspect",
-        "Lists every tensor: type, shape, bytes. With --activations: draws, and says what each layer is given\n"
-        "at each step, what of it is clamped, and with --against which layer is the first to lose it.");
+        "Shows the modules: how they are stored and computed, their share of memory, their scales.\n"
+        "With --activations: draws, and says what each layer is given at each step, what of it is clamped,\n"
+        "and with --against which layer is the first to lose it.");
     AddModel(command, &model_)->option_text("(or --budget with --preset)");
     AddDevice(command, &model_);
     AddJson(command, &model_);
+    AddPrecision(command, &model_);
+    AddCalibration(command, &model_);
+    command->add_option("--html", inspect_.html, "Page to write: the modules, or with --activations layers and steps")
+        ->type_name("FILE");
+    CLI::Option* const depth =
+        command->add_option("--depth", inspect_.depth, "Levels of modules below each part; 0: all of them")
+            ->check(CLI::NonNegativeNumber.description(""))
+            ->type_name("N")
+            ->capture_default_str();
+    CLI::Option* const tensors =
+        command->add_flag("--tensors", inspect_.tensors, "List every tensor rather than the modules");
+    tensors->excludes(depth);
     CLI::Option* const activations =
-        command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers");
+        command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers")
+            ->excludes(depth)
+            ->excludes(tensors);
     CLI::Option* const budget = AddBudget(
         command, &budget_.bytes,
         "Say whether the model fits so much of the device's memory, as 8GiB, and what would; nothing of it is\n"
@@ -266,23 +297,23 @@ class Program {
     AddBudgetLoad(command, budget);
     command->callback([this, command] {
       CheckInspect(*command);
+      activations_.html = inspect_.html;
       if (budget_.bytes > 0) {
         exit_code_ = ExitOf(RunBudget(model_, draw_, budget_));
         return;
       }
       exit_code_ = activate_ ? RunOnDevice([this] { return Exit(RunActivations(model_, draw_, activations_)); })
-                             : Exit(RunInspect(model_));
+                             : Exit(RunInspect(model_, inspect_));
     });
   }
 
   // All of them need `activations`: without it nothing is drawn.
   void AddActivations(CLI::App* command, CLI::Option* activations) {
     const std::vector<CLI::Option*> before = command->get_options();
-    AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     command->add_option("--against", activations_.against, "Compare with this precision: fp32, bf16, fp16 …")
         ->type_name("TYPE");
     AddVae(command, &model_.vae);
-    AddCalibration(command, &model_);
     AddText(command, "--prompt", &draw_.prompt, "What to draw [a red apple on a light blue background]");
     command->add_option("--prompts", activations_.prompts_file, "File with a prompt a line, instead of --prompt")
         ->type_name("FILE")
@@ -295,7 +326,6 @@ class Program {
     command->add_option("--output,-o", activations_.output, "Folder for feature maps")
         ->type_name("DIR")
         ->capture_default_str();
-    command->add_option("--html", activations_.html, "Page to write, with maps of layers and steps")->type_name("FILE");
     for (CLI::Option* option : command->get_options()) {
       const bool shared =
           std::find(std::begin(kPictureShape), std::end(kPictureShape), option->get_name()) != std::end(kPictureShape);
@@ -329,6 +359,7 @@ class Program {
     AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
@@ -471,6 +502,7 @@ class Program {
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
         ->type_name("NAME");
     command->add_option("--layers", bench_.layers, "With --preset: so many layers [all]")->type_name("N");
@@ -527,6 +559,34 @@ class Program {
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunCalibrate(model_, draw_, calibrate_); }); });
   }
 
+  void AddProfile() {
+    CLI::App* const command = app_.add_subcommand(
+        "profile",
+        "Says where the time goes: what each layer of each stage (texts, a step, decoding) takes, its work, how much\n"
+        "of the device's peak that is; who holds the memory meanwhile; and writes a trace for Perfetto. Half of the\n"
+        "steps are recorded.");
+    AddModel(command, &model_)->option_text("(or --preset)");
+    AddDevice(command, &model_);
+    AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
+    AddVae(command, &model_.vae);
+    AddCalibration(command, &model_);
+    command->add_option("--preset", profile_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo: its steps alone")
+        ->type_name("NAME");
+    command->add_option("--layers", profile_.layers, "With --preset: so many layers [all]")->type_name("N");
+    AddText(command, "--prompt", &draw_.prompt, "What to draw [a red apple on a light blue background]");
+    AddDraw(command, &draw_);
+    command->get_option("--steps")->description("Steps to record; as many are measured without the profiler [5]");
+    command->add_option("--batch", profile_.batch, "Images at once")->type_name("N")->capture_default_str();
+    command->add_option("--top", profile_.top, "Layers to print, the longest; 0: all, in their order")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_option("--trace", profile_.trace, "Trace to write, in Chrome's format")->type_name("FILE");
+    AddJson(command, &model_);
+    command->callback(
+        [this] { exit_code_ = RunOnDevice([this] { return Exit(RunProfile(model_, draw_, profile_)); }); });
+  }
+
   void AddBenchStep(CLI::App* command) {
     command->add_option("--width", bench_.width, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
     command->add_option("--height", bench_.height, "[the model's default; 1024 with --preset]")->type_name("PIXELS");
@@ -542,8 +602,8 @@ class Program {
 
   // Options of inspect that --activations and --budget look at.
   static constexpr const char* kPictureShape[] = {
-      "--precision",   "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
-      "--calibration", "--width",      "--height",   "--guidance",      "--max-sequence-length"};
+      "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
+      "--width",      "--height",   "--guidance",      "--max-sequence-length"};
 
   CLI::App app_{kAbout, "fresco-model"};
   char** argv_ = nullptr;
@@ -553,9 +613,11 @@ class Program {
   QuantizeOptions quantize_;
   KeepOptions keep_;
   CompareOptions compare_;
+  InspectOptions inspect_;
   ActivationsOptions activations_;
   bool activate_ = false;  // --activations
   BenchOptions bench_;
+  ProfileOptions profile_;
   BudgetOptions budget_;
   CalibrateOptions calibrate_;
   std::string output_ = "out.png";

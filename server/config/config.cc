@@ -358,13 +358,24 @@ void ReadMemoryBudgets(YamlMap* section, ConfigErrors* errors, std::map<std::str
 }
 
 // One number for every device, or a mapping of devices.
-void ReadDeviceBudgets(YamlMap& section, ConfigErrors* errors, ServerConfig* config) {
-  const YAML::Node node = section.Take("budget");
+void ReadBytesOfDevices(YamlMap& section, const char* key, ConfigErrors* errors, std::map<std::string, int64_t>* named,
+                        int64_t* every) {
+  const YAML::Node node = section.Take(key);
   if (node && node.IsMap()) {
-    ReadDeviceBytes(node, "budget", &section, errors, &config->device_budgets);
+    ReadDeviceBytes(node, key, &section, errors, named);
   } else {
-    section.ReadBytes("budget", kMiB, kMostDeviceBytes, &config->device_budget);
+    section.ReadBytes(key, kMiB, kMostDeviceBytes, every);
   }
+}
+
+void ReadMemory(YamlMap& section, ConfigErrors* errors, ServerConfig* config) {
+  ReadBytesOfDevices(section, "budget", errors, &config->device_budgets, &config->device_budget);
+  ReadBytesOfDevices(section, "limit", errors, &config->device_limits, &config->device_limit);
+}
+
+int64_t BytesOf(const std::string& device, const std::map<std::string, int64_t>& named, int64_t every) {
+  const auto found = named.find(device);
+  return found == named.end() ? every : found->second;
 }
 
 void ReadResults(YamlMap& section, ResultsConfig* results) {
@@ -415,7 +426,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
     ReadMemoryBudgets(&section, errors, &config->memory_budgets);
   });
-  ReadSection(top, "memory", errors, [&](YamlMap& section) { ReadDeviceBudgets(section, errors, config); });
+  ReadSection(top, "memory", errors, [&](YamlMap& section) { ReadMemory(section, errors, config); });
   ReadSection(top, "images", errors, [&](YamlMap& section) { section.Read("embed_prompts", &config->embed_prompts); });
   ReadSection(top, "content_check", errors,
               [&](YamlMap& section) { ReadContentCheck(section, &config->content_check); });
@@ -453,8 +464,11 @@ absl::Status CheckMetricsAddress(std::string_view address) {
 }
 
 int64_t ServerConfig::BudgetOf(const std::string& device) const {
-  const auto found = device_budgets.find(device);
-  return found == device_budgets.end() ? device_budget : found->second;
+  return BytesOf(device, device_budgets, device_budget);
+}
+
+int64_t ServerConfig::LimitOf(const std::string& device) const {
+  return BytesOf(device, device_limits, device_limit);
 }
 
 absl::Status CheckExposure(const ServerConfig& config) {

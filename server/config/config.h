@@ -142,6 +142,10 @@ struct ServerConfig {
   std::map<std::string, int64_t> device_budgets;
   int64_t device_budget = 0;
   int64_t BudgetOf(const std::string& device) const;
+  // Beyond which tensors run out of the device's memory; likewise.
+  std::map<std::string, int64_t> device_limits;
+  int64_t device_limit = 0;
+  int64_t LimitOf(const std::string& device) const;
 
   ContentCheckConfig content_check;
 

@@ -33,6 +33,7 @@
 #include "server/rpc/server.h"
 #include "server/scheduler/policy/cost_model_file.h"
 #include "server/scheduler/scheduler.h"
+#include "server/scheduler/step_profiler.h"
 
 namespace fresco {
 namespace {
@@ -226,6 +227,10 @@ constexpr absl::Duration kLastReads = absl::Seconds(5);
 // For those who are cut off, to read that they are; and for streams that never end by themselves, like Health.Watch.
 constexpr absl::Duration kLastWords = absl::Seconds(1);
 
+std::shared_ptr<StepProfiler> MakeProfiler(const ProfilerSource& source, Clock* clock) {
+  return source.recorder ? std::make_shared<StepProfiler>(source, clock) : nullptr;
+}
+
 class Application : private ModelManagerObserver {
  public:
   explicit Application(const ApplicationOptions& options)
@@ -239,6 +244,7 @@ class Application : private ModelManagerObserver {
         registry_(ForRegistry(replicas_)),
         access_(options.config, &clock_, &logger_, &metrics_),
         checker_(MakeChecker(options.config.content_check)),
+        profiler_(MakeProfiler(options.engines.profiler, &clock_)),
         scheduler_(std::make_unique<Scheduler>(SchedulerSettings(), &clock_, &metrics_)),
         manager_(ForManager(options.config, options.engines, replicas_),
                  {scheduler_.get(), &registry_, &clock_, this,
@@ -253,6 +259,7 @@ class Application : private ModelManagerObserver {
   absl::Status Run() {
     metrics_.SetLimits({options_.config.max_queue, options_.config.scheduling.classes, options_.config.memory_budgets,
                         DeviceBudgets()});
+    FRESCO_RETURN_IF_ERROR(LimitMemory());
     for (const Replica& replica : replicas_) metrics_.Announce(replica.model->name, replica.device);
     FRESCO_RETURN_IF_ERROR(Listen());
     for (const Replica& replica : replicas_) NoteChoice(replica);
@@ -272,6 +279,7 @@ class Application : private ModelManagerObserver {
 
   SchedulerOptions SchedulerSettings() {
     SchedulerOptions settings = ForScheduler(options_, KeptCosts());
+    settings.step_profiler = profiler_;
     settings.on_device_lost = [this](const DeviceLoss& loss) { OnDeviceLost(loss); };
     if (checker_ != nullptr && checker_->checks_pictures()) {
       settings.check_picture = [this](const GenerationRequest& request, int index, const EncodedImage& picture) {
@@ -319,6 +327,7 @@ class Application : private ModelManagerObserver {
     dependencies.clock = &clock_;
     dependencies.random = RandomBits;
     dependencies.manager = &manager_;
+    dependencies.profiler = profiler_.get();
     dependencies.callers = access_.callers();
     dependencies.audit = access_.audit();
     dependencies.checker = checker_.get();
@@ -378,6 +387,15 @@ class Application : private ModelManagerObserver {
   const ModelConfig& ConfigOf(const std::string& name) const {
     const std::vector<ModelConfig>& models = options_.config.models;
     return *std::find_if(models.begin(), models.end(), [&](const ModelConfig& model) { return model.name == name; });
+  }
+
+  absl::Status LimitMemory() {
+    std::map<std::string, int64_t> limits;
+    for (const Replica& replica : replicas_) limits[replica.device] = options_.config.LimitOf(replica.device);
+    for (const auto& [device, bytes] : limits) {
+      if (bytes > 0) FRESCO_RETURN_IF_ERROR(Annotate(options_.engines.limit_memory(device, bytes), "memory.limit"));
+    }
+    return absl::OkStatus();
   }
 
   // One for each device, which its models share.
@@ -550,6 +568,7 @@ class Application : private ModelManagerObserver {
   const std::unique_ptr<ContentChecker> checker_;  // null: nothing is checked; goes after the scheduler, which asks it
   std::unique_ptr<RpcServer> rpc_server_;          // goes after the scheduler, whose threads refresh its health
   std::unique_ptr<MetricsServer> metrics_server_;  // stopped before the engines go
+  const std::shared_ptr<StepProfiler> profiler_;   // null: there is none to be had
   std::unique_ptr<Scheduler> scheduler_;
   ModelManager manager_;
 };

@@ -12,6 +12,7 @@
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/engine/memory_plan.h"
+#include "pipeline/engine/recording.h"
 #include "server/config/config.h"
 
 namespace fresco {
@@ -24,6 +25,9 @@ struct EngineSource {
   std::function<absl::StatusOr<int64_t>(const std::string& path, const std::string& base)> stored_bytes;
   // As LeastMemoryNeed; asked where a device has a budget. May be null: nothing is known.
   std::function<absl::StatusOr<MemoryNeed>(const LoadOptions&)> least_memory = nullptr;
+  // As SetMemoryLimit; called before anything is loaded, where a device has a limit.
+  std::function<absl::Status(const std::string& device, int64_t bytes)> limit_memory = nullptr;
+  ProfilerSource profiler;  // empty: Operations.Profile is UNIMPLEMENTED
 };
 
 struct ApplicationOptions {

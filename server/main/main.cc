@@ -9,7 +9,9 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_limit.h"
 #include "pipeline/engine/memory_plan.h"
+#include "pipeline/engine/profiler.h"
 #include "server/auth/token_file.h"
 #include "server/config/config.h"
 #include "server/main/application.h"
@@ -106,6 +108,7 @@ int main(int argc, char** argv) {
   }
   if (!flags.new_token.empty()) return PrintNewToken(flags.new_token);
   // Starts the program anew, so: not for --help, and before the configuration is read, which can be a pipe.
+  fresco::QuietProfiler();
   if (!flags.check_config) fresco::LetOpenMpThreadsSleep(argv);
   const absl::StatusOr<fresco::ServerConfig> config = MakeConfig(flags);
   if (!config.ok()) return Fail(config.status());
@@ -114,8 +117,9 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
-  const fresco::EngineSource engines = {fresco::AvailableDevices, fresco::LoadEngine, fresco::StoredWeightBytes,
-                                        fresco::LeastMemoryNeed};
+  const fresco::EngineSource engines = {fresco::AvailableDevices,  fresco::LoadEngine,
+                                        fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
+                                        fresco::SetMemoryLimit,    {fresco::MakeRecorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

@@ -27,7 +27,7 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 }
 
 struct AllSeries {
-  Series memory, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
+  Series memory, held, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
   Series loads, loaded_bytes, load_seconds;
 };
 
@@ -60,6 +60,10 @@ void AddReplica(const Engine& engine, AllSeries* all) {
        {std::pair("allocated", stats.allocated_bytes), std::pair("peak", stats.peak_bytes)}) {
     double& value = all->memory[{info.device, kind}];
     value = std::max(value, static_cast<double>(bytes));
+  }
+  for (const MemoryHeld& held : stats.held) {
+    const std::string kind(MemoryKindName(held.holder.kind));
+    all->held[{info.device, info.name, held.holder.component, kind}] = static_cast<double>(held.bytes);
   }
   for (const ModelInfo::Component& component : info.components) {
     const int64_t bytes = IsAway(stats, component.name) ? 0 : component.weight_bytes;
@@ -132,6 +136,9 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
       Family("fresco_device_memory_bytes",
              "Memory on a device: its models' weights, all that is allocated now, and the most that has been.",
              MetricType::Gauge, {"device", "kind"}, all.memory),
+      Family("fresco_component_memory_bytes",
+             "Of the memory that is allocated on a device, what each component has now.", MetricType::Gauge,
+             {"device", "model", "component", "kind"}, all.held),
       Family("fresco_weights_bytes", "Weights by component and the type they are stored in, over all replicas.",
              MetricType::Gauge, {"model", "component", "precision"}, all.weights),
       Family("fresco_prompt_cache_hits_total", "Prompts whose encoding was in the cache.", MetricType::Counter,

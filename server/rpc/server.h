@@ -27,6 +27,7 @@ class DenialLog;
 class ModelManager;
 class OpenCalls;
 class SharedRequests;
+class StepProfiler;
 class UnreadAnswers;
 class WaitingRequests;
 
@@ -64,6 +65,7 @@ struct RpcDependencies {
   OpenCalls* open_calls = nullptr;     // the server's own
   ModelManager* manager = nullptr;     // null: models neither come nor go
   Authenticator* callers = nullptr;    // null: anybody may do anything
+  StepProfiler* profiler = nullptr;    // the scheduler's; null: Profile is UNIMPLEMENTED
   ContentChecker* checker = nullptr;   // null: prompts are not checked
   const Logger* audit = nullptr;       // who operated, and who was turned away; null: `logger`
   SharedRequests* shared = nullptr;    // the server's own

@@ -21,6 +21,7 @@
 #include "server/rpc/generate_reactor.h"
 #include "server/rpc/model_manager.h"
 #include "server/rpc/model_reactors.h"
+#include "server/rpc/profile_reactor.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/shared_requests.h"
 #include "server/rpc/status_mapping.h"
@@ -224,6 +225,15 @@ grpc::ServerUnaryReactor* OperationsService::UnloadModel(grpc::CallbackServerCon
   if (!caller.ok()) return Answer(context, caller.status());
   Audit("unload_model", *context, *caller, {{"model", Excerpt(request->model())}});
   return StartUnloadModel(options_, environment_, *request, response);
+}
+
+grpc::ServerWriteReactor<v1::ProfileResponse>* OperationsService::Profile(grpc::CallbackServerContext* context,
+                                                                          const v1::ProfileRequest* request) {
+  const absl::StatusOr<Caller> caller = Authorize(*context, "Profile", Scope::kOperate, options_, environment_);
+  if (caller.ok()) {
+    Audit("profile", *context, *caller, {{"model", Excerpt(request->model())}, {"steps", int64_t{request->steps()}}});
+  }
+  return StartProfile(environment_, *context, *request, caller.status());
 }
 
 }  // namespace fresco

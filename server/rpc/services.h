@@ -54,6 +54,8 @@ class OperationsService final : public v1::Operations::CallbackService {
                                       v1::LoadModelResponse* response) override;
   grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* context, const v1::UnloadModelRequest* request,
                                         v1::UnloadModelResponse* response) override;
+  grpc::ServerWriteReactor<v1::ProfileResponse>* Profile(grpc::CallbackServerContext* context,
+                                                         const v1::ProfileRequest* request) override;
 
  private:
   // Logs that the caller has done something that others feel.

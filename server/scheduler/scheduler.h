@@ -25,6 +25,8 @@
 
 namespace fresco {
 
+class StepProfiler;
+
 using RequestPriority = PriorityClass;
 
 std::string_view PriorityName(RequestPriority priority);  // "interactive", "standard", "batch"
@@ -73,6 +75,7 @@ struct SchedulerOptions {
   int encode_threads = 1;
   absl::Duration slow_reader_limit = absl::Seconds(30);  // a channel that stays full for so long ends its request
   int64_t channel_bytes = 32 << 20;                      // events a channel holds before it is full
+  std::shared_ptr<StepProfiler> step_profiler;           // told of every step; null: none can be asked for
   std::string software = "fresco";                       // for provenance
   bool prompts_in_metadata = true;                       // whether pictures carry the texts they were drawn from
   std::function<absl::StatusOr<std::string>(const Image&, const EncodeOptions&)> encoder =

@@ -9,6 +9,7 @@
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
 #include "server/scheduler/out_of_memory.h"
+#include "server/scheduler/step_profiler.h"
 
 namespace fresco {
 namespace {
@@ -289,6 +290,8 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   Engine* const engine = EngineOf(*batch.front());
   const SchedulingCore::StepForecast forecast = dispatcher_->Forecast(batch.front()->id, forward.rows);
   const EngineLoaders::Mark loads = loaders_->mark();
+  StepProfiler::Step profiled(options_.step_profiler, ModelOf(*batch.front()), device_, forward.rows,
+                              batch.front()->load.tokens);
   const absl::Time begin = clock_->Now();
   const std::vector<absl::Status> statuses =
       Watched(DeviceCall::kStep, int64_t{forward.rows} * batch.front()->load.tokens, forecast.duration,
@@ -299,6 +302,9 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   const bool shared = caller_.shared();
   forward.out_of_memory = AllOutOfMemory(statuses);
   forward.activation_bytes = ActivationsOf(RecordPeakMemory(engine));
+  if (lost_) return;
+  // What that takes of the device's memory is no request's, nor the step's.
+  if (profiled.End(AnyOf(statuses), forward.duration)) TakePeakBytes(engine);
   if (lost_) return;
   const int size = static_cast<int>(batch.size());
   // An engine that was loading meanwhile has taken memory too, and so has a picture that was decoded; but a step that

@@ -87,7 +87,7 @@ TEST_F(ActivationsTest, FeatureMapsAreAPictureForEachStep) {
 }
 
 TEST_F(ActivationsTest, WhatNeedsADrawingSaysSo) {
-  for (const char* option : {"--against fp32", "--html x.html", "--steps 2", "--precision fp8", "--prompt x"}) {
+  for (const char* option : {"--against fp32", "--steps 2", "--features x", "--prompt x"}) {
     const Result result = Run("inspect " + std::string(kMedium) + " " + option);
     EXPECT_EQ(result.code, 2) << option;
     EXPECT_THAT(result.errors, HasSubstr("--activations")) << option;

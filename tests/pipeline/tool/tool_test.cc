@@ -102,7 +102,7 @@ TEST_F(ToolTest, InspectListsEveryTensor) {
     tensors +=
         SafetensorsFile::Open(std::string(kMedium) + "/" + part + "/model.safetensors").value()->entries().size();
   EXPECT_EQ(report["tensors"].size(), tensors);
-  EXPECT_THAT(Run("inspect " + std::string(kMedium)).output,
+  EXPECT_THAT(Run("inspect --tensors " + std::string(kMedium)).output,
               AllOf(HasSubstr("[64, 48]"), HasSubstr("transformer/proj_out.weight")));
 }
 
@@ -117,7 +117,7 @@ TEST_F(ToolTest, InspectListsATypeThatItDoesNotKnow) {
   const auto tensors = result.json()["tensors"].get<std::vector<Json>>();
   EXPECT_EQ(std::count_if(tensors.begin(), tensors.end(), [](const Json& tensor) { return tensor["dtype"] == "BF17"; }),
             1);
-  EXPECT_THAT(Run("inspect " + File("model")).output, HasSubstr("BF17"));
+  EXPECT_THAT(Run("inspect --tensors " + File("model")).output, HasSubstr("BF17"));
 }
 
 // How many weights of two dimensions a part of the medium checkpoint has.
@@ -153,7 +153,7 @@ TEST_F(ToolTest, InspectListsASingleFileAsItIs) {
   EXPECT_EQ(report["parts"][1]["name"], "vae");
   EXPECT_EQ(report["parts"][2]["name"], "(not used)");
   EXPECT_EQ(report["parts"][2]["bytes"], 4);
-  EXPECT_THAT(Run("inspect " + File("model.safetensors")).output,
+  EXPECT_THAT(Run("inspect --tensors " + File("model.safetensors")).output,
               AllOf(HasSubstr("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"),
                     HasSubstr("model_ema.decay"), HasSubstr("(not used)")));
 }

@@ -80,6 +80,12 @@ TEST_F(ConfigTest, ABudgetForEverythingIsOfEveryDeviceOrOfEach) {
   ASSERT_TRUE(each.ok()) << each.status();
   EXPECT_EQ(each->BudgetOf("cuda:0"), int64_t{6} << 30);
   EXPECT_EQ(each->BudgetOf("cpu"), 0);
+  const auto limited = Parse("models: [{path: models/demo}]\nmemory: {limit: {\"cuda:0\": 6GiB, cpu: 2GiB}}");
+  ASSERT_TRUE(limited.ok()) << limited.status();
+  EXPECT_EQ(limited->LimitOf("cuda:0"), int64_t{6} << 30);
+  EXPECT_EQ(limited->LimitOf("cuda:1"), 0);
+  EXPECT_EQ(limited->BudgetOf("cpu"), 0);
+  EXPECT_THAT(ErrorOf("memory: {limit: 4}"), HasSubstr("memory.limit: expected"));
   EXPECT_THAT(ErrorOf("memory: {budget: {gpu: 4GiB}}"),
               HasSubstr("fresco.yaml:1: memory.budget: expected cpu or cuda:N, found 'gpu'"));
   EXPECT_THAT(ErrorOf("memory: {budget: 4}"), HasSubstr("memory.budget: expected"));

@@ -93,6 +93,9 @@ class AccessTest : public ServiceTest {
           Operate(&v1::Operations::Stub::UnloadModel, name), Operate(&v1::Operations::Stub::Drain, name)}) {
       codes.push_back(status.error_code());
     }
+    grpc::ClientContext context;
+    Show(&context, name);
+    codes.push_back(operations_->Profile(&context, v1::ProfileRequest())->Finish().error_code());
     return codes;
   }
   grpc::Status Reflect(const std::string& name, std::string* response) {

@@ -141,6 +141,7 @@ void ServiceTest::Start(Options options) {
   dependencies.logger = logger_.get();
   dependencies.clock = &clock_;
   dependencies.manager = manager_.get();
+  dependencies.profiler = options.scheduler.step_profiler.get();
   dependencies.callers = options.callers;
   dependencies.checker = checker_.get();
   dependencies.random = [next = std::make_shared<std::atomic<uint64_t>>(1000)] { return (*next)++; };

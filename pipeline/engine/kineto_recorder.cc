@@ -1,0 +1,190 @@
+#include <ATen/core/ivalue.h>
+#include <kineto/ActivityType.h>
+#include <stdlib.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <system_error>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/text_file.h"
+#include "pipeline/engine/device.h"
+#include "pipeline/engine/profiler.h"
+#include "pipeline/engine/torch_boundary.h"
+#include "pipeline/precision/layer_scope.h"
+
+namespace fresco {
+namespace {
+
+namespace kineto = torch::autograd::profiler;
+using torch::profiler::impl::ActivityType;
+using torch::profiler::impl::ProfilerConfig;
+using torch::profiler::impl::ProfilerState;
+
+// A folder of its own in the system's for temporary files; goes with all that is in it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() = default;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  absl::Status Make() {
+    std::error_code error;
+    std::string name = (std::filesystem::temp_directory_path(error) / "fresco-trace-XXXXXX").string();
+    if (error || mkdtemp(name.data()) == nullptr)
+      return absl::UnavailableError(StrCat(name, ": a folder for the profiler's trace cannot be made"));
+    path_ = std::move(name);
+    return absl::OkStatus();
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+using Arguments = std::unordered_map<std::string, c10::IValue>;
+
+std::string TextOf(const Arguments& arguments, const char* name) {
+  const auto found = arguments.find(name);
+  return found != arguments.end() && found->second.isString() ? found->second.toStringRef() : "";
+}
+
+int64_t NumberOf(const Arguments& arguments, const char* name) {
+  const auto found = arguments.find(name);
+  return found != arguments.end() && found->second.isInt() ? found->second.toInt() : 0;
+}
+
+bool Is(const kineto::KinetoEvent& event, libkineto::ActivityType type) {
+  return event.activityType() == static_cast<uint8_t>(type);
+}
+
+// Ours are of a level; a kernel's is for the trace alone.
+void AddScope(const kineto::KinetoEvent& event, std::vector<RecordedScope>* scopes) {
+  const Arguments arguments = event.kwinputs();
+  const std::string level = TextOf(arguments, kLevelArgument);
+  RecordedScope scope;
+  if (level == kModuleLevel) {
+    scope.level = RecordedScope::Level::kModule;
+  } else if (level == kLayerLevel) {
+    scope.level = RecordedScope::Level::kLayer;
+  } else if (level != kStageLevel) {
+    return;
+  }
+  scope.name = event.name();
+  scope.begin_ns = static_cast<int64_t>(event.startNs());
+  scope.end_ns = static_cast<int64_t>(event.endNs());
+  scope.flops = NumberOf(arguments, kFlopsArgument);
+  scope.bytes = NumberOf(arguments, kBytesArgument);
+  scope.dtype = TextOf(arguments, kDtypeArgument);
+  scopes->push_back(std::move(scope));
+}
+
+// What ran on a GPU for one of the thread's operations, our own among them (KernelScope); an operation lies within one
+// layer. What other threads had the GPU do meanwhile has none.
+std::vector<RecordedKernel> KernelsOf(const std::vector<kineto::KinetoEvent>& events) {
+  using Type = libkineto::ActivityType;
+  std::unordered_map<uint64_t, int64_t> operations;  // when each began
+  for (const kineto::KinetoEvent& event : events) {
+    if (Is(event, Type::CPU_OP)) operations[event.correlationId()] = static_cast<int64_t>(event.startNs());
+  }
+  std::vector<RecordedKernel> kernels;
+  for (const kineto::KinetoEvent& event : events) {
+    if (!Is(event, Type::CONCURRENT_KERNEL) && !Is(event, Type::GPU_MEMCPY) && !Is(event, Type::GPU_MEMSET)) continue;
+    const auto operation = operations.find(event.linkedCorrelationId());
+    if (operation == operations.end()) continue;
+    kernels.push_back({operation->second, static_cast<int64_t>(event.startNs()), static_cast<int64_t>(event.endNs())});
+  }
+  return kernels;
+}
+
+class KinetoRecorder final : public Recorder {
+ public:
+  KinetoRecorder(const at::Device& device, RecordedDetail detail) : device_(device), detail_(detail) {
+    if (device.is_cuda()) activities_.insert(ActivityType::CUDA);
+    // A GPU's kernels are known by the operations that they belong to.
+    if (detail == RecordedDetail::kLayers && !device.is_cuda()) scopes_.insert(at::RecordScope::USER_SCOPE);
+  }
+
+  // What has begun and does not end would go on.
+  ~KinetoRecorder() override {
+    if (begun_) CatchTorch("profiling", [] { return kineto::disableProfiler(), absl::OkStatus(); }).IgnoreError();
+  }
+
+  absl::Status Begin() override {
+    return CatchTorch("profiling", [&] {
+      Synchronize(device_);  // what was asked for before is not what is to be seen
+      kineto::prepareProfiler(config_, activities_);
+      kineto::enableProfiler(config_, activities_, scopes_);
+      begun_ = true;
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<Recording> End() override {
+    return CatchTorch("profiling", [&]() -> absl::StatusOr<Recording> {
+      const absl::Status finished = CatchTorch("profiling", [&] {
+        Synchronize(device_);
+        return absl::OkStatus();
+      });
+      begun_ = false;
+      const auto result = kineto::disableProfiler();  // whatever has become of the device
+      FRESCO_RETURN_IF_ERROR(finished);
+      Recording recording;
+      recording.on_device = device_.is_cuda();
+      for (const kineto::KinetoEvent& event : result->events()) {
+        if (Is(event, libkineto::ActivityType::USER_ANNOTATION)) AddScope(event, &recording.scopes);
+      }
+      if (recording.on_device) recording.kernels = KernelsOf(result->events());
+      if (detail_ == RecordedDetail::kOperations) {
+        FRESCO_ASSIGN_OR_RETURN(recording.trace, TraceOf(*result));
+      }
+      return recording;
+    });
+  }
+
+ private:
+  // Kineto writes to files alone.
+  static absl::StatusOr<std::string> TraceOf(kineto::ProfilerResult& result) {
+    TemporaryFolder folder;
+    FRESCO_RETURN_IF_ERROR(folder.Make());
+    const std::string path = folder.path() + "/trace.json";
+    result.save(path);
+    return ReadTextFile(path, kMaxTraceBytes);
+  }
+
+  static constexpr size_t kMaxTraceBytes = size_t{1} << 30;
+
+  const at::Device device_;
+  const RecordedDetail detail_;
+  std::set<ActivityType> activities_ = {ActivityType::CPU};
+  std::unordered_set<at::RecordScope> scopes_;  // empty: all
+  // Without the inputs a scope's arguments are not kept.
+  const ProfilerConfig config_{ProfilerState::KINETO, /*report_input_shapes=*/true};
+  bool begun_ = false;
+};
+
+}  // namespace
+
+void QuietProfiler() {
+  setenv("KINETO_LOG_LEVEL", "99", /*overwrite=*/0);
+}
+
+absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail) {
+  return CatchTorch(device, [&]() -> absl::StatusOr<std::unique_ptr<Recorder>> {
+    return std::make_unique<KinetoRecorder>(at::Device(device), detail);
+  });
+}
+
+}  // namespace fresco

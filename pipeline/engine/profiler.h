@@ -1,0 +1,30 @@
+// Records what libtorch computes, by its own profiler (Kineto), and what the device could do. Torch-free.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "pipeline/engine/recording.h"
+
+namespace fresco {
+
+// Kineto says on standard error what it misses, a GPU above all. Call it in main(), before there are threads: it sets
+// an environment variable, unless that is set (KINETO_LOG_LEVEL).
+void QuietProfiler();
+
+// A recorder of a device's work, "cpu" or "cuda:N". Its scopes are those of the thread that calls it; a GPU's kernels
+// are those that this thread launches. Threads that share in a product (OpenMP's) are not seen: their time is the
+// layer's, whose thread waits for them. Begin and End take milliseconds, and End as long as it takes to write the
+// trace, for which it uses a folder in the system's folder for temporary files.
+absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail);
+
+// Operations a second at which the device multiplies what layers of each dtype are (LayerTime::dtype), measured here
+// and now: the fastest of some products of large squares, in the type that such layers are multiplied in (FP8 on a CPU:
+// fp32). Takes about 0.2 s for each type. Errors: what libtorch reports.
+absl::StatusOr<std::map<std::string, double>> MeasurePeaks(const std::string& device,
+                                                           const std::set<std::string>& dtypes);
+
+}  // namespace fresco
