@@ -253,25 +253,28 @@ std::vector<LayerTime> SumByKind(absl::Span<const LayerTime> layers) {
   return result;
 }
 
+// One after the other: as values they take ten times the memory of their text.
 absl::StatusOr<std::string> MergeTraces(absl::Span<const Recording> recordings) {
+  using Json = nlohmann::ordered_json;
   if (recordings.empty()) return absl::InternalError("nothing was recorded");
-  nlohmann::ordered_json merged;
+  const auto text = [](const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); };
+  Json header;
+  std::string events;
   for (const Recording& recording : recordings) {
-    nlohmann::ordered_json trace =
-        nlohmann::ordered_json::parse(recording.trace, /*cb=*/nullptr, /*allow_exceptions=*/false);
+    Json trace = Json::parse(recording.trace, /*cb=*/nullptr, /*allow_exceptions=*/false);
     if (!trace.is_object() || !trace["traceEvents"].is_array())
       return absl::InternalError("the profiler has written something that is no trace");
-    if (merged.is_null()) {
-      merged = std::move(trace);
-      continue;
-    }
-    // Microseconds since this.
-    if (trace["baseTimeNanoseconds"] != merged["baseTimeNanoseconds"])
+    for (const Json& event : trace["traceEvents"]) events += (events.empty() ? "" : ",\n") + text(event);
+    trace.erase("traceEvents");
+    trace.erase("traceName");  // a path of the machine that it was written on
+    if (header.is_null()) header = trace;
+    // Events' times are microseconds since this.
+    if (trace["baseTimeNanoseconds"] != header["baseTimeNanoseconds"])
       return absl::InternalError("the profiler's traces have different axes of time");
-    for (auto& event : trace["traceEvents"]) merged["traceEvents"].push_back(std::move(event));
   }
-  merged.erase("traceName");  // a path of the machine that it was written on
-  return merged.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  std::string merged = text(header);
+  merged.pop_back();  // what closes it
+  return StrCat(merged, header.empty() ? "" : ",", "\"traceEvents\":[\n", events, "\n]}\n");
 }
 
 }  // namespace fresco

@@ -33,6 +33,7 @@
 #include "server/rpc/server.h"
 #include "server/scheduler/policy/cost_model_file.h"
 #include "server/scheduler/scheduler.h"
+#include "server/scheduler/step_profiler.h"
 
 namespace fresco {
 namespace {

@@ -26,6 +26,7 @@ namespace fresco {
 namespace {
 
 constexpr int kDefaultSteps = 5, kMostSteps = 64;
+constexpr int kMostTracedSteps = 16;  // of a large model each is some 10 MB
 // The message's other fields are a few numbers.
 constexpr size_t kChunkBytes = (1 << 20) - (1 << 10);
 constexpr char kStepStage[] = "step";
@@ -35,8 +36,9 @@ absl::StatusOr<StepProfiler::Order> OrderOf(const v1::ProfileRequest& request, c
   StepProfiler::Order order;
   order.model = environment.models->NameOf(request.model());
   FRESCO_RETURN_IF_ERROR(environment.models->Find(order.model).status());
-  if (request.steps() < 0 || request.steps() > kMostSteps)
-    return InvalidRequest({{"steps", absl::StrCat("must be from 1 to ", kMostSteps, ", or 0 for ", kDefaultSteps)}});
+  const int most = request.trace() ? kMostTracedSteps : kMostSteps;
+  if (request.steps() < 0 || request.steps() > most)
+    return InvalidRequest({{"steps", absl::StrCat("must be from 1 to ", most, ", or 0 for ", kDefaultSteps)}});
   order.steps = request.steps() == 0 ? kDefaultSteps : request.steps();
   order.detail = request.trace() ? RecordedDetail::kOperations : RecordedDetail::kLayers;
   order.device = request.device();

@@ -22,9 +22,10 @@
 #include "server/scheduler/policy/decoding.h"
 #include "server/scheduler/policy/scheduling_core.h"
 #include "server/scheduler/policy/watchdog.h"
-#include "server/scheduler/step_profiler.h"
 
 namespace fresco {
+
+class StepProfiler;
 
 using RequestPriority = PriorityClass;
 

@@ -25,16 +25,35 @@ std::set<std::string> DtypesOf(const std::vector<Recording>& recordings) {
   return dtypes;
 }
 
+// A step that was not recorded.
+struct Plain {
+  absl::Duration duration;
+  int rows = 0, tokens = 0;
+};
+
 }  // namespace
+
+struct StepProfiler::Session {
+  int64_t number = 0;
+  Order order;
+  Done done;
+  absl::Status failure;
+  std::optional<Plain> plain;  // the last step, where it was not recorded
+  std::vector<double> plain_seconds, recorded_seconds, ratios;
+  StepsProfile profile;
+};
+
+StepProfiler::StepProfiler(ProfilerSource source, Clock* clock) : source_(std::move(source)), clock_(clock) {}
+StepProfiler::~StepProfiler() = default;
 
 absl::StatusOr<int64_t> StepProfiler::Start(Order order, Done done) {
   MutexLock lock(&mutex_);
-  if (session_.has_value()) {
+  if (session_ != nullptr) {
     return absl::AbortedError(absl::StrCat("the model '", session_->order.model,
                                            "' is being profiled already, and a process has one profiler"));
   }
   if (recording_) return absl::AbortedError("a step that an earlier profile began to record has not ended");
-  session_.emplace();
+  session_ = std::make_unique<Session>();
   session_->number = ++sessions_;
   session_->order = std::move(order);
   session_->done = std::move(done);
@@ -44,14 +63,14 @@ absl::StatusOr<int64_t> StepProfiler::Start(Order order, Done done) {
 
 absl::StatusOr<StepsProfile> StepProfiler::Take(int64_t number) {
   MutexLock lock(&mutex_);
-  if (!session_.has_value() || session_->number != number) return absl::InternalError("there is no such profile");
-  Session ended = *std::exchange(session_, std::nullopt);
+  if (session_ == nullptr || session_->number != number) return absl::InternalError("there is no such profile");
+  const std::unique_ptr<Session> ended = std::move(session_);
   wanted_ = false;
-  if (!ended.failure.ok()) return ended.failure;
-  ended.profile.recorded = MedianOf(ended.recorded_seconds);
-  ended.profile.plain = MedianOf(ended.plain_seconds);
-  if (!ended.ratios.empty()) ended.profile.overhead = Median(ended.ratios) - 1;
-  return std::move(ended.profile);
+  if (!ended->failure.ok()) return ended->failure;
+  ended->profile.recorded = MedianOf(ended->recorded_seconds);
+  ended->profile.plain = MedianOf(ended->plain_seconds);
+  if (!ended->ratios.empty()) ended->profile.overhead = Median(ended->ratios) - 1;
+  return std::move(ended->profile);
 }
 
 StepProfiler::Step::Step(const std::shared_ptr<StepProfiler>& profiler, const std::string& model,
@@ -88,7 +107,7 @@ void StepProfiler::Enter(Step* step) {
   RecordedDetail detail;
   {
     MutexLock lock(&mutex_);
-    if (!session_.has_value() || Complete() || !session_->failure.ok()) return;
+    if (session_ == nullptr || Complete() || !session_->failure.ok()) return;
     const std::string& bound = session_->profile.device.empty() ? session_->order.device : session_->profile.device;
     if (session_->order.model != step->model_ || (!bound.empty() && bound != step->device_)) return;
     step->number_ = session_->number;
@@ -118,7 +137,7 @@ void StepProfiler::AddPlain(const Step& step, int64_t number, absl::Duration dur
   std::string& device = session_->profile.device;
   if (device.empty()) device = step.device_;
   if (device != step.device_) return;  // another was first
-  session_->plain = {duration, step.rows_, step.tokens_};
+  session_->plain = Plain{duration, step.rows_, step.tokens_};
   session_->plain_seconds.push_back(absl::ToDoubleSeconds(duration));
 }
 
@@ -136,7 +155,7 @@ bool StepProfiler::EndRecorded(Step* step, int64_t number, absl::Duration durati
   Done done;
   {
     MutexLock lock(&mutex_);
-    if (session_.has_value() && session_->number == number) done = std::exchange(session_->done, nullptr);
+    if (session_ != nullptr && session_->number == number) done = std::exchange(session_->done, nullptr);
   }
   if (done != nullptr) GuardedVoid("the callback", done).IgnoreError();
   return true;
@@ -163,14 +182,14 @@ void StepProfiler::MeasurePeaks(const Step& step, int64_t number) {
   std::set<std::string> dtypes;
   {
     MutexLock lock(&mutex_);
-    if (!session_.has_value() || session_->number != number) return;
+    if (session_ == nullptr || session_->number != number) return;
     dtypes = DtypesOf(session_->profile.recordings);
   }
   const absl::Time begin = clock_->Now();
   auto peaks = Guarded("the profiler", [&] { return source_.peaks(step.device_, dtypes); });
   const absl::Duration pause = clock_->Now() - begin;
   MutexLock lock(&mutex_);
-  if (!session_.has_value() || session_->number != number) return;
+  if (session_ == nullptr || session_->number != number) return;
   session_->profile.pauses += pause;
   if (peaks.ok()) session_->profile.peaks = *std::move(peaks);
 }
@@ -192,7 +211,7 @@ void StepProfiler::StopRecording() {
 }
 
 bool StepProfiler::IsOf(int64_t number) const {
-  return session_.has_value() && session_->number == number && !Complete();
+  return session_ != nullptr && session_->number == number && !Complete();
 }
 
 bool StepProfiler::Complete() const {

@@ -46,7 +46,8 @@ class StepProfiler {
   // quick, and may come while, or just after, Take is called.
   using Done = std::function<void()>;
 
-  StepProfiler(ProfilerSource source, Clock* clock) : source_(std::move(source)), clock_(clock) {}
+  StepProfiler(ProfilerSource source, Clock* clock);
+  ~StepProfiler();
 
   // The number of what has begun. ABORTED while another has (in a process there is one profiler), or where a step that
   // an earlier one began to record has not ended.
@@ -80,19 +81,7 @@ class StepProfiler {
   };
 
  private:
-  struct Plain {
-    absl::Duration duration;
-    int rows = 0, tokens = 0;
-  };
-  struct Session {
-    int64_t number = 0;
-    Order order;
-    Done done;
-    absl::Status failure;
-    std::optional<Plain> plain;  // the last step, where it was not recorded
-    std::vector<double> plain_seconds, recorded_seconds, ratios;
-    StepsProfile profile;
-  };
+  struct Session;
 
   void Enter(Step* step) FRESCO_EXCLUDES(mutex_);
   void AddPlain(const Step& step, int64_t number, absl::Duration duration) FRESCO_EXCLUDES(mutex_);
@@ -109,7 +98,7 @@ class StepProfiler {
   Clock* const clock_;
   std::atomic<bool> wanted_ = false;  // there is a session
   Mutex mutex_;
-  std::optional<Session> session_ FRESCO_GUARDED_BY(mutex_);
+  std::unique_ptr<Session> session_ FRESCO_PT_GUARDED_BY(mutex_) FRESCO_GUARDED_BY(mutex_);  // null: there is none
   bool recording_ FRESCO_GUARDED_BY(mutex_) = false;  // some recorder may have begun, and has not ended
   int64_t sessions_ FRESCO_GUARDED_BY(mutex_) = 0;
 };

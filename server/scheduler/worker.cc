@@ -9,6 +9,7 @@
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
 #include "server/scheduler/out_of_memory.h"
+#include "server/scheduler/step_profiler.h"
 
 namespace fresco {
 namespace {

@@ -192,6 +192,40 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
     return grpc::Status::OK;
   }
 
+  // A step of 20 ms, of which a layer takes 15.
+  grpc::Status Profile(grpc::ServerContext*, const v1::ProfileRequest* request,
+                       grpc::ServerWriter<v1::ProfileResponse>* writer) override {
+    if (request->model() == "large") return {grpc::StatusCode::DEADLINE_EXCEEDED, "no step of the model 'large'"};
+    constexpr int kMillisecond = 1000000;
+    v1::ProfileResponse part;
+    v1::StepProfile& profile = *part.mutable_profile();
+    profile.set_model("demo");
+    profile.set_device("cpu");
+    profile.set_steps(request->steps());
+    profile.mutable_step()->set_nanos(20 * kMillisecond);
+    profile.mutable_plain_step()->set_nanos(19 * kMillisecond);
+    profile.set_overhead(0.05);
+    profile.mutable_pauses()->set_nanos(7 * kMillisecond);
+    profile.mutable_outside_layers()->set_nanos(5 * kMillisecond);
+    v1::ProfiledLayer& layer = *profile.add_layers();
+    layer.set_name("transformer.ff.net.2");
+    layer.set_kind("MLP");
+    layer.set_dtype("fp8");
+    layer.mutable_duration()->set_nanos(15 * kMillisecond);
+    layer.set_flops(30'000'000'000);
+    layer.set_bytes(1 << 20);
+    layer.set_share_of_peak(0.4);
+    writer->Write(part);
+    const std::string trace = "{\"traceEvents\":[]}";
+    for (size_t offset = 0; request->trace() && offset < trace.size(); offset += 10) {
+      part.mutable_trace()->set_data(trace.substr(offset, 10));
+      part.mutable_trace()->set_offset(static_cast<int64_t>(offset));
+      part.mutable_trace()->set_total_bytes(static_cast<int64_t>(trace.size()));
+      writer->Write(part);
+    }
+    return grpc::Status::OK;
+  }
+
   const GenerateScript script_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;

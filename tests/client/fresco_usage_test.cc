@@ -33,7 +33,8 @@ TEST_F(FrescoTest, UsageErrorsExitWithTwo) {
                                                        {"generate", "--prompts-file", "missing.txt"},
                                                        {"cancel"},
                                                        {"load-model"},
-                                                       {"unload-model"}};
+                                                       {"unload-model"},
+                                                       {"profile", "--steps", "65"}};
   for (const auto& arguments : wrong) {
     const Outcome outcome = Run(arguments, server.address());
     EXPECT_EQ(outcome.exit_code, 2) << ::testing::PrintToString(arguments);
@@ -103,7 +104,7 @@ TEST_F(FrescoTest, HelpTeachesByExamples) {
                             "[interactive; batch with --prompts-file]", "finer [the model's default]"})
     EXPECT_THAT(outcome.out, HasSubstr(named));
   EXPECT_THAT(Run({"--help"}).out, HasSubstr("4 no server there"));
-  for (const std::string command : {"models", "status", "health", "cancel", "load-model", "unload-model"}) {
+  for (const std::string command : {"models", "status", "health", "cancel", "load-model", "unload-model", "profile"}) {
     EXPECT_THAT(Run({command, "--help"}).out,
                 AllOf(HasSubstr("  fresco " + command), Not(HasSubstr("--prompts-file"))));
   }
@@ -113,11 +114,11 @@ TEST_F(FrescoTest, AnUnknownCommandHearsOfTheOthers) {
   const Outcome outcome = Run({"frob"});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("unknown command 'frob'; there are generate, models, status, health, cancel, "
-                                     "load-model, unload-model\n"));
+                                     "load-model, unload-model, profile\n"));
 }
 
 TEST_F(FrescoTest, ACommandComesFirst) {
-  const std::string known = "there are generate, models, status, health, cancel, load-model, unload-model\n";
+  const std::string known = "there are generate, models, status, health, cancel, load-model, unload-model, profile\n";
   EXPECT_THAT(Run(std::vector<std::string>()).err, HasSubstr("a command comes first; " + known));
   const Outcome outcome = Run({"--server", "127.0.0.1:1", "status"});
   EXPECT_EQ(outcome.exit_code, 2);
@@ -251,6 +252,26 @@ TEST_F(FrescoTest, AnswersAboutTheServer) {
   const Outcome unknown = Run({"cancel", "r-2"}, server.address());
   EXPECT_EQ(unknown.exit_code, 3);
   EXPECT_THAT(unknown.err, HasSubstr("there is no request \"r-2\""));
+}
+
+TEST_F(FrescoTest, ProfilesARunningModel) {
+  FakeServer server;
+  const std::string trace = "traces/trace.json";
+  const Outcome table = Run({"profile", "-m", "demo", "--steps", "3", "--trace", trace}, server.address());
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, AllOf(HasSubstr("demo on cpu: a step takes 20.000 ms (3 recorded), 19.000 ms where it is not"),
+                               HasSubstr("recording adds 5.0 %, and 7.000 ms between the steps"),
+                               HasSubstr("15.000 ms  75.0 %  transformer, MLP"),
+                               HasSubstr("5.000 ms   25.0 %  between layers"), HasSubstr("transformer.ff.net.2"),
+                               HasSubstr("2000.0"),  // GFLOP a second
+                               HasSubstr("40.0 %"), HasSubstr(trace)));
+  EXPECT_EQ(Read(trace), "{\"traceEvents\":[]}");
+  const Json json = Json::parse(Run({"profile", "--device", "cpu", "--json"}, server.address()).out);
+  EXPECT_EQ(json["steps"], 5);
+  EXPECT_EQ(json["layers"][0]["dtype"], "fp8");
+  const Outcome refused = Run({"profile", "-m", "large"}, server.address());
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_THAT(refused.err, HasSubstr("no step of the model 'large'"));
 }
 
 }  // namespace

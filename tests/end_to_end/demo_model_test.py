@@ -1,15 +1,17 @@
 """The demo model draws what it is asked for: judged against the font's own glyphs, which the server has never seen."""
 
 import csv
+import json
 import pathlib
 import random
+import subprocess
 import sys
 import tempfile
 import unittest
 
 from PIL import Image
 
-from service import ROOT, running_service
+from service import BIN, ROOT, running_service
 
 sys.path.insert(0, str(ROOT / "models" / "training"))
 import glyphs  # noqa: E402
@@ -68,6 +70,29 @@ class DemoModel(unittest.TestCase):
             if nearest != row["colour"]:
                 wrong.append(f"{row}: {nearest}")
         self.assertLessEqual(len(wrong), 1, wrong)
+
+    def test_a_running_model_is_profiled(self):
+        trace = self.out / "trace.json"
+        with subprocess.Popen([BIN / "fresco", "profile", "--steps", "3", "--trace", trace, "--json", "--timeout", "120",
+                               "--server", self.service.address], stdout=subprocess.PIPE, text=True) as profiling:
+            while profiling.poll() is None:  # somebody draws
+                self.service.client("generate", "--prompt", "a fox on a white background", "--steps", 8, "--output", self.out / "fox.png")
+            profile = json.loads(profiling.stdout.read())
+        self.assertEqual(profiling.returncode, 0)
+        seconds = lambda text: float(text.removesuffix("s"))
+        layers = {layer["name"]: layer for layer in profile["layers"]}
+        total = sum(seconds(layer["duration"]) for layer in profile["layers"]) + seconds(profile["outside_layers"])
+        self.assertAlmostEqual(total, seconds(profile["step"]), delta=1e-6)
+        self.assertEqual((profile["model"], profile["device"], profile["steps"]), ("demo", "cpu", 3))
+        up = layers["transformer.transformer_blocks.0.ff.net.0.proj"]
+        self.assertGreater(int(up["flops"]), 0)
+        self.assertGreater(up["share_of_peak"], 0)
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("ph") == "X"]
+        stages = [event for event in events if event["args"].get("level") == "stage"]
+        self.assertEqual([stage["name"] for stage in stages], ["step"] * 3)
+        for event in events:
+            if event["name"] == "ff.net.2":
+                self.assertTrue(any(s["ts"] <= event["ts"] and event["ts"] + event["dur"] <= s["ts"] + s["dur"] for s in stages), event)
 
     def test_the_model_folder_lists_what_it_was_trained_on(self):
         self.assertEqual((ROOT / "models/demo/subjects.json").read_text().split(), (ROOT / "models/training/subjects.json").read_text().split())

@@ -138,6 +138,7 @@ TEST_F(ProfileCallTest, OneAtATimeAndWhoLeavesEndsIt) {
 TEST_F(ProfileCallTest, WhatCannotBeProfiledIsRefused) {
   StartProfiled();
   EXPECT_EQ(Profile(Steps(65)).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Profile(Steps(17, /*trace=*/true)).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Profile(Steps(-1)).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   v1::ProfileRequest request;
   request.set_device("cuda:7");
