@@ -32,7 +32,7 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
 // Of a stage beside the steps, where a call takes long, so many are recorded at most.
 constexpr double kLongSeconds = 1;
@@ -44,9 +44,9 @@ constexpr char kDefaultPrompt[] = "a red apple on a light blue background";
 using StageCall = std::function<absl::Status()>;
 
 absl::StatusOr<double> Time(const StageCall& call) {
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   FRESCO_RETURN_IF_ERROR(call());
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+  return std::chrono::duration<double>(Steady::now() - begin).count();
 }
 
 // Records stages one after the other.
