@@ -92,7 +92,7 @@ class StageRecorder {
   MemoryHistory memory() const { return memory_->History(); }  // of a call of each stage
 
   const std::vector<ProfiledStage>& stages() const { return stages_; }
-  const std::vector<Recording>& traced() const { return traced_; }  // a call of each stage
+  std::vector<Recording> TakeTraced() { return std::move(traced_); }  // a call of each stage
 
  private:
   StageRecorder() = default;
@@ -214,8 +214,10 @@ absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const P
   report.memory = recorder.memory();
   FRESCO_ASSIGN_OR_RETURN(report.peaks, MeasurePeaks(model.device, DtypesOf(report.stages)));
   if (!options.trace.empty()) {
-    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(recorder.traced()));
-    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, WithMemoryCounters(trace, report.memory, report.device)));
+    std::vector<Recording> traced = recorder.TakeTraced();
+    if (!traced.empty()) traced.emplace_back().trace = MemoryTrace(report.memory, report.device, traced.front().trace);
+    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(traced));
+    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, trace));
     report.trace = options.trace;
   }
   if (model.json) {
