@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "absl/time/time.h"
+#include "pipeline/base/clock.h"
 #include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
