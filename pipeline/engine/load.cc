@@ -183,12 +183,13 @@ absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSour
   if (options.memory == nullptr) return LoadModelParts(source, device, precision, options.vae, observers);
   FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
   const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
-  const MemoryBudget::Claim room = options.memory->MakeRoom(need.kept_bytes + need.working_bytes, held);
+  MemoryBudget::Claim room = options.memory->MakeRoom(need.kept_bytes + need.working_bytes, held);
   if (!room.fits())
     return absl::ResourceExhaustedError(
         StrCat("memory: ", options.path, " needs ", FormatBytes(need.kept_bytes + need.working_bytes),
                " of the budget of ", FormatBytes(options.memory->bytes()), " at the least, and other models hold ",
                FormatBytes(held()), " of it that cannot go: unload one of them"));
+  room.Shrink(need.kept_bytes);  // the rest is for drawing, which claims it then
   return LoadPartsWithin({options.memory, options.name}, source, device, precision, options.vae, observers);
 }
 

@@ -20,9 +20,9 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
-double Seconds(Clock::duration duration) {
+double Seconds(Steady::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
@@ -140,10 +140,10 @@ absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const s
   LoadOptions options = LoadOptionsOf(model);
   if (model.budget > 0) options.memory = std::make_shared<MemoryBudget>(model.budget, &clock);
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(options));
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job, engine->Prepare(SpecOf(draw, engine->info())));
   FRESCO_ASSIGN_OR_RETURN(const Image image, Draw(*engine, *job));
-  const double seconds = Seconds(Clock::now() - begin);
+  const double seconds = Seconds(Steady::now() - begin);
   EncodeOptions encoding;
   encoding.metadata = Metadata(engine->info(), job->spec());
   FRESCO_ASSIGN_OR_RETURN(const std::string bytes, EncodeImage(image, encoding));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "pipeline/base/format_bytes.h"
@@ -55,6 +56,14 @@ std::string Names(const MemoryHistory& history, const MemoryHistory::Stage& stag
   return names;
 }
 
+// Not by parsing all of it, which takes ten times its memory.
+int64_t BaseTimeOf(std::string_view trace) {
+  constexpr std::string_view kKey = "\"baseTimeNanoseconds\":";
+  const size_t at = trace.find(kKey);
+  if (at == std::string_view::npos) return 0;
+  return std::strtoll(trace.data() + at + kKey.size(), nullptr, /*base=*/10);
+}
+
 }  // namespace
 
 void PrintMemory(const MemoryHistory& history, const std::string& device) {
@@ -85,21 +94,22 @@ Json MemoryJson(const MemoryHistory& history, const std::string& device) {
   return json;
 }
 
-std::string WithMemoryCounters(const std::string& trace, const MemoryHistory& history, const std::string& device) {
-  Json json = Json::parse(trace, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("traceEvents") || !json.contains("baseTimeNanoseconds")) return trace;
-  const absl::Time base = absl::FromUnixNanos(json["baseTimeNanoseconds"].get<int64_t>());
+std::string MemoryTrace(const MemoryHistory& history, const std::string& device, std::string_view like) {
+  const int64_t base = BaseTimeOf(like);
+  Json events = Json::array();
   for (const MemoryHistory::Moment& moment : history.moments) {
     Json held = Json::object();  // also of those that have nothing: a counter that is left out stays as it was
     for (size_t i = 0; i < history.holders.size(); ++i) held[NameOf(history.holders[i])] = moment.bytes[i];
-    json["traceEvents"].push_back({{"ph", "C"},
-                                   {"name", StrCat("memory of ", device)},
-                                   {"pid", 0},
-                                   {"tid", 0},
-                                   {"ts", absl::ToDoubleMicroseconds(moment.at - base)},
-                                   {"args", std::move(held)}});
+    events.push_back({{"ph", "C"},
+                      {"name", StrCat("memory of ", device)},
+                      {"pid", 0},
+                      {"tid", 0},
+                      {"ts", absl::ToDoubleMicroseconds(moment.at - absl::FromUnixNanos(base))},
+                      {"args", std::move(held)}});
   }
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  Json trace = {{"traceEvents", std::move(events)}};
+  if (base != 0) trace["baseTimeNanoseconds"] = base;
+  return trace.dump();
 }
 
 }  // namespace fresco

@@ -1,9 +1,9 @@
 // What `profile` says of memory over time.
 #pragma once
 
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "pipeline/engine/memory_timeline.h"
 
@@ -16,8 +16,8 @@ void PrintMemory(const MemoryHistory& history, const std::string& device);
 // "held"}]}: seconds since the first stage began, "held" a list of {"component", "kind", "bytes"}.
 nlohmann::ordered_json MemoryJson(const MemoryHistory& history, const std::string& device);
 
-// A trace in Chrome's format whose times count from its baseTimeNanoseconds, as Kineto writes it, with counters that a
-// viewer stacks by holder. What is no such trace stays as it is.
-std::string WithMemoryCounters(const std::string& trace, const MemoryHistory& history, const std::string& device);
+// A trace in Chrome's format, with counters that a viewer stacks by holder, on the axis of time of `like`: a trace as
+// Kineto writes it, whose times count from its baseTimeNanoseconds.
+std::string MemoryTrace(const MemoryHistory& history, const std::string& device, std::string_view like);
 
 }  // namespace fresco

@@ -32,9 +32,11 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
-constexpr int kMostOfOthers = 3;  // recorded calls of a stage beside the steps, which take long
+// Of a stage beside the steps, where a call takes long, so many are recorded at most.
+constexpr double kLongSeconds = 1;
+constexpr int kMostOfLong = 3;
 constexpr int kDefaultSteps = 5;
 constexpr char kDefaultPrompt[] = "a red apple on a light blue background";
 
@@ -42,9 +44,9 @@ constexpr char kDefaultPrompt[] = "a red apple on a light blue background";
 using StageCall = std::function<absl::Status()>;
 
 absl::StatusOr<double> Time(const StageCall& call) {
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   FRESCO_RETURN_IF_ERROR(call());
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+  return std::chrono::duration<double>(Steady::now() - begin).count();
 }
 
 // Records stages one after the other.
@@ -64,11 +66,12 @@ class StageRecorder {
   // both; the last is for the trace, whose operations cost time.
   static constexpr int CallsFor(int count) { return 2 + 2 * count; }
 
-  // Makes so many calls.
-  absl::Status Record(const std::string& name, int count, const StageCall& call) {
+  // Makes so many calls; of such as take long fewer, unless `all` of them are wanted.
+  absl::Status Record(const std::string& name, int steps, bool all, const StageCall& call) {
     if (!memory_while_traced_) memory_->Begin(name);
-    FRESCO_RETURN_IF_ERROR(call());
+    FRESCO_ASSIGN_OR_RETURN(const double first, Time(call));
     memory_->End();
+    const int count = all || first < kLongSeconds ? steps : std::min(steps, kMostOfLong);
     std::vector<double> plain, ratios;
     std::vector<Recording> recordings;
     for (int i = 0; i < count; ++i) {
@@ -89,7 +92,7 @@ class StageRecorder {
   MemoryHistory memory() const { return memory_->History(); }  // of a call of each stage
 
   const std::vector<ProfiledStage>& stages() const { return stages_; }
-  const std::vector<Recording>& traced() const { return traced_; }  // a call of each stage
+  std::vector<Recording> TakeTraced() { return std::move(traced_); }  // a call of each stage
 
  private:
   StageRecorder() = default;
@@ -119,14 +122,14 @@ class StageRecorder {
 // Drawing, from the texts to the picture.
 absl::Status RecordDrawing(const ModelOptions& model, DrawOptions draw, const ProfileOptions& options,
                            StageRecorder* recorder, ProfileReport* report) {
-  const int steps = draw.steps.value_or(kDefaultSteps), others = std::min(steps, kMostOfOthers);
+  const int steps = draw.steps.value_or(kDefaultSteps);
   draw.steps = StageRecorder::CallsFor(steps);
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(LoadOptionsOf(model)));
   if (!draw.prompt) draw.prompt = kDefaultPrompt;
   const ImageSpec spec = SpecOf(draw, engine->info());
   const std::vector<const ImageSpec*> specs(static_cast<size_t>(options.batch), &spec);
   std::vector<std::unique_ptr<ImageJob>> jobs;
-  FRESCO_RETURN_IF_ERROR(recorder->Record("prepare", others, [&]() -> absl::Status {
+  FRESCO_RETURN_IF_ERROR(recorder->Record("prepare", steps, /*all=*/false, [&]() -> absl::Status {
     jobs.clear();
     for (auto& job : engine->PrepareAll(specs, TextCache::kPass)) {
       FRESCO_RETURN_IF_ERROR(job.status());
@@ -136,12 +139,13 @@ absl::Status RecordDrawing(const ModelOptions& model, DrawOptions draw, const Pr
   }));
   std::vector<ImageJob*> batch;
   for (const auto& job : jobs) batch.push_back(job.get());
-  FRESCO_RETURN_IF_ERROR(recorder->Record("step", steps, [&] {
+  FRESCO_RETURN_IF_ERROR(recorder->Record("step", steps, /*all=*/true, [&] {
     absl::Status whole;
     for (const absl::Status& status : engine->Step(batch)) whole.Update(status);
     return whole;
   }));
-  FRESCO_RETURN_IF_ERROR(recorder->Record("decode", others, [&] { return engine->Finish(*jobs.front()).status(); }));
+  FRESCO_RETURN_IF_ERROR(
+      recorder->Record("decode", steps, /*all=*/false, [&] { return engine->Finish(*jobs.front()).status(); }));
   report->precision = engine->info().precision;
   report->width = spec.width;
   report->height = spec.height;
@@ -169,7 +173,7 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   const c10::OptionalDeviceGuard guard(device);
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<TransformerSteps> steps,
                           TransformerSteps::Load(model, bench, device, precision));
-  FRESCO_RETURN_IF_ERROR(recorder->Record("step", count, [&] { return steps->Time().status(); }));
+  FRESCO_RETURN_IF_ERROR(recorder->Record("step", count, /*all=*/true, [&] { return steps->Time().status(); }));
   report->model = options.preset;
   report->precision = precision.name;
   report->width = bench.width;
@@ -210,8 +214,10 @@ absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const P
   report.memory = recorder.memory();
   FRESCO_ASSIGN_OR_RETURN(report.peaks, MeasurePeaks(model.device, DtypesOf(report.stages)));
   if (!options.trace.empty()) {
-    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(recorder.traced()));
-    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, WithMemoryCounters(trace, report.memory, report.device)));
+    std::vector<Recording> traced = recorder.TakeTraced();
+    if (!traced.empty()) traced.emplace_back().trace = MemoryTrace(report.memory, report.device, traced.front().trace);
+    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(traced));
+    FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, trace));
     report.trace = options.trace;
   }
   if (model.json) {
