@@ -178,8 +178,8 @@ TEST_F(MemoryTest, WhatItSaysWouldFitFits) {
   // The same picture, in tiles, and with weights that take less.
   engine.reset();
   EXPECT_EQ(Draw(*Load("tiled", "fp32", VaeTiling::kAlways), spec).status(), absl::OkStatus());
-  if (message.find("precision: fp8 (") != std::string::npos)
-    EXPECT_EQ(Draw(*Load("fp8", "fp8"), spec).status(), absl::OkStatus());
+  const bool quantised = message.find("precision: fp8 (") != std::string::npos;
+  EXPECT_TRUE(!quantised || Draw(*Load("fp8", "fp8"), spec).ok());
 }
 
 TEST_F(MemoryTest, WhatARefusedImageWouldTakeIsSaidWithoutDrawingIt) {
