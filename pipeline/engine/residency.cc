@@ -102,6 +102,7 @@ absl::StatusOr<typename Resident<Model>::Lease> Resident<Model>::LendStreamed(in
     ++stats_.loads;
     stats_.loaded_bytes += model.weight_bytes();
   }
+  options_.budget->Tell({options_.model, options_.name, model.weight_bytes(), absl::ZeroDuration()});
   return Lease(nullptr, std::move(model), std::move(claim));
 }
 
