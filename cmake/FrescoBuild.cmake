@@ -23,6 +23,11 @@ target_compile_options(fresco_options INTERFACE
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(fresco_options INTERFACE -Wno-maybe-uninitialized -Wno-dangling-pointer -Wno-restrict -Wno-stringop-overflow -Wno-array-bounds)
 endif()
+# The layouts of classes that others' libraries are expected to describe, and do not: libtorch's, which gdb's printers read
+# (cmake/gdb). For a file with ATen an eighth more debug information and a twelfth more time.
+target_compile_options(fresco_options INTERFACE
+  $<$<AND:$<CONFIG:Debug>,$<CXX_COMPILER_ID:GNU>>:-femit-class-debug-always>
+  $<$<AND:$<CONFIG:Debug>,$<CXX_COMPILER_ID:Clang>>:-fstandalone-debug>)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(fresco_options INTERFACE -Wthread-safety -Wthread-safety-beta)
 endif()
@@ -123,9 +128,17 @@ function(fresco_library name)
   set_target_properties(${name} PROPERTIES FRESCO_RUNG "${ARG_RUNG}")
 endfunction()
 
-# fresco_binary(NAME SOURCES files... DEPS targets... [TORCH]): a program in build/bin.
+# What gdb loads of itself with a program (cmake/gdb/README.md), beside it: where `condition` (0 or 1) holds.
+set(FRESCO_GDB_LOADER "${CMAKE_CURRENT_LIST_DIR}/gdb/load.py")
+function(fresco_gdb_script target condition)
+  file(GENERATE OUTPUT "$<TARGET_FILE:${target}>-gdb.py"
+    CONTENT "import runpy\n\nrunpy.run_path(\"${FRESCO_GDB_LOADER}\")\n" CONDITION ${condition})
+endfunction()
+
+# fresco_binary(NAME SOURCES files... DEPS targets... [TORCH] [DEBUGGEE]): a program in build/bin. DEBUGGEE: its own files
+# are compiled for the debugger whatever the build type is, as gcc does it.
 function(fresco_binary name)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;DEBUGGEE" "" "SOURCES;DEPS" ${ARGN})
   file(RELATIVE_PATH dir "${CMAKE_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}")
   _fresco_include_root(${name} "${dir}" root)
   add_executable(${name} ${ARG_SOURCES})
@@ -133,6 +146,12 @@ function(fresco_binary name)
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS})
   if(ARG_TORCH)
     target_link_libraries(${name} PRIVATE Fresco::Torch)
+  endif()
+  if(ARG_DEBUGGEE)
+    target_compile_options(${name} PRIVATE -O0 -g2 -femit-class-debug-always)
+    fresco_gdb_script(${name} 1)
+  else()
+    fresco_gdb_script(${name} $<CONFIG:Debug>)
   endif()
 endfunction()
 
@@ -145,6 +164,7 @@ function(fresco_test name)
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  fresco_gdb_script(${name} $<CONFIG:Debug>)
   if(ARG_TORCH)
     target_link_libraries(${name} PRIVATE Fresco::Torch)
   endif()

@@ -38,7 +38,7 @@ def clang_arguments(command):
             skip = False
         elif argument == "-o":
             skip = True
-        elif argument not in ("-c", "-fopenmp"):
+        elif argument not in ("-c", "-fopenmp", "-femit-class-debug-always"):
             kept.append(argument)
     return kept[:-1] + ["-Wno-unknown-warning-option"]
 

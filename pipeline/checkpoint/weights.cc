@@ -245,6 +245,12 @@ std::vector<std::string> WeightStore::Names() const {
   return names;
 }
 
+std::vector<std::string> WeightStore::Files() const {
+  std::set<std::string> files;
+  for (const auto& [name, piece] : pieces_) files.insert(piece.file->path());
+  return {files.begin(), files.end()};
+}
+
 int64_t WeightStore::total_bytes() const {
   int64_t total = 0;
   for (const auto& [name, piece] : pieces_) total += static_cast<int64_t>(piece.entry.bytes());

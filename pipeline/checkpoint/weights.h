@@ -63,6 +63,7 @@ class WeightStore {
   std::vector<std::string> Names() const;            // sorted by bytes
   int64_t total_bytes() const;                       // of all tensors' data
   const std::string& path() const { return path_; }  // the file or index that was opened
+  std::vector<std::string> Files() const;            // that hold tensors, each once
   // The file that holds `name`, for error messages; path() where none does.
   const std::string& PathOf(std::string_view name) const;
   // FILE: tensor "NAME" (there "STORED NAME"), for error messages, whether there is one or not.

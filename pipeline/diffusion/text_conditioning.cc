@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
@@ -55,6 +56,7 @@ at::Tensor Rows(const std::vector<at::Tensor>& ids, const Placement& placement) 
 ClipTextModel::Output EncodeClip(const char* name, const ClipTextModel& model, const std::vector<at::Tensor>& ids,
                                  int clip_skip, const Watched& watched) {
   const ModuleScope scope(name);
+  const MemoryScope memory(name, MemoryKind::kActivations);
   const at::Tensor rows = Rows(ids, model.placement());
   ClipTextModel::Output output = model.Encode(rows, clip_skip);
   watched.Show("ids", rows);
@@ -147,6 +149,16 @@ void ForEachForward(const std::vector<Text*>& texts, const Length& length, const
   }
 }
 
+// Of ForEachForward.
+template <typename Text, typename Length>
+int LargestForward(const std::vector<Text*>& texts, const Length& length) {
+  int largest = 0;
+  ForEachForward(texts, length, [&](absl::Span<Text* const> forward) {
+    largest = std::max(largest, static_cast<int>(forward.size()));
+  });
+  return largest;
+}
+
 ClipTextModel::Output RowOf(const ClipTextModel::Output& output, size_t row) {
   const auto index = static_cast<int64_t>(row);
   return {output.hidden.narrow(0, index, 1), output.pooled.narrow(0, index, 1)};
@@ -172,36 +184,64 @@ std::vector<TextConditioner::Text> TextConditioner::TokenizeAll(absl::Span<const
   return texts;
 }
 
-void TextConditioner::EncodeClips(absl::Span<Text* const> texts, const Observer& observer) const {
-  std::vector<at::Tensor> clip_l_ids, clip_g_ids;
-  for (const Text* text : texts) {
-    clip_l_ids.push_back(text->clip_l_ids.ids);
-    clip_g_ids.push_back(text->clip_g_ids.ids);
+absl::Status TextConditioner::EncodeClips(const std::vector<Text*>& texts, const Observer& observer) const {
+  const auto clip_skip = [](const PromptKey& key) { return key.clip_skip; };
+  const auto encode = [&](const char* component, const ClipTextModel& model, std::string_view name, Ids Text::*ids,
+                          ClipTextModel::Output Text::*output) {
+    ForEachForward(texts, clip_skip, [&](absl::Span<Text* const> forward) {
+      std::vector<at::Tensor> rows;
+      for (const Text* text : forward) rows.push_back((text->*ids).ids);
+      const int skip = forward.front()->key->clip_skip;
+      const auto outputs = EncodeClip(component, model, rows, skip, Watched(observer, name));
+      for (size_t i = 0; i < forward.size(); ++i) forward[i]->*output = RowOf(outputs, i);
+    });
+  };
+  const auto clip_l = [&](const ClipTextModel& model) {
+    encode("text_encoder", model, "clip_l", &Text::clip_l_ids, &Text::clip_l);
+  };
+  const auto clip_g = [&](const ClipTextModel& model) {
+    encode("text_encoder_2", model, "clip_g", &Text::clip_g_ids, &Text::clip_g);
+  };
+  if (encoders_.source == nullptr) {
+    clip_l(encoders_.clip_l);
+    clip_g(encoders_.clip_g);
+    return absl::OkStatus();
   }
-  const int clip_skip = texts.front()->key->clip_skip;
-  const auto clip_l = EncodeClip("text_encoder", encoders_.clip_l, clip_l_ids, clip_skip, Watched(observer, "clip_l"));
-  const auto clip_g =
-      EncodeClip("text_encoder_2", encoders_.clip_g, clip_g_ids, clip_skip, Watched(observer, "clip_g"));
-  for (size_t i = 0; i < texts.size(); ++i) {
-    texts[i]->clip_l = RowOf(clip_l, i);
-    texts[i]->clip_g = RowOf(clip_g, i);
-  }
+  // One after the other: both together may be more than there is room for.
+  const EncodeSize size{LargestForward(texts, clip_skip), clip_tokens_};
+  FRESCO_RETURN_IF_ERROR(encoders_.source->UseClipL(size, clip_l));
+  return encoders_.source->UseClipG(size, clip_g);
 }
 
-void TextConditioner::EncodeT5(absl::Span<Text* const> texts, const Observer& observer) const {
+absl::Status TextConditioner::EncodeT5s(const std::vector<Text*>& texts, const Observer& observer) const {
   if (!encoders_.t5) {
     const Placement& placement = encoders_.clip_l.placement();
     for (Text* text : texts) {
       text->t5 = at::zeros({1, text->key->max_sequence_length, text_dim_},
                            at::TensorOptions().dtype(placement.dtype).device(placement.device));
     }
-    return;
+    return absl::OkStatus();
   }
+  const auto length = [](const PromptKey& key) { return key.max_sequence_length; };
+  const auto encode = [&](const T5Encoder& t5) {
+    ForEachForward(texts, length, [&](absl::Span<Text* const> forward) { EncodeT5(t5, forward, observer); });
+  };
+  if (encoders_.source == nullptr) {
+    encode(*encoders_.t5);
+    return absl::OkStatus();
+  }
+  EncodeSize size{LargestForward(texts, length), 1};
+  for (const Text* text : texts) size.tokens = std::max(size.tokens, text->key->max_sequence_length);
+  return encoders_.source->UseT5(size, encode);
+}
+
+void TextConditioner::EncodeT5(const T5Encoder& t5, absl::Span<Text* const> texts, const Observer& observer) {
   std::vector<at::Tensor> ids;
   for (const Text* text : texts) ids.push_back(text->t5_ids.ids);
-  const at::Tensor rows = Rows(ids, encoders_.t5->placement());
+  const at::Tensor rows = Rows(ids, t5.placement());
   const ModuleScope scope("text_encoder_3");
-  const at::Tensor hidden = encoders_.t5->Encode(rows);
+  const MemoryScope memory("text_encoder_3", MemoryKind::kActivations);
+  const at::Tensor hidden = t5.Encode(rows);
   const Watched watched(observer, "t5");
   watched.Show("ids", rows);
   watched.Show("hidden", hidden);
@@ -213,6 +253,7 @@ PromptEmbedding TextConditioner::Join(const Text& text) const {
   embedding.clip_l = text.clip_l_ids.count;
   embedding.clip_g = text.clip_g_ids.count;
   embedding.t5 = text.t5_ids.count;
+  const MemoryScope memory("prompts", MemoryKind::kState);
   const at::Tensor clip = at::cat({text.clip_l.hidden, text.clip_g.hidden}, -1);
   embedding.text = at::cat({at::constant_pad_nd(clip, {0, text_dim_ - clip.size(2)}), text.t5}, 1);
   embedding.pooled = at::cat({text.clip_l.pooled, text.clip_g.pooled}, -1);
@@ -240,13 +281,12 @@ std::vector<absl::StatusOr<PromptEmbedding>> TextConditioner::EncodeAll(absl::Sp
   for (Text& text : texts) {
     if (text.status.ok()) valid.push_back(&text);
   }
-  ForEachForward(
-      valid, [](const PromptKey& key) { return key.clip_skip; },
-      [&](absl::Span<Text* const> forward) { EncodeClips(forward, observer); });
-  ForEachForward(
-      valid, [](const PromptKey& key) { return key.max_sequence_length; },
-      [&](absl::Span<Text* const> forward) { EncodeT5(forward, observer); });
-  CheckFinite(valid);
+  if (!valid.empty()) {
+    absl::Status encoded = EncodeClips(valid, observer);
+    if (encoded.ok()) encoded = EncodeT5s(valid, observer);
+    for (Text* text : valid) text->status.Update(encoded);
+    if (encoded.ok()) CheckFinite(valid);
+  }
   std::vector<absl::StatusOr<PromptEmbedding>> embeddings;
   for (const Text& text : texts) {
     if (text.status.ok()) {

@@ -5,10 +5,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "pipeline/diffusion/prompt_cache.h"
@@ -19,6 +21,22 @@
 
 namespace fresco {
 
+// The largest forward of an encoder.
+struct EncodeSize {
+  int texts = 1;
+  int tokens = 1;  // of each
+};
+
+// Has the encoders while they are needed, where their weights are not always there. Each call gives `use` the encoder
+// with its weights, which are there until it returns, or the error of getting them. Thread-safe.
+class EncoderSource {
+ public:
+  virtual ~EncoderSource() = default;
+  virtual absl::Status UseClipL(const EncodeSize& size, const std::function<void(const ClipTextModel&)>& use) = 0;
+  virtual absl::Status UseClipG(const EncodeSize& size, const std::function<void(const ClipTextModel&)>& use) = 0;
+  virtual absl::Status UseT5(const EncodeSize& size, const std::function<void(const T5Encoder&)>& use) = 0;
+};
+
 // T5 may be absent, its tokenizer with it: its tokens are then zeros.
 struct TextEncoders {
   std::shared_ptr<const Tokenizer> clip_l_tokenizer;
@@ -27,6 +45,8 @@ struct TextEncoders {
   ClipTextModel clip_l;
   ClipTextModel clip_g;
   std::optional<T5Encoder> t5;
+  // Null: they are these. Else these are their shapes alone (ClipTextModel::Shape).
+  std::shared_ptr<EncoderSource> source = nullptr;
 };
 
 // Immutable; computes on the calling thread.
@@ -61,8 +81,10 @@ class TextConditioner {
 
   struct Text;  // while it is encoded
   std::vector<Text> TokenizeAll(absl::Span<const PromptKey> keys) const;
-  void EncodeClips(absl::Span<Text* const> texts, const Observer& observer) const;
-  void EncodeT5(absl::Span<Text* const> texts, const Observer& observer) const;
+  // Errors: EncoderSource's.
+  absl::Status EncodeClips(const std::vector<Text*>& texts, const Observer& observer) const;
+  absl::Status EncodeT5s(const std::vector<Text*>& texts, const Observer& observer) const;
+  static void EncodeT5(const T5Encoder& t5, absl::Span<Text* const> texts, const Observer& observer);
   // Those whose output is not have failed.
   static void CheckFinite(absl::Span<Text* const> texts);
   PromptEmbedding Join(const Text& text) const;

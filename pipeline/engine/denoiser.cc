@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
@@ -63,6 +64,7 @@ const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
       pooled.push_back(side->pooled);
     }
   }
+  const MemoryScope memory("images", MemoryKind::kState);
   texts_ = {};  // before the new ones are made: both together could be too much
   texts_ = {std::move(ids), at::cat(text), at::cat(pooled)};
   return texts_;
@@ -75,6 +77,7 @@ at::Tensor Denoiser::VelocityOf(const DiffusionJob& job, absl::Span<const at::Te
 }
 
 std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
+  const MemoryScope memory("transformer", MemoryKind::kActivations);
   const Texts& texts = TextsOf(jobs);
   const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
   std::vector<at::Tensor> rows;
@@ -89,6 +92,7 @@ std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
   const std::vector<at::Tensor> velocities = Velocities(jobs);
   std::vector<at::Tensor> velocity;
   std::vector<at::Tensor> latents;
+  const MemoryScope memory("images", MemoryKind::kState);
   absl::Span<const at::Tensor> rows = velocities;
   for (const DiffusionJob* job : jobs) {
     velocity.push_back(VelocityOf(*job, rows));

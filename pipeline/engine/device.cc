@@ -14,15 +14,6 @@
 namespace fresco {
 namespace {
 
-absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
-  if (name == "cpu") return at::Device(at::kCPU);
-  if (name == "cuda") return at::Device(at::kCUDA, 0);
-  int index = 0;
-  if (absl::StartsWith(name, "cuda:") && absl::SimpleAtoi(name.substr(5), &index) && index >= 0 && index < 128)
-    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
-  return absl::InvalidArgumentError(StrCat("device '", name, "' is unknown: it is cpu or cuda:N"));
-}
-
 absl::Status PrepareCuda(const at::Device& device) {
   FRESCO_RETURN_IF_ERROR(LoadCuda());
   const int count = CudaDeviceCount();
@@ -37,6 +28,15 @@ absl::Status PrepareCuda(const at::Device& device) {
 }
 
 }  // namespace
+
+absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
+  if (name == "cpu") return at::Device(at::kCPU);
+  if (name == "cuda") return at::Device(at::kCUDA, 0);
+  int index = 0;
+  if (absl::StartsWith(name, "cuda:") && absl::SimpleAtoi(name.substr(5), &index) && index >= 0 && index < 128)
+    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  return absl::InvalidArgumentError(StrCat("device '", name, "' is unknown: it is cpu or cuda:N"));
+}
 
 absl::StatusOr<at::Device> PrepareDevice(const std::string& name, int threads) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(name));

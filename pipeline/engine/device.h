@@ -9,6 +9,9 @@
 
 namespace fresco {
 
+// "cpu" or "cuda:N" ("cuda" is cuda:0), whether it is there or not; INVALID_ARGUMENT for another name.
+absl::StatusOr<at::Device> ParseDevice(const std::string& name);
+
 // `name`: "cpu" or "cuda:N" ("cuda" is cuda:0). Loads CUDA where it is asked for, starts counting the CPU's memory, and
 // sets the thread count of libtorch's CPU kernels, one per process (0: leaves it as it is). INVALID_ARGUMENT for
 // another name, UNAVAILABLE where there is no such device. May throw libtorch's exceptions.

@@ -10,12 +10,16 @@
 #include <optional>
 #include <utility>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/image_conversion.h"
+#include "pipeline/engine/memory_reporting.h"
+#include "pipeline/engine/memory_shortage.h"
 #include "pipeline/engine/prompts.h"
+#include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/precision/layer_scope.h"
@@ -32,12 +36,16 @@ constexpr int64_t kClipTokens = 77;
   std::abort();
 }
 
-// Every call into libtorch: no autograd, the engine's device, exceptions turned into statuses.
+// Every call into libtorch: no autograd, the engine's device, exceptions turned into statuses, and memory counted for
+// the model.
 template <typename Function>
-auto Compute(const at::Device& device, std::string_view doing, Function&& function) {
+auto Compute(const at::Device& device, const ModelInfo& info, std::string_view doing, Function&& function) {
+  const MemoryModelScope model(info.name);
+  TakeMemoryShortage();  // of a call before this one
   return CatchTorch(doing, [&] {
     const c10::InferenceMode inference;
     const c10::OptionalDeviceGuard guard(device);
+    const MemoryReporting reporting(device);
     return std::forward<Function>(function)();
   });
 }
@@ -85,6 +93,7 @@ std::shared_ptr<const PromptEmbedding> OnDevice(const std::shared_ptr<const Prom
 
 // What a job has on a device, on another, where its latents are in `dtype`.
 DiffusionState StateOnDevice(const DiffusionState& state, const at::Device& device, at::ScalarType dtype) {
+  const MemoryScope memory("images", MemoryKind::kState);
   DiffusionState moved = state;
   moved.positive = OnDevice(state.positive, device);
   moved.negative = OnDevice(state.negative, device);
@@ -103,6 +112,21 @@ at::Tensor Downsample(const at::Tensor& latents, int64_t pixels_per_latent, int 
   return at::adaptive_avg_pool2d(latents.to(at::kFloat), {scaled(height), scaled(width)});
 }
 
+// Of images that were to be computed together.
+ShortageReport ReportOf(const ModelInfo& info, const char* doing, absl::Span<const ImageSpec* const> specs) {
+  ShortageReport report;
+  report.doing = doing;
+  report.device = info.device;
+  report.batch = static_cast<int>(specs.size());
+  for (const ImageSpec* spec : specs) {
+    if (int64_t{spec->width} * spec->height <= int64_t{report.width} * report.height) continue;
+    report.width = spec->width;
+    report.height = spec->height;
+  }
+  report.components = info.components;
+  return report;
+}
+
 // Who is told of a component's stages, under its name.
 Observer Under(const char* component, const Observer& stages) {
   if (!stages) return {};
@@ -112,17 +136,19 @@ Observer Under(const char* component, const Observer& stages) {
 
 }  // namespace
 
-DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
-                                 std::shared_ptr<const NoiseCorrector> corrector, bool correct_noise,
-                                 const Observer& stages)
+DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped,
+                                 int64_t prompt_cache_bytes, std::shared_ptr<const NoiseCorrector> corrector,
+                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
       mapped_(std::move(mapped)),
       weight_bytes_(Sum(info_.components)),
+      device_at_load_(MemoryOf(parts_.transformer.placement().device)),
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
       vae_stages_(Under("vae.", stages)),
+      advisor_(std::move(advisor)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       denoiser_(parts_.transformer, std::move(corrector), Under("transformer.", stages)) {}
@@ -142,9 +168,27 @@ EngineStats DiffusionEngine::stats() const {
   for (const auto& [name, of] : parts_.saturation->Worst(EngineStats::kSaturatedLayers))
     stats.saturated_layers.push_back({name, of.saturated, of.guarded, of.elements});
   stats.weight_bytes = weight_bytes_;
+  if (parts_.residency != nullptr) stats.residency = parts_.residency->stats();
+  for (const EngineStats::Residency& component : stats.residency) {
+    if (component.there) {
+      stats.evictable_weight_bytes += component.weight_bytes;
+    } else {
+      stats.weight_bytes -= component.weight_bytes;
+    }
+  }
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
+  for (MemoryHeld& held : LedgerOf(parts_.transformer.placement().device).Snapshot().held) {
+    if (held.holder.model == info_.name) stats.held.push_back(std::move(held));
+  }
   return stats;
+}
+
+double DiffusionEngine::LoadSeconds() const {
+  if (parts_.residency == nullptr) return 0;
+  double seconds = 0;
+  for (const EngineStats::Residency& component : parts_.residency->stats()) seconds += component.load_seconds;
+  return seconds;
 }
 
 int64_t DiffusionEngine::TakePeakBytes() {
@@ -202,6 +246,7 @@ std::vector<int> DiffusionEngine::TextsToEncode(absl::Span<const ImageSpec* cons
 at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
   const int64_t pixels = parts_.vae.config().downscale();
   const Placement& placement = parts_.transformer.placement();
+  const MemoryScope memory("images", MemoryKind::kState);
   // Always drawn in fp32 on the CPU: a seed means one picture, whatever the device and type.
   const at::Tensor noise =
       DrawNoise(spec.seed, parts_.transformer.config().in_channels, spec.height / pixels, spec.width / pixels);
@@ -255,7 +300,8 @@ absl::Status DiffusionEngine::DrawNothing() {
 }
 
 absl::Status DiffusionEngine::WarmUp() {
-  return Annotate(Compute(parts_.transformer.placement().device, "drawing", [&] { return DrawNothing(); }), "warm-up");
+  return Annotate(Compute(parts_.transformer.placement().device, info_, "drawing", [&] { return DrawNothing(); }),
+                  "warm-up");
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
@@ -272,10 +318,11 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
     if (statuses.back().ok()) valid.push_back(spec);
   }
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> made;
-  const absl::Status whole = Compute(parts_.transformer.placement().device, "preparing", [&] {
+  absl::Status whole = Compute(parts_.transformer.placement().device, info_, "preparing", [&] {
     made = PrepareJobs(valid, cache);
     return absl::OkStatus();
   });
+  if (absl::IsResourceExhausted(whole)) whole = Explain("preparing", valid);
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
   auto next = made.begin();
   for (const absl::Status& status : statuses) {
@@ -289,14 +336,28 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
   return jobs;
 }
 
+MemoryBudget::Claim DiffusionEngine::RoomFor(absl::Span<DiffusionJob* const> jobs) {
+  if (parts_.residency == nullptr) return {};
+  const DiffusionState& first = jobs.front()->state();
+  Mmdit::ForwardShape shape{0, first.latents.size(2), first.latents.size(3), first.positive->text.size(1)};
+  for (const DiffusionJob* job : jobs) shape.samples += job->guided() ? 2 : 1;
+  return parts_.residency->MakeRoom(parts_.transformer.ForwardBytes(shape, parts_.residency->threads()));
+}
+
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {
   if (batch.empty()) return {};
   const std::vector<DiffusionJob*> jobs = OwnAll(info_, batch);
   std::vector<absl::Status> statuses;
-  const absl::Status whole = Compute(parts_.transformer.placement().device, "denoising", [&] {
+  const absl::Status whole = Compute(parts_.transformer.placement().device, info_, "denoising", [&] {
+    const MemoryBudget::Claim room = RoomFor(jobs);
     statuses = denoiser_.Step(jobs);
     return absl::OkStatus();
   });
+  if (absl::IsResourceExhausted(whole)) {
+    std::vector<const ImageSpec*> specs;
+    for (const DiffusionJob* job : jobs) specs.push_back(&job->spec());
+    return std::vector<absl::Status>(batch.size(), Explain("denoising", specs));
+  }
   if (!whole.ok()) return std::vector<absl::Status>(batch.size(), whole);
   nonfinite_ += std::count_if(statuses.begin(), statuses.end(), [](const auto& status) { return !status.ok(); });
   return statuses;
@@ -304,8 +365,16 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
 
 absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
   const StageScope scope("decode");
+  const MemoryScope memory("vae", MemoryKind::kActivations);
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
-  const at::Tensor pixels = parts_.vae.Decode(z, vae_stages_);
+  if (parts_.residency == nullptr) return DecodeWith(parts_.vae, z);
+  const int64_t pixels = parts_.vae.config().downscale();
+  FRESCO_ASSIGN_OR_RETURN(const auto vae, parts_.residency->LendVae(pixels * z.size(2), pixels * z.size(3)));
+  return DecodeWith(*vae, z);
+}
+
+absl::StatusOr<Image> DiffusionEngine::DecodeWith(const Autoencoder& vae, const at::Tensor& z) const {
+  const at::Tensor pixels = vae.Decode(z, vae_stages_);
   if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
   return ToImage(pixels);
 }
@@ -313,7 +382,7 @@ absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
 absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side) {
   const auto* const own = dynamic_cast<const DiffusionJob*>(&job);
   if (own == nullptr) Die("a job of another engine");
-  return Compute(parts_.vae.placement().device, "preview", [&] {
+  return Compute(parts_.vae.placement().device, info_, "preview", [&] {
     const DiffusionState& state = own->state();
     const bool started = state.velocity.defined();
     const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
@@ -335,14 +404,52 @@ absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
 absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   const DiffusionJob& own = Own(&job);
   if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
-  auto image = Compute(parts_.vae.placement().device, "decoding", [&] { return Decode(own.state().latents); });
+  auto image = Compute(parts_.vae.placement().device, info_, "decoding", [&] { return Decode(own.state().latents); });
   if (absl::IsDataLoss(image.status())) ++nonfinite_;
+  if (absl::IsResourceExhausted(image.status())) {
+    const ImageSpec* const only = &own.spec();
+    return Explain("decoding", {&only, 1});
+  }
   return image;
+}
+
+absl::Status DiffusionEngine::Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const {
+  ShortageReport report = ReportOf(info_, doing, specs);
+  SetMemory(parts_.transformer.placement().device, &report);
+  Advise(specs, &report);
+  return ShortageError(report);
+}
+
+absl::Status DiffusionEngine::ExplainMemory(const ImageSpec& spec) const {
+  const ImageSpec* const only = &spec;
+  ShortageReport report = ReportOf(info_, "drawing", {&only, 1});
+  report.predicted = true;
+  report.memory = LedgerOf(parts_.transformer.placement().device).Snapshot();
+  report.whole.total_bytes = device_at_load_.total_bytes;
+  report.whole.free_bytes = std::max<int64_t>(0, device_at_load_.total_bytes - report.memory.allocated_bytes);
+  Advise({&only, 1}, &report);
+  return ShortageError(report);
+}
+
+void DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, ShortageReport* report) const {
+  if (!advisor_ || specs.empty()) return;
+  MemoryLoad load;
+  load.width = report->width;
+  load.height = report->height;
+  load.batch = report->batch;
+  load.guided = HasNegative(*specs.front());
+  load.max_sequence_length = specs.front()->max_sequence_length;
+  int64_t own = 0;
+  for (const ImageSpec* spec : specs) own += LoadOf(*spec).state_bytes;
+  MemoryAdvice advice = advisor_(load, AvailableBytes(*report, info_.name, own));
+  report->needed_bytes = advice.needed_bytes;
+  report->needed_for = std::move(advice.needed_for);
+  report->remedies = std::move(advice.remedies);
 }
 
 absl::Status DiffusionEngine::Park(ImageJob& job) {
   DiffusionJob& own = Own(&job);
-  return Compute(parts_.transformer.placement().device, "parking", [&] {
+  return Compute(parts_.transformer.placement().device, info_, "parking", [&] {
     own.state() = StateOnDevice(own.state(), at::kCPU, own.state().latents.scalar_type());
     return absl::OkStatus();
   });
@@ -351,7 +458,7 @@ absl::Status DiffusionEngine::Park(ImageJob& job) {
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   using Result = absl::StatusOr<std::unique_ptr<ImageJob>>;
-  return Compute(parts_.transformer.placement().device, "copying", [&]() -> Result {
+  return Compute(parts_.transformer.placement().device, info_, "copying", [&]() -> Result {
     DiffusionState& state = own.state();
     if (state.host_positive == nullptr) {
       state.host_positive = OnDevice(state.positive, at::kCPU);
@@ -369,7 +476,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& jo
 absl::Status DiffusionEngine::Resume(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   const Placement& placement = parts_.transformer.placement();
-  return Compute(placement.device, "resuming", [&] {
+  return Compute(placement.device, info_, "resuming", [&] {
     own.state() = StateOnDevice(own.state(), placement.device, placement.dtype);
     own.Rename(next_job_++);
     return absl::OkStatus();

@@ -3,7 +3,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,18 +14,28 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_advice.h"
+#include "pipeline/engine/memory_budget.h"
+#include "pipeline/engine/memory_plan.h"
+#include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/side_stream.h"
 
 namespace fresco {
 
+// AdviseOnMemory of the engine's own options; empty: nobody advises.
+using MemoryAdvisor = std::function<MemoryAdvice(const MemoryLoad& load, int64_t available)>;
+
 class DiffusionEngine final : public Engine {
  public:
   // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
   // say themselves where `correct_noise`. `stages`: EngineObservers'.
-  DiffusionEngine(ModelInfo info, ModelParts parts, MappedBytes mapped, int64_t prompt_cache_bytes,
+  DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
-                  const Observer& stages = {});
+                  const Observer& stages = {}, MemoryAdvisor advisor = {});
+
+  // What it frees is reported.
+  ~DiffusionEngine() override { while_destroyed_.emplace(parts_.transformer.placement().device); }
 
   // Draws a small picture of nothing, so that the first request finds code and weights warm. Errors: a model that
   // cannot draw, or whose result is not finite.
@@ -31,11 +43,13 @@ class DiffusionEngine final : public Engine {
 
   const ModelInfo& info() const override { return info_; }
   EngineStats stats() const override;
+  double LoadSeconds() const override;
   int64_t TakePeakBytes() override;
   DeviceMemory MemoryOfDevice() override;
   absl::Status Validate(const ImageSpec& spec) const override;
   std::string BatchKey(const ImageSpec& spec) const override;
   ImageLoad LoadOf(const ImageSpec& spec) const override;
+  absl::Status ExplainMemory(const ImageSpec& spec) const override;
   std::vector<int> TextsToEncode(absl::Span<const ImageSpec* const> specs) const override;
   absl::StatusOr<std::unique_ptr<ImageJob>> Prepare(const ImageSpec& spec) override;
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
@@ -56,18 +70,29 @@ class DiffusionEngine final : public Engine {
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
+  // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
+  absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
+  // Of these images; what the device holds besides is not theirs.
+  void Advise(absl::Span<const ImageSpec* const> specs, ShortageReport* report) const;
   at::Tensor InitialLatents(const ImageSpec& spec) const;
   // latents: the transformer's, [1, C, h, w] in any type.
   absl::StatusOr<Image> Decode(const at::Tensor& latents);
+  // z: the autoencoder's.
+  absl::StatusOr<Image> DecodeWith(const Autoencoder& vae, const at::Tensor& z) const;
+  // Until the claim goes: for a step of these, where the model has a budget.
+  MemoryBudget::Claim RoomFor(absl::Span<DiffusionJob* const> jobs);
 
-  const CacheRelease cache_release_;  // goes last
+  const CacheRelease cache_release_;                // goes last
+  std::optional<MemoryReporting> while_destroyed_;  // and this before it
   const ModelInfo info_;
   const ModelParts parts_;
-  const MappedBytes mapped_;
+  const std::vector<MappedBytes> mapped_;
   const int64_t weight_bytes_;
+  const DeviceMemory device_at_load_;
   const bool has_corrector_;
   const bool correct_noise_;
   const Observer vae_stages_;
+  const MemoryAdvisor advisor_;
 
   PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;

@@ -10,6 +10,7 @@
 #include "pipeline/diffusion/prompt_cache.h"
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/engine/engine.h"
+#include "pipeline/engine/memory_reporting.h"
 
 namespace fresco {
 
@@ -31,6 +32,13 @@ class DiffusionJob final : public ImageJob {
   // `id` is unique within its engine.
   DiffusionJob(uint64_t id, ImageSpec spec, DiffusionState state)
       : ImageJob(std::move(spec)), id_(id), state_(std::move(state)) {}
+  DiffusionJob(const DiffusionJob&) = default;
+  // On whatever thread: what it frees is reported.
+  ~DiffusionJob() override {
+    if (!state_.latents.defined()) return;
+    const MemoryReporting reporting(state_.latents.device());
+    state_ = {};
+  }
 
   uint64_t id() const { return id_; }
   const DiffusionState& state() const { return state_; }

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "pipeline/base/memory_ledger.h"
 #include "pipeline/engine/image_spec.h"
 #include "pipeline/image/image.h"
 
@@ -107,9 +108,21 @@ struct EngineStats {
   };
   std::vector<SaturatedLayer> saturated_layers;  // the worst, at most kSaturatedLayers
   static constexpr int kSaturatedLayers = 5;
-  int64_t weight_bytes = 0;     // on the device
-  int64_t allocated_bytes = 0;  // on the device, now, by this process's tensors (weights too)
-  int64_t peak_bytes = 0;       // the most that allocated_bytes has been
+  // Of a component that is on the device while it is needed (LoadOptions::memory).
+  struct Residency {
+    std::string component;     // as ModelInfo::Component
+    int64_t weight_bytes = 0;  // while it is there
+    bool there = false;        // now
+    int64_t loads = 0;         // so far, the first one too
+    int64_t loaded_bytes = 0;  // onto the device, by these
+    double load_seconds = 0;   // that these took
+  };
+  std::vector<Residency> residency;    // empty: all components stay
+  int64_t weight_bytes = 0;            // on the device, now
+  int64_t evictable_weight_bytes = 0;  // of these, that can go
+  int64_t allocated_bytes = 0;         // on the device, now, by this process's tensors (weights too)
+  int64_t peak_bytes = 0;              // the most that allocated_bytes has been
+  std::vector<MemoryHeld> held;        // of allocated_bytes, what this model has; the largest first
 };
 
 // Of a device as a whole, whoever uses it. Zeros: not known.
@@ -122,7 +135,9 @@ struct DeviceMemory {
 // may be loaded, and used on their own devices' threads, meanwhile.
 // Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
 // or libtorch reports, DATA_LOSS for a NaN or infinite result, ABORTED where the device's context is lost: nothing more
-// comes from this device before the process is started anew. libtorch's exceptions do not leave it.
+// comes from this device before the process is started anew; of a component that has to be loaded again
+// (EngineStats::Residency) also UNAVAILABLE, where its file is gone, and FAILED_PRECONDITION, where it is another than
+// it was. libtorch's exceptions do not leave it.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -130,6 +145,10 @@ class Engine {
   // Thread-safe.
   virtual const ModelInfo& info() const = 0;
   virtual EngineStats stats() const = 0;
+
+  // Seconds that components have taken so far to come when they were needed (EngineStats::Residency): no part of what
+  // their calls compute. Thread-safe.
+  virtual double LoadSeconds() const { return 0; }
 
   // The most bytes that the process's tensors have held on the device since this was called last (since load, the first
   // time). Thread-safe.
@@ -150,6 +169,11 @@ class Engine {
 
   // Of a spec that Validate has let through. Thread-safe.
   virtual ImageLoad LoadOf(const ImageSpec& spec) const = 0;
+
+  // RESOURCE_EXHAUSTED: who holds the device's memory, what drawing the image takes of it, and which settings would
+  // make it fit (memory_shortage.h); for one that is refused before anything has run out. OK: nothing is known.
+  // Thread-safe; reads configurations, and does not ask the device.
+  virtual absl::Status ExplainMemory(const ImageSpec& /*spec*/) const { return absl::OkStatus(); }
 
   // Of each in order, how many texts more would have to be encoded to Prepare it together with those before it: equal
   // ones once, those in the cache not at all. Thread-safe.

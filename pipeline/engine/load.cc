@@ -11,13 +11,21 @@
 #include <string_view>
 #include <utility>
 
+#include "pipeline/base/format_bytes.h"
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/printable.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
+#include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_advice.h"
+#include "pipeline/engine/memory_budget.h"
+#include "pipeline/engine/memory_fit.h"
+#include "pipeline/engine/memory_plan.h"
+#include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_parts.h"
 #include "pipeline/engine/model_source.h"
@@ -30,10 +38,25 @@
 namespace fresco {
 namespace {
 
-int64_t WeightBytes(const ModelInfo& info) {
-  int64_t bytes = 0;
-  for (const auto& component : info.components) bytes += component.weight_bytes;
-  return bytes;
+int64_t BytesOf(const MemorySnapshot& memory, const MemoryHolder& holder) {
+  for (const MemoryHeld& held : memory.held) {
+    if (held.holder == holder) return held.bytes;
+  }
+  return 0;
+}
+
+// Of each component's weights, what it has not allocated since `before`: they lie in their files.
+std::vector<MappedBytes> CountMapped(const ModelInfo& info, const ModelParts& parts, const MemorySnapshot& before) {
+  const MemorySnapshot now = LedgerOf(at::kCPU).Snapshot();
+  std::vector<MappedBytes> mapped;
+  for (const ModelInfo::Component& component : info.components) {
+    if (parts.residency != nullptr && component.name != "transformer") continue;  // it counts for itself
+    const MemoryHolder holder = {info.name, component.name, MemoryKind::kWeights};
+    const int64_t allocated = BytesOf(now, holder) - BytesOf(before, holder);
+    const MemoryScope scope(component.name, MemoryKind::kWeights);
+    if (allocated < component.weight_bytes) mapped.emplace_back(component.weight_bytes - allocated);
+  }
+  return mapped;
 }
 
 // Hashes a model's weights on a thread of its own, as long as somebody wants to know.
@@ -104,6 +127,79 @@ absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibr
   return std::make_shared<NoiseCorrector>(calibration.buckets, found->second, parts.transformer.placement().device);
 }
 
+MemoryAdvisor AdvisorOf(LoadOptions options) {
+  options.observers = nullptr;  // they are not to live as long
+  return [options = std::move(options)](const MemoryLoad& load, int64_t available) {
+    return AdviseOnMemory(options, load, available);
+  };
+}
+
+// `failed`; where memory has run out, with who holds it.
+absl::Status ExplainLoading(const absl::Status& failed, const LoadOptions& options) {
+  if (!absl::IsResourceExhausted(failed) || !FindShortage(failed).empty()) return failed;
+  FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, /*threads=*/0));
+  ShortageReport report;
+  report.doing = StrCat("loading ", options.path);
+  report.device = options.device;
+  SetMemory(device, &report);
+  if (!report.shortage.has_value()) return failed;  // it was refused before
+  const absl::StatusOr<MemoryPlanner> planner = MemoryPlanner::Open(options);
+  if (!planner.ok()) return ShortageError(report);
+  MemoryAdvice advice =
+      AdviseOnMemory(options, planner->default_load(), AvailableBytes(report, options.name, /*state_bytes=*/0));
+  report.needed_bytes = advice.needed_bytes;
+  report.needed_for = std::move(advice.needed_for);
+  report.remedies = std::move(advice.remedies);
+  return ShortageError(report);
+}
+
+// RESOURCE_EXHAUSTED for a budget in which nothing could be drawn.
+absl::StatusOr<MemoryNeed> CheckBudget(const LoadOptions& options) {
+  FRESCO_ASSIGN_OR_RETURN(const MemoryPlanner planner, MemoryPlanner::Open(options));
+  const MemoryLoad load = planner.default_load();
+  const MemoryPlan plan = planner.PlanWithin(options.memory->bytes(), load);
+  if (plan.peak().total_bytes() <= options.memory->bytes()) return LeastNeed(planner);
+  return absl::ResourceExhaustedError(StrCat(DescribeShortage(plan, load, options.memory->bytes()), ". ",
+                                             DescribeFits(FindFits(options, "", load, options.memory->bytes()))));
+}
+
+// What is away while it is not needed, for whoever reads the log.
+void NoteResidency(const LoadOptions& options, ModelInfo* info) {
+  if (options.memory == nullptr) return;
+  const absl::StatusOr<MemoryPlanner> planner = MemoryPlanner::Open(options);
+  if (!planner.ok()) return;
+  const MemoryPlan plan = planner->PlanWithin(options.memory->bytes(), planner->default_load());
+  for (const ComponentMemory& component : plan.components) {
+    if (!component.kept)
+      info->notes.push_back(StrCat(component.name, " (", FormatBytes(component.weight_bytes), ") is loaded when needed",
+                                   component.streamed ? ", block by block" : "", ": memory.budget ",
+                                   FormatBytes(options.memory->bytes())));
+  }
+}
+
+// Room for the transformer, where there is a budget: others' components may have to go first.
+absl::StatusOr<std::optional<MemoryBudget::Claim>> MakeRoom(const LoadOptions& options, const at::Device& device) {
+  std::optional<MemoryBudget::Claim> room;
+  if (options.memory == nullptr) return room;
+  FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
+  const int64_t bytes = need.kept_bytes + need.working_bytes;
+  const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
+  room.emplace(options.memory->MakeRoom(bytes, held));
+  if (!room->fits())
+    return absl::ResourceExhaustedError(StrCat("memory: ", options.path, " needs ", FormatBytes(bytes),
+                                               " of the budget of ", FormatBytes(options.memory->bytes()),
+                                               " at the least, and other models hold ", FormatBytes(held()),
+                                               " of it that cannot go: unload one of them"));
+  room->Shrink(need.kept_bytes);  // the rest is for drawing, which claims it then
+  return room;
+}
+
+absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSource& source, const at::Device& device,
+                                     const Precision& precision, const LinearObservers& observers) {
+  if (options.memory == nullptr) return LoadModelParts(source, device, precision, options.vae, observers);
+  return LoadPartsWithin({options.memory, options.name}, source, device, precision, options.vae, observers);
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   FRESCO_ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options, device));
@@ -113,15 +209,20 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
+  const MemoryModelScope owner(options.name);
+  const MemoryReporting reporting(device);
   const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
-  // This thread's: others may be computing.
-  const int64_t before = CpuBytesOfThisThread();
-  FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, options.vae,
-                                                           {observers.probe, observers.saturation}));
-  const int64_t allocated = CpuBytesOfThisThread() - before;
+  // Before the snapshot: what goes to make room has been freed by then.
+  FRESCO_ASSIGN_OR_RETURN(std::optional<MemoryBudget::Claim> room, MakeRoom(options, device));
+  const MemorySnapshot before = LedgerOf(at::kCPU).Snapshot();
+  FRESCO_ASSIGN_OR_RETURN(ModelParts parts,
+                          LoadParts(options, source, device, precision, {observers.probe, observers.saturation}));
+  room.reset();  // drawing has claims of its own
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
+  NoteResidency(options, &info);
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
-  MappedBytes mapped(device.is_cpu() ? std::max<int64_t>(0, WeightBytes(info) - allocated) : 0);
+  std::vector<MappedBytes> mapped;
+  if (device.is_cpu()) mapped = CountMapped(info, parts, before);
   std::shared_ptr<const NoiseCorrector> corrector;
   if (calibration) {
     FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));
@@ -131,9 +232,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   }
   for (std::string& note : SettingsWithoutEffect(options, precision, parts.transformer.linears(), corrector != nullptr))
     info.notes.push_back(std::move(note));
-  auto engine = std::make_unique<DiffusionEngine>(std::move(info), std::move(parts), std::move(mapped),
-                                                  options.prompt_cache_bytes, std::move(corrector),
-                                                  options.noise_correction.value_or(true), observers.stages);
+  auto engine = std::make_unique<DiffusionEngine>(
+      std::move(info), std::move(parts), std::move(mapped), options.prompt_cache_bytes, std::move(corrector),
+      options.noise_correction.value_or(true), observers.stages, AdvisorOf(options));
   // On this thread, beside whatever is served: a model that cannot draw is found while its files are open, and what the
   // process needs once is there (a GPU's kernels are loaded at their first use, oneDNN's made). The thread that will
   // call the engine warms it up once more, which is short then: libtorch has an OpenMP team, and handles of cuBLAS and
@@ -163,7 +264,10 @@ absl::StatusOr<int64_t> StoredWeightBytes(const std::string& path, const std::st
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const LoadOptions& options) {
-  return CatchTorch(options.path, [&] { return Load(options); });
+  TakeMemoryShortage();  // of a call before this one
+  auto engine = CatchTorch(options.path, [&] { return Load(options); });
+  if (engine.ok()) return engine;
+  return ExplainLoading(engine.status(), options);
 }
 
 }  // namespace fresco

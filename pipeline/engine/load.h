@@ -15,6 +15,7 @@
 namespace fresco {
 
 struct EngineObservers;  // observers.h, which knows tensors
+class MemoryBudget;      // memory_budget.h
 
 struct LoadOptions {
   std::string name;                // what ModelInfo::name says
@@ -33,6 +34,10 @@ struct LoadOptions {
   // What is to be different from the precision's own table and from the folder's (fresco.yaml); later ones win. A
   // pattern that matches no linear of the transformer or T5 is INVALID_ARGUMENT.
   std::vector<LayerTable::Rule> layers;
+  // What the device's models may hold together: text encoders and VAE are then there while they are needed, and go when
+  // their room is. Null: everything stays. RESOURCE_EXHAUSTED where not even one picture of the default size can be
+  // drawn within it, with what could be.
+  std::shared_ptr<MemoryBudget> memory;
   std::shared_ptr<const EngineObservers> observers;  // null: nobody looks on
 };
 

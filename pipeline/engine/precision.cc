@@ -17,8 +17,11 @@ constexpr std::string_view kNoFp8 = "this GPU does not compute FP8, so that only
 // _scaled_mm's: Ada, and Hopper and later.
 constexpr int kFp8Capability = 89;
 
+// A GPU that is not there is planned for (memory_plan.h) as one that does.
 bool ComputesFp8(const at::Device& device) {
-  return device.is_cuda() && CudaCapability(device.index()) >= kFp8Capability;
+  if (!device.is_cuda()) return false;
+  const int capability = CudaCapability(device.index());
+  return capability == 0 || capability >= kFp8Capability;
 }
 
 struct FastType {

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/model_defaults.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/precision.h"
@@ -23,9 +24,6 @@ struct ResolvedModel {
   Precision precision;
   std::optional<Calibration> calibration;  // of a quantised precision, where there is one
 };
-
-// The calibration that the options name, or the folder's own, whether it is there or not.
-std::string CalibrationPath(const LoadOptions& options);
 
 // Opens the files and reads configurations and calibration; `device` only says what it can compute. Errors as
 // LoadEngine's of these.

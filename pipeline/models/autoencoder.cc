@@ -143,13 +143,26 @@ absl::StatusOr<Autoencoder> Autoencoder::Load(const std::string& dir, const Plac
 absl::StatusOr<Autoencoder> Autoencoder::Load(const AutoencoderConfig& config, WeightStore store,
                                               const Placement& placement, const VaeOptions& options,
                                               std::shared_ptr<SaturationCount> saturation) {
-  FRESCO_RETURN_IF_ERROR(CheckTiles(store.path(), config, options));
+  const std::string path = store.path();
+  return Read(config, path, WeightReader(std::move(store), placement), options, std::move(saturation));
+}
+
+absl::StatusOr<Autoencoder> Autoencoder::Shape(const AutoencoderConfig& config, const Placement& placement,
+                                               const VaeOptions& options) {
+  FRESCO_ASSIGN_OR_RETURN(Autoencoder model, Read(config, "vae", WeightReader::OfShapes(placement), options, nullptr));
+  model.placement_ = placement;
+  return model;
+}
+
+absl::StatusOr<Autoencoder> Autoencoder::Read(const AutoencoderConfig& config, const std::string& path,
+                                              WeightReader reader, const VaeOptions& options,
+                                              std::shared_ptr<SaturationCount> saturation) {
+  FRESCO_RETURN_IF_ERROR(CheckTiles(path, config, options));
   Autoencoder model;
   model.config_ = config;
-  WeightReader reader(std::move(store), placement);
   auto weights = ReadAutoencoderWeights(model.config_, options, std::move(saturation), &reader);
   FRESCO_RETURN_IF_ERROR(reader.status());
-  model.placement_ = placement;
+  model.placement_ = reader.placement();
   model.options_ = options;
   model.weight_bytes_ = reader.bytes() + weights.fp8_bytes;
   model.weights_ = std::make_shared<AutoencoderWeights>(std::move(weights));

@@ -38,6 +38,7 @@ struct AutoencoderConfig {
 absl::StatusOr<AutoencoderConfig> ReadAutoencoderConfig(const std::string& dir);
 
 struct AutoencoderWeights;
+class WeightReader;
 
 // Immutable and thread-safe once loaded (see ClipTextModel).
 class Autoencoder {
@@ -55,6 +56,10 @@ class Autoencoder {
   static absl::StatusOr<Autoencoder> Load(const std::string& dir, const Placement& placement,
                                           const VaeOptions& options = {},
                                           std::shared_ptr<SaturationCount> saturation = nullptr);
+
+  // Shapes and types alone, as they would be at `placement`: it decodes nothing, but knows its bytes.
+  static absl::StatusOr<Autoencoder> Shape(const AutoencoderConfig& config, const Placement& placement,
+                                           const VaeOptions& options = {});
 
   // Between the autoencoder's latents z and those the transformer works on: (z - shift_factor) * scaling_factor and
   // back.
@@ -75,6 +80,10 @@ class Autoencoder {
   // sample (or tile) after the other: "conv_in", "down_block.N", "mid_block", "moments".
   Posterior Encode(const at::Tensor& images, const Observer& observer = {}) const;
 
+  // What Decode of one picture holds at the most besides its latents, in bytes, its result included; `threads`: that
+  // compute on a CPU.
+  int64_t DecodeBytes(int64_t height, int64_t width, int threads) const;
+
   // Whether pictures of so many pixels are computed in tiles.
   bool Tiles(int64_t height, int64_t width) const;
 
@@ -85,6 +94,9 @@ class Autoencoder {
 
  private:
   Autoencoder() = default;
+  // `path`: for errors.
+  static absl::StatusOr<Autoencoder> Read(const AutoencoderConfig& config, const std::string& path, WeightReader reader,
+                                          const VaeOptions& options, std::shared_ptr<SaturationCount> saturation);
   at::Tensor DecodeWhole(at::Tensor x, const Observer& observer) const;
   at::Tensor EncodeWhole(at::Tensor x, const Observer& observer) const;
 

@@ -65,12 +65,21 @@ absl::StatusOr<ClipTextModel> ClipTextModel::Load(const std::string& dir, const 
 
 absl::StatusOr<ClipTextModel> ClipTextModel::Load(const ClipConfig& config, WeightStore weights,
                                                   const Placement& placement) {
+  return Read(config, WeightReader(std::move(weights), placement));
+}
+
+absl::StatusOr<ClipTextModel> ClipTextModel::Shape(const ClipConfig& config, const Placement& placement) {
+  FRESCO_ASSIGN_OR_RETURN(ClipTextModel model, Read(config, WeightReader::OfShapes(placement)));
+  model.placement_ = placement;
+  return model;
+}
+
+absl::StatusOr<ClipTextModel> ClipTextModel::Read(const ClipConfig& config, WeightReader reader) {
   ClipTextModel model;
   model.config_ = config;
-  WeightReader reader(std::move(weights), placement);
   model.weights_ = std::make_shared<ClipWeights>(ReadClipWeights(model.config_, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
-  model.placement_ = placement;
+  model.placement_ = reader.placement();
   model.weight_bytes_ = reader.bytes();
   return model;
 }

@@ -36,6 +36,7 @@ struct ClipConfig {
 absl::StatusOr<ClipConfig> ReadClipConfig(const std::string& dir);
 
 struct ClipWeights;
+class WeightReader;
 
 // Immutable and thread-safe once loaded, but libtorch's thread count is one per process: one computing thread per
 // device.
@@ -52,11 +53,17 @@ class ClipTextModel {
   // From a component folder: also errors of ReadClipConfig and of WeightStore::Open.
   static absl::StatusOr<ClipTextModel> Load(const std::string& dir, const Placement& placement);
 
+  // Shapes and types alone, as they would be at `placement`: it encodes nothing, but knows its bytes.
+  static absl::StatusOr<ClipTextModel> Shape(const ClipConfig& config, const Placement& placement);
+
   // ids: [B, T] int64 on any device, values in [0, vocab_size), T <= max_positions. 0 <= clip_skip < num_layers.
   // The end of the text is at argmax(ids) where eos_token_id is 2, else at the first id equal to eos_token_id (the
   // first token where there is none). A row's result does not depend on the other rows. Throws libtorch's exceptions;
   // call it under InferenceMode. Observed stages: "embeddings", "layer.N", "final_layer_norm", "pooled".
   Output Encode(const at::Tensor& ids, int clip_skip, const Observer& observer = {}) const;
+
+  // What Encode holds at the most besides its inputs, in bytes, its result included; `threads`: that compute on a CPU.
+  int64_t EncodeBytes(int64_t texts, int64_t tokens, int threads) const;
 
   const ClipConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
@@ -64,6 +71,7 @@ class ClipTextModel {
 
  private:
   ClipTextModel() = default;
+  static absl::StatusOr<ClipTextModel> Read(const ClipConfig& config, WeightReader reader);
 
   ClipConfig config_;
   Placement placement_;

@@ -307,6 +307,12 @@ absl::StatusOr<Mmdit> Mmdit::Random(const MmditConfig& config, const Placement& 
   return Read(config, WeightReader(placement, layers));
 }
 
+absl::StatusOr<Mmdit> Mmdit::Shape(const MmditConfig& config, const Placement& placement, const LayerTable& layers) {
+  FRESCO_ASSIGN_OR_RETURN(Mmdit model, Read(config, WeightReader::OfShapes(placement, layers)));
+  model.placement_ = placement;
+  return model;
+}
+
 absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader) {
   Mmdit model;
   model.config_ = config;

@@ -38,6 +38,11 @@ class Mmdit {
   static absl::StatusOr<Mmdit> Random(const MmditConfig& config, const Placement& placement,
                                       const LayerTable& layers = {});
 
+  // Shapes and types alone, as they would be at `placement` (WeightReader::OfShapes): it computes nothing, but knows
+  // its bytes.
+  static absl::StatusOr<Mmdit> Shape(const MmditConfig& config, const Placement& placement,
+                                     const LayerTable& layers = {});
+
   // latents [B, C, H, W] and text [B, T, J] and pooled [B, P] in the placement's type, timesteps [B] fp32 in 0..1000
   // (may be fractional, each sample its own), all on the placement's device; H and W multiples of patch_size, at most
   // pos_embed_max_size * patch_size. Returns the velocity [B, C, H, W] in the placement's type. Each sample's result is
@@ -53,6 +58,19 @@ class Mmdit {
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
                                   const at::Tensor& pooled, const at::Tensor& timesteps,
                                   const Observer& observer = {}) const;
+
+  // What Forward holds at the most besides its inputs, in bytes, its result included; `threads`: that compute on a CPU.
+  struct ForwardShape {
+    int64_t samples = 1;
+    int64_t height = 0, width = 0;  // of the latents
+    int64_t text_tokens = 0;
+  };
+  int64_t ForwardBytes(const ForwardShape& shape, int threads) const;
+  // What loading holds at the most beyond the weights: on a CPU the largest product is there twice for a moment, before
+  // and after it is laid out. 0 on a GPU, whose weights are put together on the host.
+  int64_t loading_bytes() const;
+  // What stays of it: the positions of a size.
+  int64_t KeptBytes(const ForwardShape& shape) const;
 
   const MmditConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }

@@ -7,11 +7,14 @@
 #include <ATen/ops/isinf.h>
 #include <ATen/ops/log.h>
 #include <ATen/ops/where.h>
+#include <c10/util/Exception.h>
 
 #include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/models/layer_work.h"
@@ -96,33 +99,85 @@ absl::StatusOr<T5Encoder> T5Encoder::Load(const std::string& dir, const Placemen
 
 absl::StatusOr<T5Encoder> T5Encoder::Load(const T5Config& config, WeightStore weights, const Placement& placement,
                                           const LayerTable& layers, const LinearObservers& observers) {
-  T5Encoder model;
-  model.config_ = config;
   WeightReader reader(std::move(weights), placement, layers);
   reader.SetObservers("text_encoder_3", observers);
+  return Read(config, std::move(reader));
+}
+
+absl::StatusOr<T5Encoder> T5Encoder::Shape(const T5Config& config, const Placement& placement,
+                                           const LayerTable& layers) {
+  FRESCO_ASSIGN_OR_RETURN(T5Encoder model, Read(config, WeightReader::OfShapes(placement, layers)));
+  model.placement_ = placement;
+  return model;
+}
+
+absl::StatusOr<T5Encoder> T5Encoder::Read(const T5Config& config, WeightReader reader) {
+  T5Encoder model;
+  model.config_ = config;
   model.weights_ = std::make_shared<T5Weights>(ReadT5Weights(model.config_, &reader));
   FRESCO_RETURN_IF_ERROR(reader.status());
-  model.placement_ = placement;
+  model.placement_ = reader.placement();
   model.weight_bytes_ = reader.bytes();
   model.linears_ = reader.linears();
   return model;
 }
 
-at::Tensor T5Encoder::Encode(const at::Tensor& ids, const Observer& observer) const {
-  const auto observe = [&](const auto& name, const at::Tensor& value) {
-    if (observer) observer(name, value);
+absl::StatusOr<T5Encoder> T5Encoder::Streamed(const T5Config& config, WeightStore weights, const Placement& placement,
+                                              const LayerTable& layers, const LinearObservers& observers) {
+  FRESCO_ASSIGN_OR_RETURN(T5Encoder model, Shape(config, placement, layers));
+  model.stream_ = [weights = std::move(weights), placement, layers, observers] {
+    WeightReader reader(weights, placement, layers);
+    reader.SetObservers("text_encoder_3", observers);
+    return reader;
   };
-  at::Tensor x = Embed(weights_->tokens, ids);
-  observe("embeddings", x);
-  const at::Tensor bias = PositionBias(*weights_, config_, ids.size(1));
-  for (size_t i = 0; i < weights_->blocks.size(); ++i) {
-    const ModuleScope scope("encoder.block", i);
-    x = RunBlock(x, weights_->blocks[i], bias, config_);
-    observe(StrCat("block.", i), x);
+  return model;
+}
+
+namespace {
+
+void Observe(const Observer& observer, const std::string& name, const at::Tensor& value) {
+  if (observer) observer(name, value);
+}
+
+// `ends`: bias and last norm; `block_of(i)`: a block, which is there until it is asked for the next.
+template <typename BlockOf>
+at::Tensor RunEncoder(at::Tensor x, const T5Weights& ends, const T5Config& config, const BlockOf& block_of,
+                      const Observer& observer) {
+  Observe(observer, "embeddings", x);
+  const at::Tensor bias = PositionBias(ends, config, x.size(1));
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    const ModuleScope scope("encoder.block", static_cast<size_t>(i));
+    x = RunBlock(x, block_of(i), bias, config);
+    Observe(observer, StrCat("block.", i), x);
   }
-  x = Normed("encoder.final_layer_norm", x, weights_->final_norm, config_.layer_norm_eps);
-  observe("final_layer_norm", x);
+  x = Normed("encoder.final_layer_norm", x, ends.final_norm, config.layer_norm_eps);
+  Observe(observer, "final_layer_norm", x);
   return x;
+}
+
+}  // namespace
+
+at::Tensor T5Encoder::Encode(const at::Tensor& ids, const Observer& observer) const {
+  if (stream_) return EncodeStreamed(ids, observer);
+  const auto block_of = [&](int64_t i) -> const T5Weights::Block& { return weights_->blocks[static_cast<size_t>(i)]; };
+  return RunEncoder(Embed(weights_->tokens, ids), *weights_, config_, block_of, observer);
+}
+
+at::Tensor T5Encoder::EncodeStreamed(const at::Tensor& ids, const Observer& observer) const {
+  WeightReader reader = stream_();
+  const auto check = [&] { TORCH_CHECK(reader.status().ok(), std::string(reader.status().message())); };
+  const at::Tensor x = ReadT5Embeddings(config_, ids, &reader);
+  const T5Weights ends = ReadT5Ends(config_, &reader);
+  check();
+  T5Weights::Block block;
+  const auto block_of = [&](int64_t i) -> const T5Weights::Block& {
+    const MemoryScope memory("text_encoder_3", MemoryKind::kWeights);
+    block = {};  // before the next is there
+    block = ReadT5Block(config_, i, &reader);
+    check();
+    return block;
+  };
+  return RunEncoder(x, ends, config_, block_of, observer);
 }
 
 }  // namespace fresco

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,7 @@ struct T5Config {
 absl::StatusOr<T5Config> ReadT5Config(const std::string& dir);
 
 struct T5Weights;
+class WeightReader;
 
 // Immutable and thread-safe once loaded (see ClipTextModel).
 class T5Encoder {
@@ -47,10 +49,25 @@ class T5Encoder {
   static absl::StatusOr<T5Encoder> Load(const std::string& dir, const Placement& placement,
                                         const LayerTable& layers = {});
 
+  // One that does not hold its weights: every Encode reads them from the mapped files, block by block, each of which is
+  // gone before the next comes. Slow, and the results are the same. Errors of reading are exceptions of Encode; those
+  // that Load would find are not looked for.
+  static absl::StatusOr<T5Encoder> Streamed(const T5Config& config, WeightStore weights, const Placement& placement,
+                                            const LayerTable& layers = {}, const LinearObservers& observers = {});
+  // As Mmdit::Shape.
+  static absl::StatusOr<T5Encoder> Shape(const T5Config& config, const Placement& placement,
+                                         const LayerTable& layers = {});
+
   // ids: [B, T] int64, values in [0, vocab_size). Returns [B, T, D] in the placement's type. There is no attention
   // mask: pads are attended to. A row's result does not depend on the other rows. Throws libtorch's exceptions; call it
   // under InferenceMode. Observed stages: "embeddings", "block.N", "final_layer_norm".
   at::Tensor Encode(const at::Tensor& ids, const Observer& observer = {}) const;
+
+  // What Encode holds at the most besides its inputs, in bytes, its result included; `threads`: that compute on a CPU.
+  int64_t EncodeBytes(int64_t texts, int64_t tokens, int threads) const;
+
+  // Bytes of weights that are there at once where it is streamed.
+  int64_t streamed_bytes() const;
 
   const T5Config& config() const { return config_; }
   const Placement& placement() const { return placement_; }
@@ -60,11 +77,14 @@ class T5Encoder {
 
  private:
   T5Encoder() = default;
+  static absl::StatusOr<T5Encoder> Read(const T5Config& config, WeightReader reader);
+  at::Tensor EncodeStreamed(const at::Tensor& ids, const Observer& observer) const;
 
   T5Config config_;
   Placement placement_;
   int64_t weight_bytes_ = 0;
   std::vector<LinearInfo> linears_;
+  std::function<WeightReader()> stream_;  // null: the weights are there
   std::shared_ptr<const T5Weights> weights_;
 };
 

@@ -53,19 +53,34 @@ T5Weights::Block ReadBlock(const T5Config& config, const std::string& prefix, We
   };
 }
 
+// transformers ties the two names; files hold either.
+std::string EmbeddingName(const WeightReader& reader) {
+  const bool shared = reader.Contains("shared.weight") || !reader.Contains("encoder.embed_tokens.weight");
+  return shared ? "shared" : "encoder.embed_tokens";
+}
+
 }  // namespace
 
 T5Weights ReadT5Weights(const T5Config& config, WeightReader* reader) {
-  // transformers ties the two names; files hold either.
-  const bool shared = reader->Contains("shared.weight") || !reader->Contains("encoder.embed_tokens.weight");
-  const std::string tokens = shared ? "shared" : "encoder.embed_tokens";
+  const at::Tensor tokens = reader->ReadEmbedding(EmbeddingName(*reader), config.vocab_size, config.d_model);
+  T5Weights weights = ReadT5Ends(config, reader);
+  weights.tokens = tokens;
+  for (int64_t i = 0; i < config.num_layers; ++i) weights.blocks.push_back(ReadT5Block(config, i, reader));
+  return weights;
+}
+
+T5Weights::Block ReadT5Block(const T5Config& config, int64_t index, WeightReader* reader) {
+  return ReadBlock(config, StrCat("encoder.block.", index, "."), reader);
+}
+
+at::Tensor ReadT5Embeddings(const T5Config& config, const at::Tensor& ids, WeightReader* reader) {
+  return reader->ReadRows(EmbeddingName(*reader), config.vocab_size, config.d_model, ids);
+}
+
+T5Weights ReadT5Ends(const T5Config& config, WeightReader* reader) {
   T5Weights weights;
-  weights.tokens = reader->ReadEmbedding(tokens, config.vocab_size, config.d_model);
   weights.relative_bias = reader->Tensor("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
                                          {config.relative_buckets, config.num_heads});
-  for (int64_t i = 0; i < config.num_layers; ++i) {
-    weights.blocks.push_back(ReadBlock(config, StrCat("encoder.block.", i, "."), reader));
-  }
   weights.final_norm = reader->Tensor("encoder.final_layer_norm.weight", {config.d_model});
   return weights;
 }

@@ -28,4 +28,10 @@ struct T5Weights {
 // Incomplete where reader->status() is not OK afterwards.
 T5Weights ReadT5Weights(const T5Config& config, WeightReader* reader);
 
+// In parts, for one who does not hold them all: all but embedding and blocks, and a block.
+T5Weights ReadT5Ends(const T5Config& config, WeightReader* reader);
+T5Weights::Block ReadT5Block(const T5Config& config, int64_t index, WeightReader* reader);
+// The embedding's rows `ids`, whatever their shape.
+at::Tensor ReadT5Embeddings(const T5Config& config, const at::Tensor& ids, WeightReader* reader);
+
 }  // namespace fresco

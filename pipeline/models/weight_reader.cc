@@ -1,6 +1,7 @@
 #include "pipeline/models/weight_reader.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/models/tensor_view.h"
@@ -56,6 +58,7 @@ void WeightReader::Fail(absl::Status status) {
 WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerTable layers)
     : store_(std::move(store)),
       placement_(placement),
+      computes_on_(placement.device),
       layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)) {
   const auto found = store_->metadata().find(std::string(kQuantizationMetadataKey));
@@ -65,16 +68,30 @@ WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerT
   if (metadata.ok()) metadata_ = *std::move(metadata);
 }
 
-WeightReader::WeightReader(const Placement& placement, LayerTable layers)
+WeightReader::WeightReader(const Placement& placement, const at::Device& computes_on, LayerTable layers,
+                           at::Tensor random)
     : placement_(placement),
+      computes_on_(computes_on),
       layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)),
-      random_(at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
-                  .mul_(kRandomDeviation)
-                  .to(placement.dtype)) {}
+      random_(std::move(random)) {}
+
+WeightReader::WeightReader(const Placement& placement, LayerTable layers)
+    : WeightReader(placement, placement.device, std::move(layers),
+                   at::randn({kRandomNumbers}, at::TensorOptions(placement.device).dtype(at::kFloat))
+                       .mul_(kRandomDeviation)
+                       .to(placement.dtype)) {}
+
+WeightReader WeightReader::OfShapes(const Placement& placement, LayerTable layers) {
+  return {{at::kMeta, placement.dtype},
+          placement.device,
+          std::move(layers),
+          at::empty({0}, at::TensorOptions(at::kMeta).dtype(placement.dtype))};
+}
 
 // The same numbers over and over: drawing billions would take longer than the measurement they are for.
 at::Tensor WeightReader::Random(const std::vector<int64_t>& shape) const {
+  if (random_.is_meta()) return at::empty(shape, random_.options());
   at::Tensor tensor = at::empty(shape, random_.options());
   const at::Tensor flat = tensor.view({-1});
   for (int64_t begin = 0; begin < flat.numel(); begin += kRandomNumbers) {
@@ -116,6 +133,7 @@ at::Tensor WeightReader::Stored(const std::string& name, const std::vector<int64
 }
 
 at::Tensor WeightReader::TensorAs(const std::string& name, const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  const MemoryNameScope memory(name);
   const at::Tensor stored = Stored(name, shape);
   return stored.defined() ? Place(stored, dtype) : stored;
 }
@@ -152,6 +170,7 @@ at::Tensor WeightReader::ReadMultiplier(const std::string& prefix, int64_t in) {
 }
 
 Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype) {
+  const MemoryNameScope memory(prefix);
   const StoredLinear stored = ReadStored(prefix, in, out);
   if (!status_.ok()) return {};
   linears_.push_back({prefix, LinearScheme::kHigh, stored.source, false});
@@ -159,8 +178,19 @@ Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t
 }
 
 at::Tensor WeightReader::ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim) {
+  const MemoryNameScope memory(prefix);
   const StoredLinear stored = ReadStored(prefix, dim, rows);
   return status_.ok() ? Place(Dequantize(stored, placement_.dtype), placement_.dtype) : at::Tensor();
+}
+
+at::Tensor WeightReader::ReadRows(const std::string& prefix, int64_t rows, int64_t dim, const at::Tensor& ids) {
+  const StoredLinear stored = ReadStored(prefix, dim, rows);
+  if (!status_.ok()) return {};
+  const at::Tensor looked_up = ids.to(at::kCPU);
+  // Of plain ones a row is the same before and after it is brought to the type.
+  const bool plain = !stored.scale.defined() && stored.values.element_size() > 1;
+  const at::Tensor table = plain ? stored.values : Dequantize(stored, placement_.dtype);
+  return at::embedding(table, looked_up).to(placement_.device, placement_.dtype);
 }
 
 Linear WeightReader::Pack(const Linear& linear) const {
@@ -169,7 +199,11 @@ Linear WeightReader::Pack(const Linear& linear) const {
 
 StoredLinear WeightReader::ReadStored(const std::string& prefix, int64_t in, int64_t out) {
   if (!status_.ok()) return {};
-  if (!store_) return {.values = Random({out, in}), .scale = {}, .input_scale = {}, .source = "random"};
+  if (!store_)
+    return {.values = Random({out, in}),
+            .scale = {},
+            .input_scale = {},
+            .source = random_.is_meta() ? "its file" : "random"};
   absl::StatusOr<StoredLinear> stored = ReadStoredLinear(*store_, metadata_, prefix, out, in);
   if (stored.ok()) return *std::move(stored);
   Fail(stored.status());
@@ -184,7 +218,7 @@ std::vector<WeightReader::Run> WeightReader::ReadRuns(const std::vector<Part>& p
     const at::Tensor multiplier = ReadMultiplier(part.prefix, in);
     if (!status_.ok()) return {};
     LinearScheme scheme = layers_.Of(part.prefix);
-    if (stored.full_precision_matmul || !QuantizedLinear::MultipliesCodes(placement_.device, scheme, in, part.out))
+    if (stored.full_precision_matmul || !QuantizedLinear::MultipliesCodes(computes_on_, scheme, in, part.out))
       scheme = StorageOnly(scheme);
     linears_.push_back(
         {part.prefix, scheme, stored.source, scheme != LinearScheme::kHigh && IsStoredAs(stored, scheme)});
@@ -224,6 +258,7 @@ Linear WeightReader::ToLinear(const Run& run) {
 }
 
 Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {
+  const MemoryNameScope memory(parts.front().prefix);
   std::vector<Linear> linears;
   for (const Run& run : ReadRuns(parts, in, bias)) linears.push_back(ToLinear(run));
   if (!status_.ok()) return {};
@@ -260,6 +295,7 @@ Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {
 }
 
 Conv WeightReader::ReadConv(const std::string& prefix, int64_t in, int64_t out, int64_t kernel) {
+  const MemoryNameScope memory(prefix);
   const at::Tensor weight = Tensor(prefix + ".weight", {out, in, kernel, kernel});
   return {weight.defined() ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight,
           Tensor(prefix + ".bias", {out})};

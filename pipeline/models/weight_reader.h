@@ -35,6 +35,9 @@ class WeightReader {
   WeightReader(WeightStore store, const Placement& placement, LayerTable layers = {});
   // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
   explicit WeightReader(const Placement& placement, LayerTable layers = {});
+  // Shapes and types alone, every tensor that is asked for, as they would be at `placement`: on libtorch's meta device,
+  // where tensors have no memory. For knowing what a model takes before it is loaded.
+  static WeightReader OfShapes(const Placement& placement, LayerTable layers = {});
 
   // Of every linear read from now on. SaturationCount has them under `component`.NAME; linears that are stacked, under
   // the first one's.
@@ -65,6 +68,8 @@ class WeightReader {
   Linear ReadLinearAs(const std::string& prefix, int64_t in, int64_t out, at::ScalarType dtype);
   // PREFIX.weight, in whatever way it is stored: rows to look up.
   at::Tensor ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim);
+  // The rows `ids` (int64, of any shape) of the same, [..., dim]: the embedding itself stays on the host.
+  at::Tensor ReadRows(const std::string& prefix, int64_t rows, int64_t dim, const at::Tensor& ids);
   // `linear`, packed where that is faster.
   Linear Pack(const Linear& linear) const;
   Norm ReadNorm(const std::string& prefix, int64_t dim);
@@ -82,6 +87,7 @@ class WeightReader {
   const Placement& placement() const { return placement_; }
 
  private:
+  WeightReader(const Placement& placement, const at::Device& computes_on, LayerTable layers, at::Tensor random);
   absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
   at::Tensor PlaceStacked(const std::vector<at::Tensor>& parts, at::ScalarType dtype);
@@ -102,10 +108,12 @@ class WeightReader {
 
   const std::optional<WeightStore> store_;  // nothing: random weights
   const Placement placement_;
+  const at::Device computes_on_;  // the placement's, but for shapes alone
   const LayerTable layers_;
   QuantizationMetadata metadata_;
   const bool pack_;
-  const at::Tensor random_;  // small normal numbers, on the device; undefined where there is a store
+  // Small normal numbers, on the device, or a meta tensor: shapes alone. Undefined where there is a store.
+  const at::Tensor random_;
   std::string component_;
   LinearObservers observers_;
   absl::Status status_;

@@ -41,6 +41,8 @@ class Fp8Conv {
   int64_t out() const { return weight_.codes.size(0); }
   int64_t kernel() const { return weight_.codes.size(2); }
   int64_t bytes() const { return weight_.bytes() + static_cast<int64_t>(bias_.nbytes()); }
+  int64_t outputs() const { return weight_.codes.size(0); }
+  int64_t parameters() const { return weight_.codes.numel(); }  // of the kernels
   const Fp8ConvOptions& options() const { return options_; }
 
  private:

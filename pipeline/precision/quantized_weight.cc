@@ -113,6 +113,11 @@ at::Tensor StackRows(const std::vector<at::Tensor>& parts) {
 }  // namespace
 
 QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme) {
+  if (weight.is_meta()) {
+    const auto options = weight.options();
+    return {at::empty(weight.sizes(), options.dtype(CodeType(scheme))),
+            at::empty({weight.size(0)}, options.dtype(at::kFloat))};
+  }
   if (!weight.is_cpu()) return QuantizeOnGpu(weight, scheme);
   const bool known = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16;
   return QuantizeOnCpu(known ? weight.contiguous() : weight.to(at::kFloat).contiguous(), scheme);

@@ -18,8 +18,8 @@ struct QuantizedWeight {
 };
 
 // Scale of a row: its largest magnitude / 448 (E4M3) or / 127 (int8); codes rounded to nearest even. weight [out, in],
-// any floating type, on the CPU or a GPU; `scheme` other than kHigh. Rows are quantised by all of libtorch's threads. A
-// NaN or infinite weight gives a row of NaN.
+// any floating type, on the CPU or a GPU, or a meta tensor (then so are they); `scheme` other than kHigh. Rows are
+// quantised by all of libtorch's threads. A NaN or infinite weight gives a row of NaN.
 QuantizedWeight QuantizeWeight(const at::Tensor& weight, LinearScheme scheme);
 
 // The weight that the codes stand for, in `dtype`: for E4M3 on the CPU rounded once, else to fp32 first.

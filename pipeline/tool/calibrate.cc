@@ -24,7 +24,7 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
 constexpr size_t kShownLayers = 5;
 
@@ -32,7 +32,7 @@ constexpr size_t kShownLayers = 5;
 class Pace {
  public:
   std::string TextOf(const CalibrationProgress& progress) {
-    const Clock::time_point now = Clock::now();
+    const Steady::time_point now = Steady::now();
     if (!first_) first_ = {now, progress.done};
     return StrCat(PhaseText(progress.phase), ": ", 100 * progress.done / std::max<int64_t>(1, progress.total), " %",
                   TimeLeft(now, progress));
@@ -47,7 +47,7 @@ class Pace {
   }
 
   // By the pace since the first report: a resumed run has not done what came before.
-  std::string TimeLeft(Clock::time_point now, const CalibrationProgress& progress) const {
+  std::string TimeLeft(Steady::time_point now, const CalibrationProgress& progress) const {
     const int64_t done = progress.done - first_->second;
     if (done < 1) return "";
     const double seconds = std::chrono::duration<double>(now - first_->first).count() / static_cast<double>(done) *
@@ -58,7 +58,7 @@ class Pace {
     return StrCat(", ", whole, " s left");
   }
 
-  std::optional<std::pair<Clock::time_point, int64_t>> first_;  // when the first report came, and of how much
+  std::optional<std::pair<Steady::time_point, int64_t>> first_;  // when the first report came, and of how much
 };
 
 // Before hours of work, not after.

@@ -33,7 +33,7 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
 // Highest first.
@@ -129,9 +129,9 @@ class Comparer {
       ImageSpec spec = SpecOf(draw_, engine.info());
       spec.prompt = comparison_.prompts[i];
       spec.seed = comparison_.seed + i;
-      const Clock::time_point begin = Clock::now();
+      const Steady::time_point begin = Steady::now();
       FRESCO_ASSIGN_OR_RETURN(Image image, painter.Draw(spec, i + 1, count));
-      const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      const double seconds = std::chrono::duration<double>(Steady::now() - begin).count();
       if (result->reference) reference_.push_back(image);
       FRESCO_ASSIGN_OR_RETURN(ComparedPicture picture, Compare(image, reference_.at(i), result->reference));
       picture.seconds = seconds;

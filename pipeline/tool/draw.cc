@@ -7,8 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "pipeline/base/clock.h"
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
 #include "pipeline/tool/json_print.h"
@@ -17,9 +20,9 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
-double Seconds(Clock::duration duration) {
+double Seconds(Steady::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
@@ -46,11 +49,35 @@ absl::Status WriteFile(const std::string& path, const std::string& bytes) {
   return file.flush() ? absl::OkStatus() : absl::UnavailableError(StrCat(path, ": cannot be written"));
 }
 
-void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& output, double seconds, bool json) {
+// What was loaded when it was needed, where there is a budget.
+void PrintResidency(const EngineStats& stats) {
+  for (const EngineStats::Residency& component : stats.residency)
+    std::printf("%-16s %10s, loaded %lld times: %s in %.2f s%s\n", component.component.c_str(),
+                FormatBytes(component.weight_bytes).c_str(), static_cast<long long>(component.loads),
+                FormatBytes(component.loaded_bytes).c_str(), component.load_seconds,
+                component.there ? ", still there" : "");
+  if (!stats.residency.empty()) std::printf("peak memory %s\n", FormatBytes(stats.peak_bytes).c_str());
+}
+
+nlohmann::ordered_json ToJson(const std::vector<EngineStats::Residency>& residency) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const EngineStats::Residency& component : residency)
+    list.push_back({{"component", component.component},
+                    {"weight_bytes", component.weight_bytes},
+                    {"there", component.there},
+                    {"loads", component.loads},
+                    {"loaded_bytes", component.loaded_bytes},
+                    {"load_seconds", component.load_seconds}});
+  return list;
+}
+
+void Report(const ModelInfo& info, const EngineStats& stats, const ImageSpec& spec, const std::string& output,
+            double seconds, bool json) {
   if (!json) {
     std::printf("%s: %dx%d, seed %llu, %d steps, %s on %s, %.2f s\n", output.c_str(), spec.width, spec.height,
                 static_cast<unsigned long long>(spec.seed), spec.steps, info.precision.c_str(), info.device.c_str(),
                 seconds);
+    PrintResidency(stats);
     return;
   }
   const nlohmann::ordered_json report = {{"file", output},
@@ -62,6 +89,8 @@ void Report(const ModelInfo& info, const ImageSpec& spec, const std::string& out
                                          {"precision", info.precision},
                                          {"device", info.device},
                                          {"seconds", seconds},
+                                         {"peak_memory_bytes", stats.peak_bytes},
+                                         {"residency", ToJson(stats.residency)},
                                          {"weights_digest", info.weights_digest}};
   PrintJson(report);
 }
@@ -107,16 +136,19 @@ LoadOptions LoadOptionsOf(const ModelOptions& model) {
 }
 
 absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const std::string& output) {
-  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(LoadOptionsOf(model)));
-  const Clock::time_point begin = Clock::now();
+  const SystemClock clock;
+  LoadOptions options = LoadOptionsOf(model);
+  if (model.budget > 0) options.memory = std::make_shared<MemoryBudget>(model.budget, &clock);
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(options));
+  const Steady::time_point begin = Steady::now();
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job, engine->Prepare(SpecOf(draw, engine->info())));
   FRESCO_ASSIGN_OR_RETURN(const Image image, Draw(*engine, *job));
-  const double seconds = Seconds(Clock::now() - begin);
+  const double seconds = Seconds(Steady::now() - begin);
   EncodeOptions encoding;
   encoding.metadata = Metadata(engine->info(), job->spec());
   FRESCO_ASSIGN_OR_RETURN(const std::string bytes, EncodeImage(image, encoding));
   FRESCO_RETURN_IF_ERROR(WriteFile(output, bytes));
-  Report(engine->info(), job->spec(), output, seconds, model.json);
+  Report(engine->info(), engine->stats(), job->spec(), output, seconds, model.json);
   return absl::OkStatus();
 }
 

@@ -18,9 +18,11 @@
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/engine/memory_limit.h"
 #include "pipeline/engine/profiler.h"
 #include "pipeline/tool/activations.h"
 #include "pipeline/tool/bench.h"
+#include "pipeline/tool/budget.h"
 #include "pipeline/tool/calibrate.h"
 #include "pipeline/tool/compare.h"
 #include "pipeline/tool/draw.h"
@@ -40,6 +42,7 @@ constexpr char kAbout[] =
     "file),\n"
     "without a server.\n\n"
     "  fresco-model inspect models/demo\n"
+    "  fresco-model inspect --preset sd3.5-medium --precision fp8 --budget 8GiB\n"
     "  fresco-model draw models/demo --prompt \"a red apple\" --output apple.png\n"
     "  fresco-model draw sd3.5_medium.safetensors --base stable-diffusion-3.5-medium --prompt \"a red apple\"\n"
     "  fresco-model verify models/demo --python venv/bin/python\n"
@@ -87,6 +90,23 @@ void AddDevice(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N")
       ->capture_default_str();
+}
+
+CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {
+  return command
+      ->add_option("--memory-limit", options->memory_limit,
+                   "Run out of memory beyond so much of the device, as 600MiB: what a smaller one would do")
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->check(CLI::NonNegativeNumber.description(""));
+}
+
+CLI::Option* AddBudget(CLI::App* command, int64_t* bytes, const char* description) {
+  return command->add_option("--budget", *bytes, description)
+      ->default_str("")
+      ->type_name("BYTES")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
+      ->check(CLI::PositiveNumber.description(""));
 }
 
 void AddPrecision(CLI::App* command, ModelOptions* options) {
@@ -177,6 +197,10 @@ int Exit(const absl::Status& status) {
   return kFailed;
 }
 
+int ExitOf(const absl::StatusOr<int>& code) {
+  return code.ok() ? *code : Exit(code.status());
+}
+
 // Says of a missing GPU what to do; the engine would but name the library or the driver that is not there.
 absl::Status CheckDevice(const std::string& device) {
   if (!absl::StartsWith(device, "cuda") || CudaDeviceCount() > 0) return absl::OkStatus();
@@ -234,8 +258,9 @@ class Program {
   int RunOnDevice(const std::function<int()>& work) const {
     QuietProfiler();
     LetOpenMpThreadsSleep(argv_);  // may start the program anew: before any file is opened
-    const int missing = Exit(CheckDevice(model_.device));
-    return missing == kDone ? work() : missing;
+    absl::Status ready = CheckDevice(model_.device);
+    if (ready.ok() && model_.memory_limit > 0) ready = SetMemoryLimit(model_.device, model_.memory_limit);
+    return ready.ok() ? work() : Exit(ready);
   }
 
   void AddInspect() {
@@ -244,7 +269,7 @@ class Program {
         "Shows the modules: how they are stored and computed, their share of memory, their scales.\n"
         "With --activations: draws, and says what each layer is given at each step, what of it is clamped,\n"
         "and with --against which layer is the first to lose it.");
-    AddNeededModel(command, &model_);
+    AddModel(command, &model_)->option_text("(or --budget with --preset)");
     AddDevice(command, &model_);
     AddJson(command, &model_);
     AddPrecision(command, &model_);
@@ -263,9 +288,20 @@ class Program {
         command->add_flag("--activations", activate_, "Draw, and look at what passes through the layers")
             ->excludes(depth)
             ->excludes(tensors);
+    CLI::Option* const budget = AddBudget(
+        command, &budget_.bytes,
+        "Say whether the model fits so much of the device's memory, as 8GiB, and what would; nothing of it is\n"
+        "loaded. Exit code 0: it fits, 1: it does not");
+    budget->excludes(activations);
     AddActivations(command, activations);
-    command->callback([this] {
+    AddBudgetLoad(command, budget);
+    command->callback([this, command] {
+      CheckInspect(*command);
       activations_.html = inspect_.html;
+      if (budget_.bytes > 0) {
+        exit_code_ = ExitOf(RunBudget(model_, draw_, budget_));
+        return;
+      }
       exit_code_ = activate_ ? RunOnDevice([this] { return Exit(RunActivations(model_, draw_, activations_)); })
                              : Exit(RunInspect(model_, inspect_));
     });
@@ -274,6 +310,7 @@ class Program {
   // All of them need `activations`: without it nothing is drawn.
   void AddActivations(CLI::App* command, CLI::Option* activations) {
     const std::vector<CLI::Option*> before = command->get_options();
+    AddMemoryLimit(command, &model_);
     command->add_option("--against", activations_.against, "Compare with this precision: fp32, bf16, fp16 …")
         ->type_name("TYPE");
     AddVae(command, &model_.vae);
@@ -290,7 +327,30 @@ class Program {
         ->type_name("DIR")
         ->capture_default_str();
     for (CLI::Option* option : command->get_options()) {
-      if (std::find(before.begin(), before.end(), option) == before.end()) option->needs(activations);
+      const bool shared =
+          std::find(std::begin(kPictureShape), std::end(kPictureShape), option->get_name()) != std::end(kPictureShape);
+      if (!shared && std::find(before.begin(), before.end(), option) == before.end()) option->needs(activations);
+    }
+  }
+
+  void AddBudgetLoad(CLI::App* command, CLI::Option* budget) {
+    command
+        ->add_option("--preset", budget_.preset,
+                     "With --budget: sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
+        ->type_name("NAME")
+        ->needs(budget);
+    command->add_option("--batch", budget_.batch, "With --budget: images at once")
+        ->type_name("N")
+        ->needs(budget)
+        ->capture_default_str();
+  }
+
+  // What CLI11's `needs` cannot say: one of two.
+  void CheckInspect(const CLI::App& command) const {
+    if (model_.model.empty() && budget_.preset.empty()) throw CLI::RequiredError("--model");
+    for (const char* option : kPictureShape) {
+      if (command.count(option) > 0 && !activate_ && budget_.bytes == 0)
+        throw CLI::RequiresError(option, "--activations or --budget");
     }
   }
 
@@ -299,11 +359,14 @@ class Program {
     AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
     AddDraw(command, &draw_);
     AddCalibration(command, &model_);
     AddNoiseCorrection(command);
+    AddBudget(command, &model_.budget,
+              "Hold at most so much of the device's memory, as 8GiB: text encoders and VAE are loaded when needed");
     command->add_option("--output,-o", output_, "PNG file to write")
         ->type_name("FILE")
         ->capture_default_str()
@@ -439,6 +502,7 @@ class Program {
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
         ->type_name("NAME");
     command->add_option("--layers", bench_.layers, "With --preset: so many layers [all]")->type_name("N");
@@ -499,10 +563,12 @@ class Program {
     CLI::App* const command = app_.add_subcommand(
         "profile",
         "Says where the time goes: what each layer of each stage (texts, a step, decoding) takes, its work, how much\n"
-        "of the device's peak that is; and writes a trace for Perfetto. Half of the steps are recorded.");
+        "of the device's peak that is; who holds the memory meanwhile; and writes a trace for Perfetto. Half of the\n"
+        "steps are recorded.");
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddCalibration(command, &model_);
     command->add_option("--preset", profile_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo: its steps alone")
@@ -534,6 +600,11 @@ class Program {
         ->capture_default_str();
   }
 
+  // Options of inspect that --activations and --budget look at.
+  static constexpr const char* kPictureShape[] = {
+      "--vae-tiling", "--vae-tile", "--vae-precision", "--no-vae-overflow-guard",
+      "--width",      "--height",   "--guidance",      "--max-sequence-length"};
+
   CLI::App app_{kAbout, "fresco-model"};
   char** argv_ = nullptr;
   ModelOptions model_;
@@ -547,6 +618,7 @@ class Program {
   bool activate_ = false;  // --activations
   BenchOptions bench_;
   ProfileOptions profile_;
+  BudgetOptions budget_;
   CalibrateOptions calibrate_;
   std::string output_ = "out.png";
   int exit_code_ = kUsage;

@@ -23,7 +23,9 @@ struct ModelOptions {
   std::string calibration;     // file; empty: calibration.json in `model`, if it is there
   bool static_scales = false;  // LoadOptions'
   bool overflow_guard = true;  // LoadOptions'
+  int64_t budget = 0;          // bytes of the device's memory (LoadOptions::memory); 0: no bound
   int threads = 0;             // 0: as many as the machine has
+  int64_t memory_limit = 0;    // bytes that tensors may take of the device; 0: as many as there are
   bool json = false;           // one JSON object on standard output, nothing else there
 };
 

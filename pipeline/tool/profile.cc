@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -18,9 +19,12 @@
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_timeline.h"
 #include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/draw.h"
+#include "pipeline/tool/memory_history_report.h"
 #include "pipeline/tool/profile_report.h"
 #include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/transformer_steps.h"
@@ -28,7 +32,7 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
 // Of a stage beside the steps, where a call takes long, so many are recorded at most.
 constexpr double kLongSeconds = 1;
@@ -40,16 +44,19 @@ constexpr char kDefaultPrompt[] = "a red apple on a light blue background";
 using StageCall = std::function<absl::Status()>;
 
 absl::StatusOr<double> Time(const StageCall& call) {
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   FRESCO_RETURN_IF_ERROR(call());
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+  return std::chrono::duration<double>(Steady::now() - begin).count();
 }
 
 // Records stages one after the other.
 class StageRecorder {
  public:
-  static absl::StatusOr<StageRecorder> Make(const std::string& device) {
+  static absl::StatusOr<StageRecorder> Make(const at::Device& of) {
+    const std::string device = of.str();
     StageRecorder recorder;
+    recorder.memory_ = std::make_unique<MemoryTimeline>(&LedgerOf(of), recorder.clock_.get());
+    recorder.memory_while_traced_ = of.is_cpu();
     FRESCO_ASSIGN_OR_RETURN(recorder.layers_, MakeRecorder(device, RecordedDetail::kLayers));
     FRESCO_ASSIGN_OR_RETURN(recorder.operations_, MakeRecorder(device, RecordedDetail::kOperations));
     return recorder;
@@ -61,7 +68,9 @@ class StageRecorder {
 
   // Makes so many calls; of such as take long fewer, unless `all` of them are wanted.
   absl::Status Record(const std::string& name, int steps, bool all, const StageCall& call) {
+    if (!memory_while_traced_) memory_->Begin(name);
     FRESCO_ASSIGN_OR_RETURN(const double first, Time(call));
+    memory_->End();
     const int count = all || first < kLongSeconds ? steps : std::min(steps, kMostOfLong);
     std::vector<double> plain, ratios;
     std::vector<Recording> recordings;
@@ -74,11 +83,16 @@ class StageRecorder {
     }
     for (StageTimes& times : AddUpLayers(recordings))
       stages_.push_back({std::move(times), Median(plain), Median(ratios) - 1});
-    return RecordOne(operations_.get(), call, &traced_).status();
+    if (memory_while_traced_) memory_->Begin(name);
+    const absl::Status traced = RecordOne(operations_.get(), call, &traced_).status();
+    memory_->End();
+    return traced;
   }
 
+  MemoryHistory memory() const { return memory_->History(); }  // of a call of each stage
+
   const std::vector<ProfiledStage>& stages() const { return stages_; }
-  const std::vector<Recording>& traced() const { return traced_; }  // a call of each stage
+  std::vector<Recording> TakeTraced() { return std::move(traced_); }  // a call of each stage
 
  private:
   StageRecorder() = default;
@@ -94,6 +108,11 @@ class StageRecorder {
     return seconds;
   }
 
+  std::unique_ptr<SystemClock> clock_ = std::make_unique<SystemClock>();
+  std::unique_ptr<MemoryTimeline> memory_;
+  // Then its counters lie over the trace's operations. A GPU's allocations are reported to the profiler alone while it
+  // is on (MemoryReporting): there it is the call that warms up.
+  bool memory_while_traced_ = true;
   std::unique_ptr<Recorder> layers_, operations_;
   std::vector<ProfiledStage> stages_;
   std::vector<Recording> traced_;
@@ -184,7 +203,7 @@ absl::Status CheckOptions(const ModelOptions& model, const DrawOptions& draw, co
 
 absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const ProfileOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
-  FRESCO_ASSIGN_OR_RETURN(StageRecorder recorder, StageRecorder::Make(model.device));
+  FRESCO_ASSIGN_OR_RETURN(StageRecorder recorder, StageRecorder::Make(device));
   ProfileReport report;
   report.model = model.model;
   report.device = device.str();
@@ -192,9 +211,12 @@ absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const P
   FRESCO_RETURN_IF_ERROR(options.preset.empty() ? RecordDrawing(model, draw, options, &recorder, &report)
                                                 : RecordPreset(model, draw, options, &recorder, &report));
   report.stages = recorder.stages();
+  report.memory = recorder.memory();
   FRESCO_ASSIGN_OR_RETURN(report.peaks, MeasurePeaks(model.device, DtypesOf(report.stages)));
   if (!options.trace.empty()) {
-    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(recorder.traced()));
+    std::vector<Recording> traced = recorder.TakeTraced();
+    if (!traced.empty()) traced.emplace_back().trace = MemoryTrace(report.memory, report.device, traced.front().trace);
+    FRESCO_ASSIGN_OR_RETURN(const std::string trace, MergeTraces(traced));
     FRESCO_RETURN_IF_ERROR(WriteFileWhole(options.trace, trace));
     report.trace = options.trace;
   }

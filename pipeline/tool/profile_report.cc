@@ -9,6 +9,7 @@
 #include "pipeline/base/printable.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/memory_history_report.h"
 
 namespace fresco {
 namespace {
@@ -134,6 +135,7 @@ void PrintProfile(const ProfileReport& report, int top) {
               static_cast<double>(report.guidance));
   for (const auto& [dtype, rate] : report.peaks) std::printf("peak of %s: %.1f GFLOP/s\n", dtype.c_str(), rate / kGiga);
   for (const ProfiledStage& stage : report.stages) PrintStage(stage, top, report.peaks);
+  PrintMemory(report.memory, report.device);
   if (!report.trace.empty())
     std::printf("\n%s: the trace, for Perfetto (ui.perfetto.dev) or chrome://tracing\n", report.trace.c_str());
 }
@@ -151,6 +153,7 @@ void PrintProfileAsJson(const ProfileReport& report) {
                {"stages", Json::array()}};
   for (const auto& [dtype, rate] : report.peaks) json["peak_flops_per_second"][dtype] = rate;
   for (const ProfiledStage& stage : report.stages) json["stages"].push_back(ToJson(stage, report.peaks));
+  json["memory"] = MemoryJson(report.memory, report.device);
   PrintJson(json);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pipeline/engine/layer_times.h"
+#include "pipeline/engine/memory_timeline.h"
 
 namespace fresco {
 
@@ -24,6 +25,7 @@ struct ProfileReport {
   int width = 0, height = 0, batch = 1;
   float guidance = 0;
   std::vector<ProfiledStage> stages;
+  MemoryHistory memory;                 // of a call of each stage
   std::map<std::string, double> peaks;  // operations a second, by dtype (MeasurePeaks)
   std::string trace;                    // the file that was written; empty: none
 };

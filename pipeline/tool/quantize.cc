@@ -28,7 +28,7 @@
 namespace fresco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
 constexpr double kMiB = 1 << 20;
 
@@ -106,7 +106,7 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
   options.model = model.model;
   options.base = model.base;
   options.calibration = model.calibration;
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   std::optional<KeptLayers> kept;
   ProgressLine progress;
   const absl::StatusOr<QuantizeReport> report = CatchTorch(options.model, [&]() -> absl::StatusOr<QuantizeReport> {
@@ -124,7 +124,7 @@ absl::Status RunQuantize(const ModelOptions& model, const DrawOptions& draw, con
   });
   progress.End();
   if (!report.ok()) return report.status();
-  Report(options, *report, kept, std::chrono::duration<double>(Clock::now() - begin).count(), model.json);
+  Report(options, *report, kept, std::chrono::duration<double>(Steady::now() - begin).count(), model.json);
   return absl::OkStatus();
 }
 

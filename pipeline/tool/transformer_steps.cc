@@ -22,10 +22,10 @@ constexpr int kPixelsPerLatent = 8;
 constexpr int kPresetSide = 1024;  // pixels: what SD3.5 is made for
 constexpr ScheduleConfig kSchedule = {1000, 3.0};
 
-using Clock = std::chrono::steady_clock;
+using Steady = std::chrono::steady_clock;
 
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+double SecondsSince(Steady::time_point begin) {
+  return std::chrono::duration<double>(Steady::now() - begin).count();
 }
 
 absl::StatusOr<MmditConfig> ConfigOf(const BenchOptions& options) {
@@ -115,7 +115,7 @@ absl::StatusOr<std::unique_ptr<TransformerSteps>> TransformerSteps::Load(const M
                                                                          const BenchOptions& options,
                                                                          const at::Device& device,
                                                                          const Precision& precision) {
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, MakeTransformer(model, options, device, precision));
   Synchronize(device);
   FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
@@ -133,7 +133,7 @@ TransformerSteps::TransformerSteps(Mmdit transformer, double load_seconds, const
 absl::StatusOr<double> TransformerSteps::Time() {
   const at::Device device = transformer_.placement().device;
   Synchronize(device);
-  const Clock::time_point begin = Clock::now();
+  const Steady::time_point begin = Steady::now();
   for (const absl::Status& status : denoiser_.Step(jobs_)) FRESCO_RETURN_IF_ERROR(status);
   Synchronize(device);
   return SecondsSince(begin);

@@ -79,7 +79,8 @@ absl::StatusOr<Loaded> LoadModel(const ModelOptions& model, const ModelSource& s
   const VaeOptions vae{.tiling = VaeTiling::kNever};
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts, LoadModelParts(source, device, precision, vae));
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(LoadOptionsOf(model), source, parts, precision));
-  auto engine = std::make_unique<DiffusionEngine>(std::move(info), parts, MappedBytes(), kPromptCacheBytes);
+  auto engine =
+      std::make_unique<DiffusionEngine>(std::move(info), parts, std::vector<MappedBytes>(), kPromptCacheBytes);
   return Loaded{std::move(parts), std::move(engine)};
 }
 

@@ -21,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMiB = 1 << 20;
+constexpr int64_t kMostDeviceBytes = int64_t{1} << 50;
 constexpr size_t kMaxDevices = 64;  // the scheduler keeps sets of them as bits
 constexpr double kLeastWeight = 0.01, kMostWeight = 100;
 
@@ -332,23 +333,49 @@ void ReadScheduler(YamlMap& section, const ConfigSource& source, ConfigErrors* e
   section.ReadBytes("channel_bytes", 64 << 10, 4096 * kMiB, &config->channel_bytes);
 }
 
-void ReadMemoryBudgets(YamlMap* section, ConfigErrors* errors, std::map<std::string, int64_t>* budgets) {
-  const YAML::Node node = section->Take("memory_budget");
-  if (!node) return;
-  if (!node.IsMap()) {
-    section->AddError("memory_budget", "expected a mapping of devices, like {\"cuda:0\": 40GiB}");
-    return;
-  }
-  YamlMap devices(node, section->PathOf("memory_budget"), errors);
+// A mapping of devices; `node` is the section's `key`, and taken.
+void ReadDeviceBytes(const YAML::Node& node, const char* key, YamlMap* section, ConfigErrors* errors,
+                     std::map<std::string, int64_t>* budgets) {
+  YamlMap devices(node, section->PathOf(key), errors);
   for (const auto& entry : node) {
     const std::string device = entry.first.IsScalar() ? entry.first.Scalar() : "";
     if (!IsDevice(device) || device == "auto") {
-      errors->Add(entry.first.Mark(), section->PathOf("memory_budget"),
-                  StrCat("expected cpu or cuda:N, found '", device, "'"));
+      errors->Add(entry.first.Mark(), section->PathOf(key), StrCat("expected cpu or cuda:N, found '", device, "'"));
       continue;
     }
-    devices.ReadBytes(device, kMiB, int64_t{1} << 50, &(*budgets)[device]);
+    devices.ReadBytes(device, kMiB, kMostDeviceBytes, &(*budgets)[device]);
   }
+}
+
+void ReadMemoryBudgets(YamlMap* section, ConfigErrors* errors, std::map<std::string, int64_t>* budgets) {
+  const YAML::Node node = section->Take("memory_budget");
+  if (!node) return;
+  if (node.IsMap()) {
+    ReadDeviceBytes(node, "memory_budget", section, errors, budgets);
+  } else {
+    section->AddError("memory_budget", "expected a mapping of devices, like {\"cuda:0\": 40GiB}");
+  }
+}
+
+// One number for every device, or a mapping of devices.
+void ReadBytesOfDevices(YamlMap& section, const char* key, ConfigErrors* errors, std::map<std::string, int64_t>* named,
+                        int64_t* every) {
+  const YAML::Node node = section.Take(key);
+  if (node && node.IsMap()) {
+    ReadDeviceBytes(node, key, &section, errors, named);
+  } else {
+    section.ReadBytes(key, kMiB, kMostDeviceBytes, every);
+  }
+}
+
+void ReadMemory(YamlMap& section, ConfigErrors* errors, ServerConfig* config) {
+  ReadBytesOfDevices(section, "budget", errors, &config->device_budgets, &config->device_budget);
+  ReadBytesOfDevices(section, "limit", errors, &config->device_limits, &config->device_limit);
+}
+
+int64_t BytesOf(const std::string& device, const std::map<std::string, int64_t>& named, int64_t every) {
+  const auto found = named.find(device);
+  return found == named.end() ? every : found->second;
 }
 
 void ReadResults(YamlMap& section, ResultsConfig* results) {
@@ -399,6 +426,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
     ReadMemoryBudgets(&section, errors, &config->memory_budgets);
   });
+  ReadSection(top, "memory", errors, [&](YamlMap& section) { ReadMemory(section, errors, config); });
   ReadSection(top, "images", errors, [&](YamlMap& section) { section.Read("embed_prompts", &config->embed_prompts); });
   ReadSection(top, "content_check", errors,
               [&](YamlMap& section) { ReadContentCheck(section, &config->content_check); });
@@ -433,6 +461,14 @@ absl::Status CheckMetricsAddress(std::string_view address) {
   if (host == "localhost" || IsIpAddress(host)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       StrCat("expected an IP address or localhost before the port, like 0.0.0.0:9500, found '", address, "'"));
+}
+
+int64_t ServerConfig::BudgetOf(const std::string& device) const {
+  return BytesOf(device, device_budgets, device_budget);
+}
+
+int64_t ServerConfig::LimitOf(const std::string& device) const {
+  return BytesOf(device, device_limits, device_limit);
 }
 
 absl::Status CheckExposure(const ServerConfig& config) {

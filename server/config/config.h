@@ -138,6 +138,14 @@ struct ServerConfig {
   int64_t prompt_cache_bytes = 256 << 20;  // encoded prompts kept per model and device
 
   std::map<std::string, int64_t> memory_budgets;  // bytes of models' weights, by device; those not named: no bound
+  // Bytes of all that tensors take of a device: of each that is named, else of every one; 0: no bound.
+  std::map<std::string, int64_t> device_budgets;
+  int64_t device_budget = 0;
+  int64_t BudgetOf(const std::string& device) const;
+  // Beyond which tensors run out of the device's memory; likewise.
+  std::map<std::string, int64_t> device_limits;
+  int64_t device_limit = 0;
+  int64_t LimitOf(const std::string& device) const;
 
   ContentCheckConfig content_check;
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -19,6 +20,8 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
+#include "pipeline/engine/memory_budget.h"
+#include "pipeline/engine/memory_plan.h"
 #include "server/log/logger.h"
 #include "server/main/access.h"
 #include "server/main/signals.h"
@@ -64,10 +67,61 @@ std::vector<ModelRegistry::Replica> ForRegistry(const std::vector<Replica>& repl
   return result;
 }
 
+LoadOptions ForLoading(const ServerConfig& config, const ModelConfig& model, const std::string& device) {
+  LoadOptions load;
+  load.name = model.name;
+  load.path = model.path;
+  load.base = model.base;
+  load.device = device;
+  load.precision = model.precision;
+  load.layers = model.layers;
+  load.vae = model.vae;
+  load.calibration = model.calibration;
+  load.static_scales = model.static_scales;
+  load.overflow_guard = model.overflow_guard;
+  load.noise_correction = model.noise_correction;
+  load.threads = config.threads;
+  load.prompt_cache_bytes = config.prompt_cache_bytes;
+  return load;
+}
+
+// The manager bounds weights that stay. Of a device's whole budget (memory.budget) it has what the most demanding model
+// leaves of it while it works; of both bounds the lower one.
+class ManagerBudgets {
+ public:
+  ManagerBudgets(const ServerConfig& config, const EngineSource& engines) : config_(config), engines_(engines) {}
+
+  // What is wrong with its files is said when it is loaded.
+  int64_t BytesOf(const Replica& replica) {
+    const ModelConfig& model = *replica.model;
+    const int64_t budget = config_.BudgetOf(replica.device);
+    if (budget == 0 || engines_.least_memory == nullptr)
+      return config_.memory_budgets.empty() ? 0 : engines_.stored_bytes(model.path, model.base).value_or(0);
+    const MemoryNeed need = engines_.least_memory(ForLoading(config_, model, replica.device)).value_or(MemoryNeed());
+    int64_t& working = working_[replica.device];
+    working = std::max(working, need.working_bytes);
+    return need.kept_bytes;
+  }
+  std::map<std::string, int64_t> budgets() const {
+    std::map<std::string, int64_t> budgets = config_.memory_budgets;
+    for (const auto& [device, working] : working_) {
+      const int64_t left = std::max<int64_t>(1, config_.BudgetOf(device) - working);
+      const auto [own, added] = budgets.emplace(device, left);
+      if (!added) own->second = std::min(own->second, left);
+    }
+    return budgets;
+  }
+
+ private:
+  const ServerConfig& config_;
+  const EngineSource& engines_;
+  std::map<std::string, int64_t> working_;  // by device
+};
+
 ModelManagerOptions ForManager(const ServerConfig& config, const EngineSource& engines,
                                const std::vector<Replica>& replicas) {
   ModelManagerOptions result;
-  result.budgets = config.memory_budgets;
+  ManagerBudgets budgets(config, engines);
   result.max_waiting = config.max_queue;
   for (const ModelConfig& model : config.models) {
     ManagedModel& managed = result.models.emplace_back();
@@ -75,11 +129,12 @@ ModelManagerOptions ForManager(const ServerConfig& config, const EngineSource& e
     managed.load = model.load;
     managed.pinned = model.pinned;
     for (const Replica& replica : replicas) {
-      if (replica.model == &model) managed.devices.push_back(replica.device);
+      if (replica.model != &model) continue;
+      managed.devices.push_back(replica.device);
+      managed.stored_bytes = std::max(managed.stored_bytes, budgets.BytesOf(replica));
     }
-    // What is wrong with its files is said when it is loaded.
-    if (!result.budgets.empty()) managed.stored_bytes = engines.stored_bytes(model.path, model.base).value_or(0);
   }
+  result.budgets = budgets.budgets();
   return result;
 }
 
@@ -185,6 +240,7 @@ class Application : private ModelManagerObserver {
         logger_(options.config.log, &clock_, [this] { metrics_.CountLostLogLine(); }),
         grpc_log_(&logger_, &clock_),
         replicas_(ResolveReplicas(options.config.models, options.engines)),
+        budgets_(MakeBudgets()),
         registry_(ForRegistry(replicas_)),
         access_(options.config, &clock_, &logger_, &metrics_),
         checker_(MakeChecker(options.config.content_check)),
@@ -201,7 +257,9 @@ class Application : private ModelManagerObserver {
   }
 
   absl::Status Run() {
-    metrics_.SetLimits({options_.config.max_queue, options_.config.scheduling.classes, options_.config.memory_budgets});
+    metrics_.SetLimits({options_.config.max_queue, options_.config.scheduling.classes, options_.config.memory_budgets,
+                        DeviceBudgets()});
+    FRESCO_RETURN_IF_ERROR(LimitMemory());
     for (const Replica& replica : replicas_) metrics_.Announce(replica.model->name, replica.device);
     FRESCO_RETURN_IF_ERROR(Listen());
     for (const Replica& replica : replicas_) NoteChoice(replica);
@@ -213,6 +271,12 @@ class Application : private ModelManagerObserver {
   }
 
  private:
+  std::map<std::string, int64_t> DeviceBudgets() const {
+    std::map<std::string, int64_t> bytes;
+    for (const auto& [device, budget] : budgets_) bytes.emplace(device, budget->bytes());
+    return bytes;
+  }
+
   SchedulerOptions SchedulerSettings() {
     SchedulerOptions settings = ForScheduler(options_, KeptCosts());
     settings.step_profiler = profiler_;
@@ -325,22 +389,38 @@ class Application : private ModelManagerObserver {
     return *std::find_if(models.begin(), models.end(), [&](const ModelConfig& model) { return model.name == name; });
   }
 
+  absl::Status LimitMemory() {
+    std::map<std::string, int64_t> limits;
+    for (const Replica& replica : replicas_) limits[replica.device] = options_.config.LimitOf(replica.device);
+    for (const auto& [device, bytes] : limits) {
+      if (bytes > 0) FRESCO_RETURN_IF_ERROR(Annotate(options_.engines.limit_memory(device, bytes), "memory.limit"));
+    }
+    return absl::OkStatus();
+  }
+
+  // One for each device, which its models share.
+  std::map<std::string, std::shared_ptr<MemoryBudget>> MakeBudgets() {
+    std::map<std::string, std::shared_ptr<MemoryBudget>> budgets;
+    for (const Replica& replica : replicas_) {
+      const int64_t bytes = options_.config.BudgetOf(replica.device);
+      if (bytes == 0 || budgets.contains(replica.device)) continue;
+      const auto log = [this, device = replica.device](const ComponentLoad& load) {
+        logger_.Log(LogLevel::kInfo, "component_loaded",
+                    {{"model", load.model},
+                     {"device", device},
+                     {"component", load.component},
+                     {"bytes", load.bytes},
+                     {"seconds", absl::ToDoubleSeconds(load.took)}});
+      };
+      budgets.emplace(replica.device, std::make_shared<MemoryBudget>(bytes, &clock_, log));
+    }
+    return budgets;
+  }
+
   absl::StatusOr<std::unique_ptr<Engine>> Load(const std::string& name, const std::string& device) {
     const ModelConfig& model = ConfigOf(name);
-    LoadOptions load;
-    load.name = model.name;
-    load.path = model.path;
-    load.base = model.base;
-    load.device = device;
-    load.precision = model.precision;
-    load.layers = model.layers;
-    load.vae = model.vae;
-    load.calibration = model.calibration;
-    load.static_scales = model.static_scales;
-    load.overflow_guard = model.overflow_guard;
-    load.noise_correction = model.noise_correction;
-    load.threads = options_.config.threads;
-    load.prompt_cache_bytes = options_.config.prompt_cache_bytes;
+    LoadOptions load = ForLoading(options_.config, model, device);
+    if (const auto budget = budgets_.find(device); budget != budgets_.end()) load.memory = budget->second;
     return options_.engines.load(load);
   }
 
@@ -482,6 +562,7 @@ class Application : private ModelManagerObserver {
   Logger logger_;
   GrpcLog grpc_log_;  // before whatever uses gRPC
   const std::vector<Replica> replicas_;
+  const std::map<std::string, std::shared_ptr<MemoryBudget>> budgets_;  // by device
   ModelRegistry registry_;
   Access access_;
   const std::unique_ptr<ContentChecker> checker_;  // null: nothing is checked; goes after the scheduler, which asks it

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/recording.h"
 #include "server/config/config.h"
 
@@ -22,6 +23,10 @@ struct EngineSource {
   std::function<std::vector<std::string>()> devices;                                // as AvailableDevices
   std::function<absl::StatusOr<std::unique_ptr<Engine>>(const LoadOptions&)> load;  // as LoadEngine
   std::function<absl::StatusOr<int64_t>(const std::string& path, const std::string& base)> stored_bytes;
+  // As LeastMemoryNeed; asked where a device has a budget. May be null: nothing is known.
+  std::function<absl::StatusOr<MemoryNeed>(const LoadOptions&)> least_memory = nullptr;
+  // As SetMemoryLimit; called before anything is loaded, where a device has a limit.
+  std::function<absl::Status(const std::string& device, int64_t bytes)> limit_memory = nullptr;
   ProfilerSource profiler;  // empty: Operations.Profile is UNIMPLEMENTED
 };
 

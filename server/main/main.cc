@@ -9,6 +9,8 @@
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/engine/memory_limit.h"
+#include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/profiler.h"
 #include "server/auth/token_file.h"
 #include "server/config/config.h"
@@ -115,10 +117,9 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
-  const fresco::EngineSource engines = {fresco::AvailableDevices,
-                                        fresco::LoadEngine,
-                                        fresco::StoredWeightBytes,
-                                        {fresco::MakeRecorder, fresco::MeasurePeaks}};
+  const fresco::EngineSource engines = {fresco::AvailableDevices,  fresco::LoadEngine,
+                                        fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
+                                        fresco::SetMemoryLimit,    {fresco::MakeRecorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

@@ -27,7 +27,8 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 }
 
 struct AllSeries {
-  Series memory, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
+  Series memory, held, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
+  Series loads, loaded_bytes, load_seconds;
 };
 
 void AddCounts(const std::string& model, const EngineStats& stats, AllSeries* all) {
@@ -37,6 +38,17 @@ void AddCounts(const std::string& model, const EngineStats& stats, AllSeries* al
   all->quantized[{model}] += static_cast<double>(stats.quantized_activations);
   all->saturated[{model}] += static_cast<double>(stats.saturated_activations);
   all->guarded[{model}] += static_cast<double>(stats.guarded_activations);
+  for (const EngineStats::Residency& component : stats.residency) {
+    all->loads[{model, component.component}] += static_cast<double>(component.loads);
+    all->loaded_bytes[{model, component.component}] += static_cast<double>(component.loaded_bytes);
+    all->load_seconds[{model, component.component}] += component.load_seconds;
+  }
+}
+
+bool IsAway(const EngineStats& stats, const std::string& name) {
+  return std::any_of(stats.residency.begin(), stats.residency.end(), [&](const EngineStats::Residency& component) {
+    return component.component == name && !component.there;
+  });
 }
 
 void AddReplica(const Engine& engine, AllSeries* all) {
@@ -49,8 +61,13 @@ void AddReplica(const Engine& engine, AllSeries* all) {
     double& value = all->memory[{info.device, kind}];
     value = std::max(value, static_cast<double>(bytes));
   }
+  for (const MemoryHeld& held : stats.held) {
+    const std::string kind(MemoryKindName(held.holder.kind));
+    all->held[{info.device, info.name, held.holder.component, kind}] = static_cast<double>(held.bytes);
+  }
   for (const ModelInfo::Component& component : info.components) {
-    all->weights[{info.name, component.name, component.precision}] += static_cast<double>(component.weight_bytes);
+    const int64_t bytes = IsAway(stats, component.name) ? 0 : component.weight_bytes;
+    all->weights[{info.name, component.name, component.precision}] += static_cast<double>(bytes);
   }
   AddCounts(info.name, stats, all);
   all->cached[{info.name}] += static_cast<double>(stats.prompt_cache_bytes);
@@ -82,6 +99,15 @@ void EngineMetrics::Count(const EngineStats& stats, EngineStats* sum) {
   sum->quantized_activations += stats.quantized_activations;
   sum->saturated_activations += stats.saturated_activations;
   sum->guarded_activations += stats.guarded_activations;
+  for (const EngineStats::Residency& component : stats.residency) {
+    const auto found = std::find_if(sum->residency.begin(), sum->residency.end(),
+                                    [&](const auto& known) { return known.component == component.component; });
+    EngineStats::Residency& own = found != sum->residency.end() ? *found : sum->residency.emplace_back();
+    own.component = component.component;
+    own.loads += component.loads;
+    own.loaded_bytes += component.loaded_bytes;
+    own.load_seconds += component.load_seconds;
+  }
 }
 
 void EngineMetrics::Remove(const Engine& engine) {
@@ -110,6 +136,9 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
       Family("fresco_device_memory_bytes",
              "Memory on a device: its models' weights, all that is allocated now, and the most that has been.",
              MetricType::Gauge, {"device", "kind"}, all.memory),
+      Family("fresco_component_memory_bytes",
+             "Of the memory that is allocated on a device, what each component has now.", MetricType::Gauge,
+             {"device", "model", "component", "kind"}, all.held),
       Family("fresco_weights_bytes", "Weights by component and the type they are stored in, over all replicas.",
              MetricType::Gauge, {"model", "component", "precision"}, all.weights),
       Family("fresco_prompt_cache_hits_total", "Prompts whose encoding was in the cache.", MetricType::Counter,
@@ -126,6 +155,12 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
              MetricType::Counter, {"model"}, all.saturated),
       Family("fresco_guarded_activations_total", "Activations that the overflow guard has kept from being clamped.",
              MetricType::Counter, {"model"}, all.guarded),
+      Family("fresco_component_loads_total", "Times that a component was loaded because it was needed (memory.budget).",
+             MetricType::Counter, {"model", "component"}, all.loads),
+      Family("fresco_component_loaded_bytes_total", "Bytes of weights that were moved to the device by that.",
+             MetricType::Counter, {"model", "component"}, all.loaded_bytes),
+      Family("fresco_component_load_seconds_total", "Seconds that it took.", MetricType::Counter,
+             {"model", "component"}, all.load_seconds),
       Family("fresco_model_info", "1 for each loaded replica; the precision that was asked for and the one it has.",
              MetricType::Gauge, {"model", "device", "precision_asked", "precision"}, all.models),
   };

@@ -171,6 +171,8 @@ class Metrics::Impl {
       MakeGauges(registry.get(), "fresco_device_memory_capacity_bytes", "Memory that a device has.");
   Gauges& memory_budget = MakeGauges(registry.get(), "fresco_device_memory_budget_bytes",
                                      "compute.memory_budget: of models' weights on a device.");
+  Gauges& total_budget =
+      MakeGauges(registry.get(), "fresco_memory_budget_bytes", "memory.budget: of all that tensors take of a device.");
   Gauges& device_lost =
       MakeGauges(registry.get(), "fresco_device_lost", "1 for a device that hangs or is lost, else 0.");
   Counters& moves = MakeCounters(registry.get(), "fresco_images_moved_total",
@@ -220,6 +222,8 @@ void Metrics::SetLimits(const MetricsLimits& limits) {
   }
   for (const auto& [device, bytes] : limits.memory_budgets)
     impl_->memory_budget.Add({{"device", device}}).Set(static_cast<double>(bytes));
+  for (const auto& [device, bytes] : limits.device_budgets)
+    impl_->total_budget.Add({{"device", device}}).Set(static_cast<double>(bytes));
 }
 
 void Metrics::SetServing(bool serving, bool draining, const std::vector<std::pair<std::string, bool>>& models) {

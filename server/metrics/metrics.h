@@ -25,6 +25,7 @@ struct MetricsLimits {
   int max_queue = 0;                                   // requests
   std::array<ClassOptions, kPriorityClasses> classes;  // by priority
   std::map<std::string, int64_t> memory_budgets;       // bytes of models' weights, by device
+  std::map<std::string, int64_t> device_budgets = {};  // bytes of all tensors, by device
 };
 
 // Thread-safe.

@@ -266,7 +266,8 @@ void ModelManager::StartLoad(Replica* replica) {
 
 void ModelManager::OnLoaded(Replica* replica, const absl::StatusOr<EngineView>& loaded) {
   // A call of the engine, and so made without the lock.
-  const int64_t bytes = loaded.ok() ? CallStats(**loaded).weight_bytes : 0;
+  const EngineStats stats = loaded.ok() ? CallStats(**loaded) : EngineStats();
+  const int64_t bytes = stats.weight_bytes - stats.evictable_weight_bytes;  // what goes by itself is in nobody's way
   {
     MutexLock lock(&mutex_);
     const absl::Status lost = LossOf(replica->device);

@@ -3,12 +3,14 @@
 #include <google/rpc/error_details.pb.h>
 #include <google/rpc/status.pb.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/cord.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/memory_shortage.h"
 #include "server/rpc/excerpt.h"
 #include "server/rpc/violations.h"
 #include "server/rpc/wire.h"
@@ -22,6 +24,19 @@ constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 // Percent-encoded, and once more in the details in base64, it stays below the 8 KiB of headers that clients take by
 // default.
 constexpr size_t kMaxMessageBytes = 1000;
+constexpr size_t kMaxShortageFields = 16;  // the largest holders
+
+// Its first fields are the device and the sums.
+void AddShortage(const absl::Status& status, google::rpc::Status* details) {
+  const auto fields = FindShortage(status);
+  if (fields.empty()) return;
+  google::rpc::ErrorInfo info;
+  info.set_reason("OUT_OF_MEMORY");
+  info.set_domain("fresco");
+  for (size_t i = 0; i < std::min(fields.size(), kMaxShortageFields); ++i)
+    (*info.mutable_metadata())[fields[i].first] = fields[i].second;
+  details->add_details()->PackFrom(info);
+}
 
 }  // namespace
 
@@ -65,6 +80,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     SetDuration(*delay, retry.mutable_retry_delay());
     details.add_details()->PackFrom(retry);
   }
+  AddShortage(status, &details);
   // absl's codes are gRPC's, number for number.
   const auto code = static_cast<grpc::StatusCode>(status.code());
   return grpc::Status(code, details.message(), details.details().empty() ? "" : details.SerializeAsString());

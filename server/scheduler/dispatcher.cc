@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "pipeline/base/status.h"
 #include "server/scheduler/device_loss.h"
@@ -36,6 +37,8 @@ std::unique_ptr<SchedulingCore> MakeCore(const CoreOptions& options, CostModel* 
   std::abort();
 }
 
+constexpr char kTooLarge[] = "fresco.dev/too-large";  // a refusal that an engine can explain
+
 // Of kRefusals.
 std::string_view NameOf(Admission::Refusal reason) {
   return kRefusals[static_cast<size_t>(reason) - static_cast<size_t>(Admission::Refusal::kQueueFull)];
@@ -45,6 +48,7 @@ absl::Status ToStatus(const Admission& admission) {
   const bool deadline = admission.refusal == Admission::Refusal::kDeadline;
   absl::Status status(deadline ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kResourceExhausted,
                       admission.message);
+  if (admission.refusal == Admission::Refusal::kMemory) status.SetPayload(kTooLarge, absl::Cord());
   if (admission.retry_after == absl::ZeroDuration()) return status;
   return WithRetryAfter(std::move(status), admission.retry_after);
 }
@@ -81,8 +85,24 @@ absl::StatusOr<std::shared_ptr<EventChannel>> Dispatcher::Submit(GenerationReque
     UpdatePositions(&followups);
   }
   Follow(std::move(followups));
-  if (!wait.ok()) return wait.status();
+  if (!wait.ok()) return ExplainRefusal(request, wait.status());
   return channel;
+}
+
+absl::Status Dispatcher::ExplainRefusal(const GenerationRequest& request, const absl::Status& refusal) const {
+  if (!refusal.GetPayload(kTooLarge).has_value()) return refusal;
+  EngineView engine;
+  {
+    MutexLock lock(&mutex_);
+    for (const Worker& worker : workers_) {
+      const int index = EngineFor(worker, request.model);
+      if (index >= 0) engine = worker.engines[index].engine;
+    }
+  }
+  const auto largest = std::max_element(
+      request.images.begin(), request.images.end(),
+      [](const ImageSpec& a, const ImageSpec& b) { return int64_t{a.width} * a.height < int64_t{b.width} * b.height; });
+  return engine == nullptr ? refusal : CallExplainMemory(*engine, *largest, refusal);
 }
 
 absl::StatusOr<std::vector<Dispatcher::ImageWork>> Dispatcher::Weigh(const GenerationRequest& request) const {

@@ -270,6 +270,9 @@ class Dispatcher {
   // Callers' side.
   absl::StatusOr<std::vector<ImageWork>> Weigh(const GenerationRequest& request) const FRESCO_EXCLUDES(mutex_);
   static absl::StatusOr<ImageWork> WeighOn(const Engine& engine, const ImageSpec& spec);
+  // With what an engine of the model says of it, where it is for want of memory.
+  absl::Status ExplainRefusal(const GenerationRequest& request, const absl::Status& refusal) const
+      FRESCO_EXCLUDES(mutex_);
   absl::Status CheckOpen(const std::string& model) const FRESCO_REQUIRES(mutex_);
   absl::Status CheckQueue(const GenerationRequest& request, absl::Time now) FRESCO_REQUIRES(mutex_);
   RequestedJobs JobsOf(const GenerationRequest& request, const std::vector<ImageWork>& images) FRESCO_REQUIRES(mutex_);

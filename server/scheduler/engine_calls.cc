@@ -4,6 +4,8 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "pipeline/base/status.h"
+#include "pipeline/base/strings.h"
 #include "server/scheduler/guarded.h"
 
 namespace fresco {
@@ -104,6 +106,16 @@ std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageS
       GuardedValue(kEngine, [&] { return engine.TextsToEncode(specs); }).value_or(std::vector<int>());
   texts.resize(specs.size());
   return texts;
+}
+
+absl::Status CallExplainMemory(const Engine& engine, const ImageSpec& spec, const absl::Status& refusal) {
+  absl::Status said;
+  const absl::Status thrown = GuardedVoid(kEngine, [&] { said = engine.ExplainMemory(spec); });
+  return said.ok() || !thrown.ok() ? refusal : Annotate(said, ToStd(refusal.message()));
+}
+
+absl::Duration CallLoadTime(const Engine& engine) {
+  return absl::Seconds(GuardedValue(kEngine, [&] { return engine.LoadSeconds(); }).value_or(0));
 }
 
 int64_t CallTakePeakBytes(Engine* engine) {

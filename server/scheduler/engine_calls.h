@@ -33,6 +33,9 @@ absl::StatusOr<std::string> CallBatchKey(const Engine& engine, const ImageSpec& 
 absl::StatusOr<ImageLoad> CallLoadOf(const Engine& engine, const ImageSpec& spec);
 // Only counted: zeros instead of an exception.
 std::vector<int> CallTextsToEncode(const Engine& engine, absl::Span<const ImageSpec* const> specs);
+// `refusal`, and what the engine says of the memory that the image takes.
+absl::Status CallExplainMemory(const Engine& engine, const ImageSpec& spec, const absl::Status& refusal);
+absl::Duration CallLoadTime(const Engine& engine);  // Engine::LoadSeconds
 int64_t CallTakePeakBytes(Engine* engine);
 EngineStats CallStats(const Engine& engine);
 DeviceMemory CallMemoryOfDevice(Engine* engine);

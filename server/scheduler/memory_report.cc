@@ -72,6 +72,11 @@ std::string Changes(const MemoryReport& report) {
 
 }  // namespace
 
+std::string DescribeBeside(const MemoryReport& report) {
+  return absl::StrCat("Beside it: ", report.other_images, " other images, with ", Bytes(report.other_state_bytes),
+                      " of latents and texts");
+}
+
 std::string Describe(const MemoryReport& report) {
   return absl::StrCat(Holders(report), ". To change: ", Changes(report));
 }

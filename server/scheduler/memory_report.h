@@ -29,4 +29,7 @@ struct MemoryReport {
 // One line: "cuda:0 has 24.0 GiB, of which 1.2 GiB are free; weights: large (bf16) 16.4 GiB; …. To change: …".
 std::string Describe(const MemoryReport& report);
 
+// "Beside it: 3 other images, with 36.0 MiB of latents and texts".
+std::string DescribeBeside(const MemoryReport& report);
+
 }  // namespace fresco

@@ -8,8 +8,9 @@
 
 namespace fresco {
 
-// `status`; RESOURCE_EXHAUSTED with who holds the memory: `report`, and what the device says of itself, which is asked:
-// whoever calls looks at caller->ours() before anything else.
+// `status`; RESOURCE_EXHAUSTED with who holds the memory: where the engine has not said so itself (memory_shortage.h),
+// `report`, and what the device says of itself, which is asked: whoever calls looks at caller->ours() before anything
+// else.
 absl::Status ExplainOutOfMemory(const absl::Status& status, MemoryReport report, Engine* engine, DeviceCaller* caller);
 
 }  // namespace fresco

@@ -31,7 +31,7 @@ bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
   const auto ask = [&] { return absl::StatusOr<int64_t>(CallStats(*engine).allocated_bytes); };
   const int64_t allocated_bytes = caller->Make(DeviceCall::kAsk, 0, {}, ask).value_or(0);
   if (!caller->ours()) return false;
-  const Before before = {allocated_bytes, loaders_->mark()};
+  const Before before = {allocated_bytes, loaders_->mark(), CallLoadTime(*engine)};
   auto picture = caller->Make(DeviceCall::kFinish, image.load.tokens, {}, [&] {
     return caller->thread() == DeviceThread::kDecode ? CallFinishBeside(engine, image.job.get())
                                                      : CallFinish(engine, image.job.get());
@@ -49,6 +49,7 @@ bool PictureDecoder::Decode(DecodeTask* task, DeviceCaller* caller) {
 bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller) {
   ActiveImage& image = *task->image;
   const absl::Duration duration = caller->duration();
+  const absl::Duration loading = CallLoadTime(*task->engine) - before.load_time;  // of the autoencoder
   const bool shared = caller->shared();
   ImageProvenance provenance = ProvenanceOf(*task);
   const int64_t peak = task->peak_bytes = peaks_->Take(caller, task->engine.get());
@@ -56,10 +57,12 @@ bool PictureDecoder::HandOn(DecodeTask* task, Image picture, const Before& befor
   if (!dispatcher_->TakeFinished(worker_, image.id)) return false;
   image.job.reset();  // its memory is free before its caller hears of the picture
   // What a step or a load took beside it cannot be told from what it took itself.
-  const bool by_itself = !shared && before.loads.quiet() && loaders_->mark() == before.loads;
+  const bool by_itself =
+      !shared && loading == absl::ZeroDuration() && before.loads.quiet() && loaders_->mark() == before.loads;
   const int64_t activations = by_itself ? std::max<int64_t>(0, peak - before.allocated_bytes) : 0;
   observer_->OnStage(task->model, "decode", duration);
-  dispatcher_->DecodeDone(worker_, task->model, image.load.picture_tokens, duration, activations);
+  dispatcher_->DecodeDone(worker_, task->model, image.load.picture_tokens,
+                          std::max(absl::ZeroDuration(), duration - loading), activations);
   image.request->AddDecode(duration);
   image.request->AddDeviceTime(duration);
   image.request->AddPeakMemory(peak);

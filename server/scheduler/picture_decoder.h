@@ -34,6 +34,7 @@ class PictureDecoder {
   struct Before {
     int64_t allocated_bytes = 0;
     EngineLoaders::Mark loads;
+    absl::Duration load_time;  // Engine::LoadSeconds
   };
   bool HandOn(DecodeTask* task, Image picture, const Before& before, DeviceCaller* caller);
   bool Fail(DecodeTask* task, const absl::Status& status);

@@ -73,6 +73,7 @@ void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   const std::string& model = ModelOf(*images.front());
   const std::vector<int> added = CallTextsToEncode(*engine, SpecsOf(images));
   const int texts = std::accumulate(added.begin(), added.end(), 0);
+  const absl::Duration loads_before = CallLoadTime(*engine);
   const absl::Time begin = clock_->Now();
   PreparedJobs jobs = PrepareTogether(images);
   if (lost_) {
@@ -82,7 +83,9 @@ void DeviceWorker::Prepare(const std::vector<ActiveImage*>& images) {
   const absl::Duration duration = clock_->Now() - begin;
   const bool all_ok = std::all_of(jobs.begin(), jobs.end(), [](const auto& job) { return job.ok(); });
   if (const int tokens = TextTokens(images); all_ok && texts > 0 && tokens > 0) {
-    dispatcher_->TextsDone(index_, model, tokens, texts, duration);
+    // What it took to load an encoder says nothing of the texts: the next ones may find it there.
+    const absl::Duration loading = CallLoadTime(*engine) - loads_before;
+    dispatcher_->TextsDone(index_, model, tokens, texts, std::max(absl::ZeroDuration(), duration - loading));
   }
   std::set<const RequestState*> requests;
   for (size_t i = 0; i < images.size(); ++i) {

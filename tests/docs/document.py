@@ -33,8 +33,8 @@ def blocks(path):
 
 
 def comparable(line):
-    """Without what differs from machine to machine and run to run: numbers, and how many spaces make a column."""
-    return re.sub(r"\s+", " ", NUMBER.sub("#", line)).strip()
+    """Without what differs from machine to machine and run to run: numbers, what is high in, and how many spaces make a column."""
+    return re.sub(r"\s+", " ", NUMBER.sub("#", line.replace("bfloat", "float"))).strip()
 
 
 def lines_not_printed(shown, printed):

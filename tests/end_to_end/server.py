@@ -53,13 +53,15 @@ def _before_exec(limits):
 
 
 class Server:
-    """Starts on construction, on free ports unless `address` says which; `config` is YAML without its models. Used in a with, it is
+    """Starts on construction, on free ports unless `address` says which; `config` is YAML without its models, `model` what the demo model's
+    mapping has besides, as "vae: {tiling: always}". Used in a with, it is
     stopped by SIGTERM at the end and must exit with 0, unless it has ended before."""
 
-    def __init__(self, config="", address="127.0.0.1:0", stderr=None, limits=()):
+    def __init__(self, config="", address="127.0.0.1:0", stderr=None, limits=(), model=""):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.log_file = self.folder / "log"
-        (self.folder / "server.yaml").write_text(f"models: [{{path: {ROOT / 'models/demo'}, name: demo, devices: [cpu]}}]\n{config}")
+        demo = f"path: {ROOT / 'models/demo'}, name: demo, devices: [cpu]" + (f", {model}" if model else "")
+        (self.folder / "server.yaml").write_text(f"models: [{{{demo}}}]\n{config}")
         self.started = time.monotonic()
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(

@@ -134,7 +134,10 @@ absl::Status FakeScript::Check(const std::string& prompt, Stage stage, int step)
   const auto found = failures_.find({prompt, stage, step});
   if (found == failures_.end()) return absl::OkStatus();
   if (found->second.throws) throw std::runtime_error(absl::StrCat("scripted exception for ", prompt));
-  return absl::Status(found->second.status.code(), found->second.status.message());
+  const absl::Status& scripted = found->second.status;
+  absl::Status status(scripted.code(), scripted.message());
+  scripted.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { status.SetPayload(url, payload); });
+  return status;
 }
 
 void FakeScript::Record(absl::Span<ImageJob* const> batch) {
@@ -185,6 +188,7 @@ EngineStats FakeEngine::stats() const {
   stats.weight_bytes = 1000;
   stats.allocated_bytes = 1000 + kStateBytes * script_->live_jobs();
   stats.peak_bytes = 5000;
+  stats.held = {{{info_.name, "transformer", MemoryKind::kWeights}, 1000, 1000, 1000}};
   script_->AddSaturation(&stats);
   MutexLock lock(&mutex_);
   for (const std::string& text : cache_) stats.prompt_cache_bytes += static_cast<int64_t>(text.size());

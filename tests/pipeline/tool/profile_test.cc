@@ -99,6 +99,59 @@ TEST_F(ProfileTest, TheTableNamesKindsLayersAndWhatIsBetween) {
   EXPECT_THAT(result.errors, ::testing::Not(HasSubstr("ERROR")));
 }
 
+TEST_F(ProfileTest, SaysWhoHoldsTheMemoryInEachStageAndAtThePeak) {
+  const Result result = Profile("--precision fp32 --vae-tiling never --json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json memory = result.json()["memory"];
+  ASSERT_EQ(memory["stages"].size(), 3u);
+  int64_t most = 0;
+  for (const Json& stage : memory["stages"]) {
+    int64_t sum = 0;
+    bool weights = false, activations = false;
+    for (const Json& held : stage["held"]) {
+      sum += held["bytes"].get<int64_t>();
+      weights = weights || (held["component"] == "transformer" && held["kind"] == "weights");
+      activations = activations || held["kind"] == "activations";
+    }
+    EXPECT_EQ(sum, stage["bytes"]) << stage["stage"];
+    EXPECT_TRUE(weights && activations) << stage["stage"];
+    most = std::max(most, sum);
+  }
+  EXPECT_EQ(memory["peak"]["bytes"], most);
+  int64_t shown = 0;
+  double before = 0;
+  for (const Json& moment : memory["timeline"]) {
+    shown = std::max(shown, moment["bytes"].get<int64_t>());
+    EXPECT_GE(moment["seconds"], before);
+    before = moment["seconds"];
+  }
+  EXPECT_NEAR(shown, most, 0.02 * most + 300'000);  // small changes are left out
+  const Result table = Profile("--precision fp32 --top 1");
+  EXPECT_THAT(table.output, AllOf(HasSubstr("memory on cpu: the peak is "), HasSubstr("transformer weights")));
+}
+
+// A viewer stacks them over the layers: they are within the stages' times.
+TEST_F(ProfileTest, TheTraceHasMemoryAsCounters) {
+  const std::string path = File("trace.json");
+  ASSERT_EQ(Profile("--precision fp32 --trace " + path).code, 0);
+  const Json trace = Json::parse(ReadFile(path));
+  double begin = 1e300, end = 0;
+  std::vector<Json> counters;
+  for (const Json& event : trace["traceEvents"]) {
+    if (event.value("ph", "") == "C" && event["name"] == "memory of cpu") counters.push_back(event);
+    if (event.value("ph", "") != "X" || event["args"].value("level", "") != "stage") continue;
+    begin = std::min(begin, event["ts"].get<double>());
+    end = std::max(end, event["ts"].get<double>() + event["dur"].get<double>());
+  }
+  ASSERT_GT(counters.size(), 10u);
+  int within = 0;
+  for (const Json& counter : counters) {
+    EXPECT_GT(counter["args"]["transformer weights"], 0);
+    within += counter["ts"].get<double>() >= begin && counter["ts"].get<double>() <= end ? 1 : 0;
+  }
+  EXPECT_GE(within, 0.8 * static_cast<double>(counters.size()));  // not what comes before and after
+}
+
 // Every event lies within one of the stages, or is none of the model's.
 TEST_F(ProfileTest, TheTraceHasLayersWithinTheirBlocksAndStages) {
   const std::string path = File("trace.json");

@@ -70,6 +70,28 @@ TEST_F(ConfigTest, AMemoryBudgetIsOfADeviceAndInBytes) {
               HasSubstr("models[0].load: expected one of startup, on_demand, manual, found 'never'"));
 }
 
+TEST_F(ConfigTest, ABudgetForEverythingIsOfEveryDeviceOrOfEach) {
+  EXPECT_EQ(Parse("models: [{path: models/demo}]")->BudgetOf("cpu"), 0);
+  const auto every = Parse("models: [{path: models/demo}]\nmemory: {budget: 8GiB}");
+  ASSERT_TRUE(every.ok()) << every.status();
+  EXPECT_EQ(every->BudgetOf("cpu"), int64_t{8} << 30);
+  EXPECT_EQ(every->BudgetOf("cuda:1"), int64_t{8} << 30);
+  const auto each = Parse("models: [{path: models/demo}]\nmemory: {budget: {\"cuda:0\": 6GiB}}");
+  ASSERT_TRUE(each.ok()) << each.status();
+  EXPECT_EQ(each->BudgetOf("cuda:0"), int64_t{6} << 30);
+  EXPECT_EQ(each->BudgetOf("cpu"), 0);
+  const auto limited = Parse("models: [{path: models/demo}]\nmemory: {limit: {\"cuda:0\": 6GiB, cpu: 2GiB}}");
+  ASSERT_TRUE(limited.ok()) << limited.status();
+  EXPECT_EQ(limited->LimitOf("cuda:0"), int64_t{6} << 30);
+  EXPECT_EQ(limited->LimitOf("cuda:1"), 0);
+  EXPECT_EQ(limited->BudgetOf("cpu"), 0);
+  EXPECT_THAT(ErrorOf("memory: {limit: 4}"), HasSubstr("memory.limit: expected"));
+  EXPECT_THAT(ErrorOf("memory: {budget: {gpu: 4GiB}}"),
+              HasSubstr("fresco.yaml:1: memory.budget: expected cpu or cuda:N, found 'gpu'"));
+  EXPECT_THAT(ErrorOf("memory: {budget: 4}"), HasSubstr("memory.budget: expected"));
+  EXPECT_THAT(ErrorOf("memory: {budgets: 4GiB}"), HasSubstr("memory.budgets: unknown setting"));
+}
+
 TEST_F(ConfigTest, EverySettingIsRead) {
   const auto config = Parse(R"(
 server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7,

@@ -141,6 +141,7 @@ TEST(MetricsTest, WhatAlertsCompareWithIsShown) {
   limits.classes[0] = {absl::Milliseconds(500), 1.5, absl::Seconds(8)};
   limits.classes[2] = {absl::Seconds(30), 10, absl::Minutes(10)};
   limits.memory_budgets = {{"cuda:0", int64_t{40} << 30}};
+  limits.device_budgets = {{"cuda:0", int64_t{48} << 30}};
   metrics.SetLimits(limits);
   metrics.SetServing(true, false, {{"demo", true}, {"large", false}});
   metrics.OnDeviceMemory("cuda:0", int64_t{80} << 30);
@@ -151,6 +152,7 @@ TEST(MetricsTest, WhatAlertsCompareWithIsShown) {
                            "fresco_class_stretch{priority=\"interactive\"} 1.5\n",
                            "fresco_class_max_wait_seconds{priority=\"batch\"} 600\n",
                            "fresco_device_memory_capacity_bytes{device=\"cuda:0\"} 85899345920\n",
+                           "fresco_memory_budget_bytes{device=\"cuda:0\"} 51539607552\n",
                            "fresco_device_memory_budget_bytes{device=\"cuda:0\"} 42949672960\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
@@ -208,6 +210,8 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"weights\"} 2000\n"));
   EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"allocated\"} 1000\n"));
   EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"peak\"} 5000\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_component_memory_bytes{device=\"cpu\",model=\"two\",component=\"transformer\","
+                              "kind=\"weights\"} 1000\n"));
   EXPECT_THAT(text,
               HasSubstr("fresco_weights_bytes{model=\"two\",component=\"transformer\",precision=\"fp32\"} 1000\n"));
   EXPECT_THAT(text, HasSubstr("fresco_model_load_seconds{device=\"cpu\",model=\"one\"} 1.5\n"));

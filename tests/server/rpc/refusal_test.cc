@@ -4,6 +4,7 @@
 #include <set>
 
 #include "gmock/gmock.h"
+#include "pipeline/engine/memory_shortage.h"
 #include "tests/server/rpc/service_fixture.h"
 
 namespace fresco {
@@ -38,6 +39,28 @@ std::vector<std::string> BadFieldsOf(const grpc::Status& status) {
   if (!bad.has_value()) return fields;
   for (const auto& violation : bad->field_violations()) fields.push_back(violation.field());
   return fields;
+}
+
+// Who holds a device's memory travels beside the text, for programs.
+TEST_F(ServiceTest, WhoHoldsTheMemoryIsInTheStatusDetails) {
+  Start();
+  ShortageReport report;
+  report.doing = "decoding";
+  report.device = "cpu";
+  report.width = report.height = 1024;
+  report.shortage = MemoryShortage{12 << 20, {}};
+  report.shortage->before.held = {{{"fake", "vae", MemoryKind::kActivations}, 5000, 5000, 5000}};
+  report.shortage->before.allocated_bytes = 5000;
+  script_->Fail("large", FakeScript::Stage::kFinish, ShortageError(report));
+  const Drawn drawn = Generate(Request("large"));
+  EXPECT_EQ(drawn.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(drawn.status.error_message(), HasSubstr("decoding 1024x1024: out of memory on cpu: 12 MiB more were"));
+  const auto info = DetailOf<google::rpc::ErrorInfo>(drawn.status);
+  ASSERT_TRUE(info.has_value());
+  EXPECT_EQ(info->reason(), "OUT_OF_MEMORY");
+  EXPECT_EQ(info->metadata().at("device"), "cpu");
+  EXPECT_EQ(info->metadata().at("asked"), "12582912");
+  EXPECT_EQ(info->metadata().at("held_vae_activations"), "5000");
 }
 
 // gRPC 1.51 itself would answer UNIMPLEMENTED to what it cannot parse.

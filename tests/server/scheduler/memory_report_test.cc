@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "pipeline/engine/memory_shortage.h"
 #include "server/scheduler/scheduler.h"
 #include "tests/support/scheduler_harness.h"
 
@@ -77,6 +78,28 @@ TEST(MemoryReportTest, APictureThatDoesNotFitIsToldAboutTiles) {
   const absl::Status status = harness.Submit(harness.Request("a"))->Result();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("no memory to decode"), HasSubstr("vae.tiling: always")));
+}
+
+// An engine that has said who holds the memory is not corrected: only what it cannot know is added.
+TEST(MemoryReportTest, WhatTheEngineHasSaidIsPassedOn) {
+  ShortageReport said;
+  said.doing = "denoising";
+  said.device = "cpu";
+  said.shortage = MemoryShortage{1000, {}};
+  SchedulerHarness harness;
+  FakeScript* script = harness.AddModel();
+  script->Fail("bad", Stage::kStep, ShortageError(said), 1);
+  script->step_gate()->Close();
+  auto good = harness.Submit(harness.Request("good", 4, 2));
+  script->step_gate()->AwaitBlocked();
+  auto bad = harness.Submit(harness.Request("bad", 4));
+  script->step_gate()->Open();
+  const absl::Status status = bad->Result();
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(Describe(said) + ". Beside it: 2 other images, with 20 bytes of latents and texts"),
+                    Not(HasSubstr("To change"))));
+  EXPECT_EQ(FindShortage(status), FindShortage(ShortageError(said)));
+  EXPECT_TRUE(good->Result().ok());
 }
 
 TEST(MemoryReportTest, TheOtherImagesOfTheDeviceAreCounted) {

@@ -1,0 +1,137 @@
+// What Mmdit::Forward holds: mmdit.cc, played through by shapes.
+#include <cstdint>
+#include <utility>
+
+#include "pipeline/models/layer_memory.h"
+#include "pipeline/models/mmdit.h"
+#include "pipeline/models/mmdit_weights.h"
+
+namespace fresco {
+namespace {
+
+using Held = ActivationLedger::Held;
+
+// A batch on its way through the blocks.
+class BlockMemory {
+ public:
+  BlockMemory(const MmditConfig& config, LayerMemory* layers, int64_t samples, int64_t image, int64_t text)
+      : layers_(*layers), heads_(config.num_heads), dim_(config.dim()), samples_(samples), image_(image), text_(text) {}
+
+  Held Stream(int64_t tokens) { return layers_.Hold(samples_ * tokens * dim_); }
+
+  // The streams that go in are the caller's; results in those that come out.
+  void Run(const MmditBlock& block, Held* image, Held* text) {
+    Held image_normed, text_normed;
+    const Held text_heads = Project(block.context_attention.qkv, text_, &text_normed);
+    const Held image_heads = Project(block.attention.qkv, image_, &image_normed);
+    const Held mixed = JointAttention(block);
+    Held branch = layers_.Tokens(block.attention.out, samples_, image_, samples_ == 1);
+    Held gated;
+    if (block.has_dual()) {
+      const Held dual = Project(block.dual.qkv, image_, &image_normed);
+      Held sum = Stream(image_);
+      Held second = DualAttention(block.dual);
+      branch = std::move(second);
+      gated = std::move(sum);
+    }
+    *image = FeedForward(block.feed_forward, image_, std::move(gated), std::move(branch));
+    if (block.is_last()) return;
+    branch = layers_.Tokens(block.context_attention.out, samples_, text_, samples_ == 1);
+    *text = FeedForward(block.context_feed_forward, text_, {}, std::move(branch));
+  }
+
+ private:
+  bool fused() const { return layers_.has_row_kernels(dim_); }
+
+  // AdaptiveNorm::Project; `normed` is what it keeps.
+  Held Project(const Linear& linear, int64_t tokens, Held* normed) {
+    if (layers_.TakesCodes(linear, dim_)) return layers_.Codes(linear, samples_, tokens);
+    if (!fused() && !normed->defined()) *normed = Stream(tokens);
+    const Held modulated = Stream(tokens);
+    return layers_.Tokens(linear, samples_, tokens);
+  }
+
+  Held JointAttention(const MmditBlock& block) {
+    const int64_t tokens = image_ + text_;
+    NormedHeads image, text;  // else a kernel normalises them on their way into the joint tensor
+    if (!layers_.has_head_kernels(dim_, heads_)) {
+      image = Norm(block.attention, image_);
+      text = Norm(block.context_attention, text_);
+    }
+    const Held joint = Stream(3 * tokens);
+    return layers_.Attention({samples_, heads_, dim_ / heads_, tokens, tokens});
+  }
+
+  struct NormedHeads {
+    Held queries, keys;
+  };
+  NormedHeads Norm(const MmditAttention& weights, int64_t tokens) {
+    const int64_t elements = samples_ * tokens * dim_;
+    NormedHeads normed;
+    if (weights.norm_q.defined()) normed.queries = layers_.RmsNorm(elements);
+    if (weights.norm_k.defined()) normed.keys = layers_.RmsNorm(elements);
+    return normed;
+  }
+
+  Held DualAttention(const MmditAttention& weights) {
+    NormedHeads normed;
+    if (!layers_.has_head_kernels(dim_, heads_)) normed = Norm(weights, image_);
+    const Held mixed = layers_.Attention({samples_, heads_, dim_ / heads_, image_, image_});
+    return layers_.Tokens(weights.out, samples_, image_);
+  }
+
+  // AddFeedForward of a residual `x` (not defined: the stream that came in) and its branch.
+  Held FeedForward(const MmditFeedForward& weights, int64_t tokens, Held x, Held branch) {
+    Held sum = Stream(tokens);
+    x.Release();
+    branch.Release();
+    Held normed;
+    Held up = Project(weights.up, tokens, &normed);
+    Held down = layers_.TakesCodes(weights.down, InputsOf(weights.down))
+                    ? layers_.Codes(weights.down, samples_, tokens)
+                    : layers_.Tokens(weights.down, samples_, tokens);
+    up.Release();
+    return Stream(tokens);
+  }
+
+  LayerMemory& layers_;
+  const int64_t heads_, dim_, samples_, image_, text_;
+};
+
+}  // namespace
+
+int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
+  const MmditWeights& weights = *weights_;
+  const int64_t patches = shape.height * shape.width / (config_.patch_size * config_.patch_size);
+  const int64_t latents = shape.samples * config_.in_channels * shape.height * shape.width;
+  ActivationLedger ledger;
+  LayerMemory layers(&ledger, placement_, threads);
+  BlockMemory blocks(config_, &layers, shape.samples, patches, shape.text_tokens);
+  const Held given = layers.Hold(latents);
+  Held first_image, first_text;
+  {
+    const Held cut = layers.Hold(latents);
+    first_image = layers.Tokens(weights.patch, shape.samples, patches);
+  }
+  first_text = layers.Tokens(weights.context, shape.samples, shape.text_tokens);
+  const Held modulations = layers.Rows(weights.modulation, shape.samples);
+  Held image, text;
+  for (const MmditBlock& block : weights.blocks) {
+    Held next_image, next_text;
+    blocks.Run(block, &next_image, &next_text);
+    image = std::move(next_image);
+    text = std::move(next_text);
+  }
+  return ledger.peak();
+}
+
+int64_t Mmdit::loading_bytes() const {
+  return placement_.device.is_cpu() ? WeightBytesOf(weights_->modulation) : 0;
+}
+
+int64_t Mmdit::KeptBytes(const ForwardShape& shape) const {
+  const int64_t patches = shape.height * shape.width / (config_.patch_size * config_.patch_size);
+  return patches * config_.dim() * static_cast<int64_t>(c10::elementSize(placement_.dtype));
+}
+
+}  // namespace fresco
