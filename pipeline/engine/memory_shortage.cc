@@ -24,7 +24,7 @@ const MemorySnapshot& MemoryOf(const ShortageReport& report) {
 bool SeveralModels(const MemorySnapshot& memory) {
   std::string first;
   for (const MemoryHeld& held : memory.held) {
-    if (held.holder.model.empty()) continue;
+    if (held.holder.model.empty() || held.bytes <= 0) continue;
     if (!first.empty() && held.holder.model != first) return true;
     first = held.holder.model;
   }

@@ -42,7 +42,7 @@ Json StageJson(const MemoryHistory& history, const MemoryHistory::Stage& stage) 
   return json;
 }
 
-// "vae activations 610 MiB, transformer weights 140 MiB"
+// "vae activations 610 MiB, transformer weights 140 MiB, others 2.1 MiB": whoever has a hundredth of it.
 std::string Names(const MemoryHistory& history, const MemoryHistory::Stage& stage) {
   std::vector<size_t> order;
   for (size_t i = 0; i < history.holders.size(); ++i) {
@@ -51,9 +51,16 @@ std::string Names(const MemoryHistory& history, const MemoryHistory::Stage& stag
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return stage.peak.bytes[a] > stage.peak.bytes[b]; });
   std::string names;
-  for (const size_t i : order)
-    names += StrCat(names.empty() ? "" : ", ", NameOf(history.holders[i]), " ", FormatBytes(stage.peak.bytes[i]));
-  return names;
+  int64_t others = 0;
+  for (const size_t i : order) {
+    const int64_t bytes = stage.peak.bytes[i];
+    if (bytes < stage.peak.total_bytes() / 100) {
+      others += bytes;
+    } else {
+      names += StrCat(names.empty() ? "" : ", ", NameOf(history.holders[i]), " ", FormatBytes(bytes));
+    }
+  }
+  return others == 0 ? names : StrCat(names, ", others ", FormatBytes(others));
 }
 
 // Not by parsing all of it, which takes ten times its memory.

@@ -62,7 +62,7 @@ class Limited(unittest.TestCase):
             # The size that was named fits.
             self.assert_drawn(generate(channel, int(re.search(r"width, height: (\d+) \(", text)[1])))
             eventually(lambda: server.metric("fresco_device_memory_bytes", 'kind="allocated"') <= before + (1 << 20))
-            self.assertEqual(server.metric("fresco_component_memory_bytes", 'kind="activations"'), 0)
+            self.assertLess(server.metric("fresco_component_memory_bytes", 'kind="activations"'), 1 << 20)
             self.assertGreater(server.metric("fresco_component_memory_bytes", 'component="vae",kind="weights"'), 6 << 20)
 
     def test_the_setting_that_was_named_makes_it_fit(self):
