@@ -32,7 +32,6 @@
 #include "pipeline/engine/noise_corrector.h"
 #include "pipeline/engine/observers.h"
 #include "pipeline/engine/precision.h"
-#include "pipeline/engine/resolve.h"
 #include "pipeline/engine/torch_boundary.h"
 
 namespace fresco {
@@ -202,10 +201,10 @@ absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSour
 
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
-  FRESCO_ASSIGN_OR_RETURN(const ResolvedModel model, ResolveModel(options, device));
-  const ModelSource& source = model.source;
-  const Precision& precision = model.precision;
-  const std::optional<Calibration>& calibration = model.calibration;
+  FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.path, options.base));
+  FRESCO_ASSIGN_OR_RETURN(const LoadPrecision decided, DecidePrecision(options, source, device));
+  const Precision& precision = decided.precision;
+  const std::optional<Calibration>& calibration = decided.calibration;
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);

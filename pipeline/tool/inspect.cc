@@ -18,9 +18,9 @@
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/engine/architecture.h"
+#include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/precision.h"
-#include "pipeline/engine/resolve.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/mmdit_config.h"
 #include "pipeline/tool/draw.h"
@@ -224,11 +224,13 @@ std::string Summary(const Inspected& inspected, const std::string& device) {
 // `device` need not be there: then what it can compute is not known, and is taken to be what a GPU without FP8 does.
 absl::StatusOr<Inspected> Inspect(const ModelOptions& options) {
   return CatchTorch(options.model, [&]() -> absl::StatusOr<Inspected> {
-    FRESCO_ASSIGN_OR_RETURN(ResolvedModel model, ResolveModel(LoadOptionsOf(options), at::Device(options.device)));
+    FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.model, options.base));
+    FRESCO_ASSIGN_OR_RETURN(LoadPrecision decided,
+                            DecidePrecision(LoadOptionsOf(options), source, at::Device(options.device)));
     Inspected inspected;
-    FRESCO_ASSIGN_OR_RETURN(inspected.architecture, Architecture(model.source));
-    FRESCO_ASSIGN_OR_RETURN(inspected.parts, ReadParts(model.source, model.precision));
-    inspected.precision = std::move(model.precision);
+    FRESCO_ASSIGN_OR_RETURN(inspected.architecture, Architecture(source));
+    FRESCO_ASSIGN_OR_RETURN(inspected.parts, ReadParts(source, decided.precision));
+    inspected.precision = std::move(decided.precision);
     return inspected;
   });
 }

@@ -30,6 +30,7 @@
 #include "pipeline/tool/options.h"
 #include "pipeline/tool/profile.h"
 #include "pipeline/tool/quantize.h"
+#include "pipeline/tool/shared_options.h"
 #include "pipeline/tool/verify.h"
 
 namespace fresco {
@@ -66,129 +67,6 @@ std::string CheckPsnr(const std::string& text) {
   double psnr = 0;
   const bool possible = absl::SimpleAtod(text, &psnr) && psnr >= 0 && psnr <= kMostPsnr;
   return possible ? "" : absl::StrCat("\"", text, "\" is not a number of dB from 0 to ", kMostPsnr);
-}
-
-CLI::Option* AddModel(CLI::App* command, ModelOptions* options) {
-  command
-      ->add_option("--base", options->base,
-                   "Diffusers folder that supplies what the model lacks: configurations, tokenizers, encoders, VAE")
-      ->type_name("DIR");
-  return command
-      ->add_option(
-          "--model,MODEL", options->model,
-          "Diffusers folder (model_index.json, transformer/, vae/ …) or single .safetensors file; or --model MODEL")
-      ->type_name("PATH");
-}
-
-void AddNeededModel(CLI::App* command, ModelOptions* options) {
-  AddModel(command, options)->required()->option_text("REQUIRED");
-}
-
-void AddDevice(CLI::App* command, ModelOptions* options) {
-  command->add_option("--device", options->device, "cpu or cuda:N")->type_name("DEVICE")->capture_default_str();
-  command->add_option("--threads", options->threads, "CPU threads; 0: as many as the machine has")
-      ->check(CLI::NonNegativeNumber.description(""))
-      ->type_name("N")
-      ->capture_default_str();
-}
-
-CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {
-  return command
-      ->add_option("--memory-limit", options->memory_limit,
-                   "Run out of memory beyond so much of the device, as 600MiB: what a smaller one would do")
-      ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
-      ->check(CLI::NonNegativeNumber.description(""));
-}
-
-CLI::Option* AddBudget(CLI::App* command, int64_t* bytes, const char* description) {
-  return command->add_option("--budget", *bytes, description)
-      ->default_str("")
-      ->type_name("BYTES")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false).description(""))
-      ->check(CLI::PositiveNumber.description(""));
-}
-
-void AddPrecision(CLI::App* command, ModelOptions* options) {
-  command
-      ->add_option("--precision", options->precision,
-                   "fp32, bf16, fp16, fp8, fp8-weight-only, int8, or auto: the fastest that the device computes")
-      ->type_name("TYPE")
-      ->capture_default_str();
-}
-
-// An option that takes one of `names` and stores the enumerator of that index.
-template <typename Enum, size_t kCount>
-CLI::Option* AddChoice(CLI::App* command, const char* option, const std::string_view (&names)[kCount], Enum* choice,
-                       const char* description) {
-  const std::vector<std::string> known(std::begin(names), std::end(names));
-  const auto choose = [choice, known](const std::string& name) {
-    *choice = static_cast<Enum>(std::find(known.begin(), known.end(), name) - known.begin());
-  };
-  return command->add_option_function<std::string>(option, choose, description)
-      ->check(CLI::IsMember(known).description(""))
-      ->default_str(known[static_cast<size_t>(*choice)]);
-}
-
-void AddVae(CLI::App* command, VaeOptions* vae) {
-  AddChoice(command, "--vae-tiling", kVaeTilingNames, &vae->tiling,
-            "Decode in overlapping tiles, in bounded memory: always, never, or auto: pictures above a megapixel")
-      ->type_name("WHEN");
-  command->add_option("--vae-tile", vae->tile_size, "A tile's side; a multiple of 32")
-      ->type_name("PIXELS")
-      ->capture_default_str();
-  AddChoice(command, "--vae-precision", kVaePrecisionNames, &vae->precision, "fp8, or auto: the model's own type")
-      ->type_name("TYPE");
-  command->add_flag("!--no-vae-overflow-guard", vae->overflow_guard,
-                    "Naive FP8, which saturates and bands: to see what the guard is for");
-}
-
-void AddCalibration(CLI::App* command, ModelOptions* options) {
-  command
-      ->add_option("--calibration", options->calibration,
-                   "What `calibrate` wrote [calibration.json of the model, if it has one]")
-      ->type_name("FILE");
-  command->add_flag("--static-scales", options->static_scales,
-                    "Quantise activations with the calibration's scales, not with one for each token");
-  command->add_flag("!--no-overflow-guard", options->overflow_guard,
-                    "With static scales: clamp what is beyond them, to see what the guard is for");
-}
-
-void AddJson(CLI::App* command, ModelOptions* options) {
-  command->add_flag("--json", options->json, "Print one JSON object");
-}
-
-// Not as CLI11's optional, which would take an empty text for none.
-CLI::Option* AddText(CLI::App* command, const char* name, std::optional<std::string>* text, const char* description) {
-  return command
-      ->add_option_function<std::string>(
-          name, [text](const std::string& given) { *text = given; }, description)
-      ->type_name("TEXT");
-}
-
-void AddDraw(CLI::App* command, DrawOptions* draw) {
-  AddText(command, "--negative", &draw->negative, "What the picture should not be");
-  command->add_option("--width", draw->width, "[the model's default]")->type_name("PIXELS");
-  command->add_option("--height", draw->height, "[the model's default]")->type_name("PIXELS");
-  command->add_option("--steps", draw->steps, "Denoising steps [the model's default]")->type_name("N");
-  command->add_option("--guidance", draw->guidance, "1 or less: none [the model's default]")->type_name("SCALE");
-  command->add_option("--max-sequence-length", draw->max_sequence_length, "T5 tokens [the model's default]")
-      ->type_name("N");
-  // CLI11 itself wraps what is negative and cuts what is too large.
-  command
-      ->add_option_function<std::string>(
-          "--seed", [draw](const std::string& text) { (void)absl::SimpleAtoi(text, &draw->seed); },
-          "Of the initial noise")
-      ->type_name("N")
-      ->default_str("0")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            uint64_t seed = 0;
-            return absl::SimpleAtoi(text, &seed)
-                       ? ""
-                       : "\"" + text + "\" is not a whole number from 0 to 18446744073709551615";
-          },
-          ""));
 }
 
 int Exit(const absl::Status& status) {
