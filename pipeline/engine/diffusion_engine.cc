@@ -19,6 +19,7 @@
 #include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/memory_shortage.h"
 #include "pipeline/engine/prompts.h"
+#include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/precision/layer_scope.h"

@@ -15,6 +15,7 @@
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_advice.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/engine/memory_plan.h"
 #include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/model_parts.h"

@@ -177,19 +177,26 @@ void NoteResidency(const LoadOptions& options, ModelInfo* info) {
   }
 }
 
-// With what the transformer takes spoken for, where there is a budget: others' components may have to go first.
+// Room for the transformer, where there is a budget: others' components may have to go first.
+absl::StatusOr<std::optional<MemoryBudget::Claim>> MakeRoom(const LoadOptions& options, const at::Device& device) {
+  std::optional<MemoryBudget::Claim> room;
+  if (options.memory == nullptr) return room;
+  FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
+  const int64_t bytes = need.kept_bytes + need.working_bytes;
+  const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
+  room.emplace(options.memory->MakeRoom(bytes, held));
+  if (!room->fits())
+    return absl::ResourceExhaustedError(StrCat("memory: ", options.path, " needs ", FormatBytes(bytes),
+                                               " of the budget of ", FormatBytes(options.memory->bytes()),
+                                               " at the least, and other models hold ", FormatBytes(held()),
+                                               " of it that cannot go: unload one of them"));
+  room->Shrink(need.kept_bytes);  // the rest is for drawing, which claims it then
+  return room;
+}
+
 absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSource& source, const at::Device& device,
                                      const Precision& precision, const LinearObservers& observers) {
   if (options.memory == nullptr) return LoadModelParts(source, device, precision, options.vae, observers);
-  FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
-  const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
-  MemoryBudget::Claim room = options.memory->MakeRoom(need.kept_bytes + need.working_bytes, held);
-  if (!room.fits())
-    return absl::ResourceExhaustedError(
-        StrCat("memory: ", options.path, " needs ", FormatBytes(need.kept_bytes + need.working_bytes),
-               " of the budget of ", FormatBytes(options.memory->bytes()), " at the least, and other models hold ",
-               FormatBytes(held()), " of it that cannot go: unload one of them"));
-  room.Shrink(need.kept_bytes);  // the rest is for drawing, which claims it then
   return LoadPartsWithin({options.memory, options.name}, source, device, precision, options.vae, observers);
 }
 
@@ -205,9 +212,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   const MemoryModelScope owner(options.name);
   const MemoryReporting reporting(device);
   const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
+  // Before the snapshot: what goes to make room has been freed by then.
+  FRESCO_ASSIGN_OR_RETURN(std::optional<MemoryBudget::Claim> room, MakeRoom(options, device));
   const MemorySnapshot before = LedgerOf(at::kCPU).Snapshot();
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts,
                           LoadParts(options, source, device, precision, {observers.probe, observers.saturation}));
+  room.reset();  // drawing has claims of its own
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   NoteResidency(options, &info);
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());

@@ -18,6 +18,7 @@ constexpr int64_t kMiB = 1 << 20;
 std::string PeakName(const MemoryPlan& plan) {
   const std::string& stage = plan.peak().name;
   if (stage == "step") return "a step";
+  if (stage == "load") return "loading";
   return stage == "decode" ? "decoding" : stage;
 }
 

@@ -10,10 +10,11 @@
 #include <utility>
 
 #include "absl/time/time.h"
-#include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
 
 namespace fresco {
+
+class Clock;
 
 // A component whose weights can be let go of.
 class Evictable {

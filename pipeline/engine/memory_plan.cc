@@ -188,6 +188,9 @@ MemoryPlan MemoryPlanner::PlanWithout(const std::vector<std::string_view>& away,
     component.streamed = streamed && !component.kept && component.streamed_bytes > 0;
   }
   const Stages stages(*this, load, model_->on_gpu() ? kGpuWorkspaceBytes : 0);
+  stages.Add(&plan, "load", "", load.cached_texts_bytes, model_->transformer.loading_bytes());
+  // What comes when it is needed comes after it.
+  if (!away.empty()) plan.stages.back().weight_bytes = plan.components.front().weight_bytes;
   for (const ComponentMemory& component : model_->components)
     if (component.name.starts_with("text_encoder")) stages.AddEncoder(&plan, component.name);
   const int64_t state = model_->StateBytes(load) + load.cached_texts_bytes;

@@ -37,9 +37,9 @@ struct ComponentMemory {
   int64_t streamed_bytes = 0;                                                        // where it can be streamed
 };
 
-// The most that is held at once while something is done.
+// The most that is held at once while something is done. "load": when the transformer comes, the last.
 struct StageMemory {
-  std::string name;              // "text_encoder", "text_encoder_2", "text_encoder_3", "step", "decode"
+  std::string name;              // "load", "text_encoder", "text_encoder_2", "text_encoder_3", "step", "decode"
   int64_t weight_bytes = 0;      // of the components that are there
   int64_t state_bytes = 0;       // of the images and of what their steps keep: latents, texts' embeddings
   int64_t activation_bytes = 0;  // at the most

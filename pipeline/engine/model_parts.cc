@@ -14,6 +14,7 @@
 #include "pipeline/checkpoint/nonfinite.h"
 #include "pipeline/checkpoint/sha256.h"
 #include "pipeline/checkpoint/weights.h"
+#include "pipeline/engine/residency.h"
 
 namespace fresco {
 namespace {

@@ -12,10 +12,8 @@
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/diffusion/text_conditioning.h"
 #include "pipeline/engine/engine.h"
-#include "pipeline/engine/memory_budget.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/engine/precision.h"
-#include "pipeline/engine/residency.h"
 #include "pipeline/models/autoencoder.h"
 #include "pipeline/models/mmdit.h"
 #include "pipeline/models/placement.h"
@@ -23,6 +21,9 @@
 #include "pipeline/precision/saturation.h"
 
 namespace fresco {
+
+class MemoryBudget;
+class Residency;
 
 // Immutable; computes on the calling thread.
 struct ModelParts {

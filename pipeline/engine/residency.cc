@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "absl/time/time.h"
+#include "pipeline/base/clock.h"
 #include "pipeline/base/memory_scope.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
@@ -101,6 +102,7 @@ absl::StatusOr<typename Resident<Model>::Lease> Resident<Model>::LendStreamed(in
     ++stats_.loads;
     stats_.loaded_bytes += model.weight_bytes();
   }
+  options_.budget->Tell({options_.model, options_.name, model.weight_bytes(), absl::ZeroDuration()});
   return Lease(nullptr, std::move(model), std::move(claim));
 }
 

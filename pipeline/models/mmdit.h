@@ -66,6 +66,9 @@ class Mmdit {
     int64_t text_tokens = 0;
   };
   int64_t ForwardBytes(const ForwardShape& shape, int threads) const;
+  // What loading holds at the most beyond the weights: on a CPU the largest product is there twice for a moment, before
+  // and after it is laid out. 0 on a GPU, whose weights are put together on the host.
+  int64_t loading_bytes() const;
   // What stays of it: the positions of a size.
   int64_t KeptBytes(const ForwardShape& shape) const;
 

@@ -125,6 +125,10 @@ int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
   return ledger.peak();
 }
 
+int64_t Mmdit::loading_bytes() const {
+  return placement_.device.is_cpu() ? WeightBytesOf(weights_->modulation) : 0;
+}
+
 int64_t Mmdit::KeptBytes(const ForwardShape& shape) const {
   const int64_t patches = shape.height * shape.width / (config_.patch_size * config_.patch_size);
   return patches * config_.dim() * static_cast<int64_t>(c10::elementSize(placement_.dtype));

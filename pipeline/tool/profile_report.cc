@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "pipeline/base/printable.h"
@@ -24,14 +25,34 @@ struct Rates {
   double of_peak = 0;  // of the device's, in the layer's dtype; 0: not known
 };
 
-Rates RatesOf(const LayerTime& layer, const std::map<std::string, double>& peaks) {
-  Rates rates;
-  if (layer.seconds <= 0) return rates;
-  rates.flops_per_second = static_cast<double>(layer.flops) / layer.seconds;
-  rates.bytes_per_second = static_cast<double>(layer.bytes) / layer.seconds;
+// How long the products would take at the device's peak; 0: that is not known.
+double SecondsAtPeak(const LayerTime& layer, const std::map<std::string, double>& peaks) {
   const auto peak = peaks.find(layer.dtype);
-  if (peak != peaks.end() && peak->second > 0) rates.of_peak = rates.flops_per_second / peak->second;
-  return rates;
+  return peak == peaks.end() || peak->second <= 0 ? 0 : static_cast<double>(layer.flops) / peak->second;
+}
+
+Rates RatesOf(const LayerTime& layer, double seconds_at_peak) {
+  if (layer.seconds <= 0) return {};
+  return {static_cast<double>(layer.flops) / layer.seconds, static_cast<double>(layer.bytes) / layer.seconds,
+          seconds_at_peak / layer.seconds};
+}
+
+// A kind's row, and its layers' time at their own peaks: they may be of several types.
+struct Kind {
+  LayerTime sum;
+  double seconds_at_peak = 0;
+};
+
+std::vector<Kind> KindsOf(const StageTimes& times, const std::map<std::string, double>& peaks) {
+  std::vector<Kind> kinds;
+  for (LayerTime& sum : SumByKind(times.layers)) {
+    Kind& kind = kinds.emplace_back(Kind{std::move(sum), 0});
+    for (const LayerTime& layer : times.layers) {
+      const bool own = layer.kind == kind.sum.kind && layer.component() == kind.sum.name;
+      if (own) kind.seconds_at_peak += SecondsAtPeak(layer, peaks);
+    }
+  }
+  return kinds;
 }
 
 // Nothing for what a layer has none of.
@@ -39,9 +60,8 @@ std::string Column(double value, const char* unit = "") {
   return value <= 0 ? "-" : absl::StrFormat(value < 10 ? "%.2f%s" : "%.1f%s", value, unit);
 }
 
-void PrintRow(const std::string& name, const LayerTime& layer, double stage_seconds,
-              const std::map<std::string, double>& peaks) {
-  const Rates rates = RatesOf(layer, peaks);
+void PrintRow(const std::string& name, const LayerTime& layer, double stage_seconds, double seconds_at_peak) {
+  const Rates rates = RatesOf(layer, seconds_at_peak);
   std::printf("%10.3f %6.1f %% %9s %9s %8s %9s %8s  %-15s %s\n", layer.seconds * kMilli,
               kPercent * layer.seconds / stage_seconds, Column(static_cast<double>(layer.flops) / kGiga).c_str(),
               Column(rates.flops_per_second / kGiga).c_str(), Column(kPercent * rates.of_peak, " %").c_str(),
@@ -58,13 +78,13 @@ void PrintRest(const char* name, double seconds, double stage_seconds) {
   if (seconds <= 0) return;
   LayerTime rest;
   rest.seconds = seconds;
-  PrintRow(name, rest, stage_seconds, {});
+  PrintRow(name, rest, stage_seconds, 0);
 }
 
 void PrintKinds(const StageTimes& times, const std::map<std::string, double>& peaks) {
   PrintHead("kind");
-  for (const LayerTime& kind : SumByKind(times.layers))
-    PrintRow(StrCat(kind.name, ", ", LayerKindName(kind.kind)), kind, times.seconds, peaks);
+  for (const auto& [sum, seconds_at_peak] : KindsOf(times, peaks))
+    PrintRow(StrCat(sum.name, ", ", LayerKindName(sum.kind)), sum, times.seconds, seconds_at_peak);
   PrintRest("between layers", times.outside_seconds, times.seconds);
   PrintRest("the device waits", times.idle_seconds, times.seconds);
 }
@@ -79,7 +99,7 @@ void PrintLayers(const StageTimes& times, int top, const std::map<std::string, d
   std::printf("\n");
   PrintHead(layers.size() == times.layers.size() ? "layer"
                                                  : StrCat("the longest of ", times.layers.size(), " layers").c_str());
-  for (const LayerTime& layer : layers) PrintRow(layer.name, layer, times.seconds, peaks);
+  for (const LayerTime& layer : layers) PrintRow(layer.name, layer, times.seconds, SecondsAtPeak(layer, peaks));
 }
 
 void PrintStage(const ProfiledStage& stage, int top, const std::map<std::string, double>& peaks) {
@@ -93,8 +113,8 @@ void PrintStage(const ProfiledStage& stage, int top, const std::map<std::string,
   PrintLayers(times, top, peaks);
 }
 
-Json ToJson(const LayerTime& layer, double stage_seconds, const std::map<std::string, double>& peaks) {
-  const Rates rates = RatesOf(layer, peaks);
+Json ToJson(const LayerTime& layer, double stage_seconds, double seconds_at_peak) {
+  const Rates rates = RatesOf(layer, seconds_at_peak);
   return {{"name", layer.name},
           {"kind", LayerKindName(layer.kind)},
           {"dtype", layer.dtype},
@@ -122,8 +142,10 @@ Json ToJson(const ProfiledStage& stage, const std::map<std::string, double>& pea
                {"sum_by_plain", stage.sum_by_plain()},
                {"kinds", Json::array()},
                {"layers", Json::array()}};
-  for (const LayerTime& kind : SumByKind(times.layers)) json["kinds"].push_back(ToJson(kind, times.seconds, peaks));
-  for (const LayerTime& layer : times.layers) json["layers"].push_back(ToJson(layer, times.seconds, peaks));
+  for (const auto& [sum, seconds_at_peak] : KindsOf(times, peaks))
+    json["kinds"].push_back(ToJson(sum, times.seconds, seconds_at_peak));
+  for (const LayerTime& layer : times.layers)
+    json["layers"].push_back(ToJson(layer, times.seconds, SecondsAtPeak(layer, peaks)));
   return json;
 }
 

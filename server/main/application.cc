@@ -98,6 +98,8 @@ class ManagerBudgets {
     if (budget == 0 || engines_.least_memory == nullptr)
       return config_.memory_budgets.empty() ? 0 : engines_.stored_bytes(model.path, model.base).value_or(0);
     const MemoryNeed need = engines_.least_memory(ForLoading(config_, model, replica.device)).value_or(MemoryNeed());
+    // One that can never fit is let through: its load says why, and what would.
+    if (need.kept_bytes + need.working_bytes > budget) return 0;
     int64_t& working = working_[replica.device];
     working = std::max(working, need.working_bytes);
     return need.kept_bytes;

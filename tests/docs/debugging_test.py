@@ -3,6 +3,7 @@ what the document shows of it."""
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "DEBUGGING.md"
 PATIENCE_S = 300
 
-# Commands that stand for others here: what they would do first has been done for these tests already (./dev build), or
-# takes a build of its own (./dev debug: a program whose files of interest are built for the debugger stands in).
+# Commands that stand for others here: what they would do has been done for these tests already (./dev build), or takes a
+# build of its own (./dev debug: a program whose files of interest are built for the debugger stands in). Servers listen on
+# ports that are free.
 FUNCTIONS = """
 set -euo pipefail
 dev_debug() {
@@ -26,8 +28,14 @@ dev_debug() {
 """
 
 
-def as_run(command):
-    return command.replace("./dev debug ", "dev_debug ").replace("./dev build", "true")
+def as_run(command, address):
+    return (command.replace("./dev debug ", "dev_debug ").replace("./dev build", "true")
+            .replace("build/bin/fresco-server ", f"build/bin/fresco-server --address {address} --metrics-address 127.0.0.1:0 "))
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 class Checkout:
@@ -45,8 +53,9 @@ class Checkout:
         """Returns what they print, errors with it."""
         script = self.folder / "typed.gdb"
         script.write_text("set pagination off\n" + gdb)
-        environment = {**os.environ, "GDB_SCRIPT": str(script), "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", FUNCTIONS + as_run(commands)], cwd=self.folder, env=environment, text=True, timeout=PATIENCE_S,
+        address = free_address()
+        environment = {**os.environ, "GDB_SCRIPT": str(script), "FRESCO_SERVER": address, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", FUNCTIONS + as_run(commands, address)], cwd=self.folder, env=environment, text=True, timeout=PATIENCE_S,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
 

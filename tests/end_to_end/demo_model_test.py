@@ -73,10 +73,11 @@ class DemoModel(unittest.TestCase):
 
     def test_a_running_model_is_profiled(self):
         trace = self.out / "trace.json"
-        with subprocess.Popen([BIN / "fresco", "profile", "--steps", "3", "--trace", trace, "--json", "--timeout", "120",
+        with subprocess.Popen([BIN / "fresco", "profile", "--steps", "3", "--trace", trace, "--json", "--wait", "60", "--timeout", "120",
                                "--server", self.service.address], stdout=subprocess.PIPE, text=True) as profiling:
             while profiling.poll() is None:  # somebody draws
-                self.service.client("generate", "--prompt", "a fox on a white background", "--steps", 8, "--output", self.out / "fox.png")
+                self.service.client("generate", "--wait", 60, "--prompt", "a fox on a white background", "--steps", 8,
+                                    "--output", self.out / "fox.png")
             profile = json.loads(profiling.stdout.read())
         self.assertEqual(profiling.returncode, 0)
         seconds = lambda text: float(text.removesuffix("s"))

@@ -57,6 +57,11 @@ void CheckConfig(const ServerConfig& config) {
     CheckDevice(device);
     CheckRange(bytes, int64_t{1} << 20, int64_t{1} << 50, "memory_budget");
   }
+  for (const auto& [device, bytes] : config.device_budgets) {
+    CheckDevice(device);
+    CheckRange(bytes, int64_t{1} << 20, int64_t{1} << 50, "memory.budget");
+  }
+  if (config.device_budget != 0) CheckRange(config.device_budget, int64_t{1} << 20, int64_t{1} << 50, "memory.budget");
   std::for_each(config.models.begin(), config.models.end(), CheckModel);
 }
 

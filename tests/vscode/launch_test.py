@@ -145,6 +145,12 @@ class LaunchTest(unittest.TestCase):
                 self.assertRegex(session.gdb.output(), rf"(?m)^{precision} ")
         self.assertTrue((self.folder / "out" / "compare.html").exists())
 
+    def test_where_the_time_goes(self):
+        with self.session("Model: where the time goes", more_arguments=["--steps", "1"]) as session:
+            self.assert_source(session.stop_at("fresco::RunProfile"), "pipeline/tool/profile.cc")
+            session.finish()
+        self.assertTrue(json.loads((self.folder / "out" / "trace.json").read_text(encoding="utf-8"))["traceEvents"])
+
     def test_the_tree_of_modules(self):
         with self.session("Model: the tree of its modules") as session:
             self.assert_source(session.stop_at("fresco::RunInspect"), "pipeline/tool/inspect.cc")

@@ -111,6 +111,13 @@ class NamesTest(unittest.TestCase):
         [options] = [item["options"] for item in self.launch["inputs"] if item["id"] == "precision"]
         self.assertEqual(set(options), set(re.split(r",\s+(?:or\s+)?", known)))
 
+    def test_the_documentation_names_what_is_there(self):
+        names = {item["name"] for item in self.launch["configurations"] + self.launch["compounds"]}
+        text = (workspace.ROOT / "docs" / "DEBUGGING.md").read_text(encoding="utf-8")
+        named = {name for line in text.splitlines() if "F5" in line for name in re.findall(r"\*((?:Model|Server|Client|Test): [^*]+)\*", line)}
+        self.assertTrue(named)
+        self.assertLessEqual(named, names)
+
     def test_tasks_go_through_dev(self):
         """Each command of ./dev that a task runs is one that ./dev help shows."""
         usage = subprocess.run([workspace.ROOT / "dev", "help"], check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout

@@ -20,11 +20,8 @@ _MOST_SORTED = 1 << 20
 def _tensor(expression):
     """Raises gdb.GdbError, with a reason, where there is nothing to look at."""
     try:
-        value = gdb.parse_and_eval(expression)
-        tensor = Tensor(value)
-    except TensorError as error:
-        raise gdb.GdbError("%s: %s" % (expression, error)) from None
-    except gdb.error as error:
+        tensor = Tensor(gdb.parse_and_eval(expression))
+    except (TensorError, gdb.error) as error:
         raise gdb.GdbError("%s: %s" % (expression, error)) from None
     if not tensor.defined:
         raise gdb.GdbError("%s: the tensor is undefined" % expression)
@@ -169,21 +166,26 @@ def _planes_of(tensor, channel):
     return indices, planes
 
 
+def _lines(tensor, first, lines, elements, source):
+    """The values of parallel lines in memory; `lines` and `elements` (of each): how many, and how far apart."""
+    (count, apart), (length, step) = lines, elements
+    for start in range(first, first + count * apart, apart) if apart else [first] * count:
+        if step * tensor.element.bytes <= layout.WIDE_STRIDE:
+            raw = tensor.read(start, (length - 1) * step + 1, source)
+            raw = raw[::step] if step else raw * length
+        else:
+            raw = [tensor.read(start + i * step, 1, source)[0] for i in range(length)]
+        yield list(tensor.element.values(raw))
+
+
 def _rows_of(tensor, plane, source):
-    """The values of one plane, row by row."""
+    """The values of one plane, row by row; read along the dimension that lies closer in memory."""
     height, width = ([1, 1] + tensor.shape)[-2:]
     down, along = ([0, 0] + tensor.strides)[-2:]
     first = layout.offset_of(plane, tensor.strides)
-    span = (height - 1) * down + (width - 1) * along + 1
-    if span <= 4 * height * width + 4096:  # nearly all of it is the plane's: one read
-        raw = tensor.read(first, span, source)
-        starts = [raw[y * down : y * down + (width - 1) * along + 1] for y in range(height)]
-        return [list(tensor.element.values(row[:: max(along, 1)] if along else row * width)) for row in starts]
-    rows = []
-    for y in range(height):
-        row = tensor.read(first + y * down, (width - 1) * along + 1, source)
-        rows.append(list(tensor.element.values(row[::along] if along else row * width)))
-    return rows
+    if 0 < down < along:
+        return [list(row) for row in zip(*_lines(tensor, first, (width, along), (height, down), source))]
+    return list(_lines(tensor, first, (height, down), (width, along), source))
 
 
 class Show(gdb.Command):

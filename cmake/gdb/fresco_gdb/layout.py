@@ -3,7 +3,7 @@
 import itertools
 
 # Beyond so many bytes from one element to the next, each is read by itself.
-_WIDE_STRIDE = 256
+WIDE_STRIDE = 256
 
 
 class Run:
@@ -41,10 +41,10 @@ def _dense_dims(shape, strides):
 
 
 def runs(shape, strides, element_bytes, chunk):
-    """All that a tensor without a size of 0 has in memory, each element once, in the order of memory as far as it does not
-    overlap. At most `chunk` elements a run, or spanned by one."""
+    """All that a tensor without a size of 0 has, what is expanded once, in the order of memory as far as it does not overlap.
+    At most `chunk` elements a run, or spanned by one."""
     dims = _dense_dims(shape, strides)
-    stride, size = dims.pop() if dims and dims[-1][0] * element_bytes <= _WIDE_STRIDE else (1, 1)
+    stride, size = dims.pop() if dims and dims[-1][0] * element_bytes <= WIDE_STRIDE else (1, 1)
     at_once = max(1, chunk // stride)
     for place in itertools.product(*(range(0, outer * step, step) for step, outer in dims)):
         for first in range(0, size, at_once):

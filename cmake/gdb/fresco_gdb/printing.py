@@ -4,9 +4,15 @@ import re
 
 import gdb
 
-# What no vector here has, nor a shared object owners.
+# What no vector or string here has, nor a shared object owners. gdb itself ends where it is to read more than there is
+# memory, as a variable that is not initialised yet may ask for.
 _MOST_BYTES = 1 << 31
+_MOST_LETTERS = 1 << 24
 _MOST_OWNERS = 1 << 24
+
+
+def _unmade():
+    return gdb.error("not initialised yet, or destroyed?")
 
 
 def plain(value):
@@ -26,11 +32,10 @@ def elements_of(container):
 
 
 def _check_vector(container):
-    """gdb itself ends where a vector that is not initialised yet says that it has as many elements as there are bytes."""
     if plain(container).type.strip_typedefs().unqualified().name.startswith("std::vector<"):
         begin, end = (container["_M_impl"][name] for name in ("_M_start", "_M_finish"))
         if not 0 <= int(end) - int(begin) <= _MOST_BYTES:
-            raise gdb.error("not initialised yet, or destroyed?")
+            raise _unmade()
 
 
 def pairs_of(map_):
@@ -45,6 +50,8 @@ def text_of(string):
         pointer, length = string["_M_str"], int(string["_M_len"])
     else:
         pointer, length = string["_M_dataplus"]["_M_p"], int(string["_M_string_length"])
+    if not 0 <= length <= _MOST_LETTERS:
+        raise _unmade()
     text = bytes(gdb.selected_inferior().read_memory(int(pointer), length)).decode(errors="replace") if length else ""
     return "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)
 
@@ -69,7 +76,7 @@ def target_of(smart_pointer):
         if int(pointer):
             count = smart_pointer["_M_refcount"]["_M_pi"]
             if int(count) and not 0 < int(count["_M_use_count"]) <= _MOST_OWNERS:
-                raise gdb.error("not initialised yet, or destroyed?")
+                raise _unmade()
     return pointer.dereference() if int(pointer) else None
 
 
@@ -87,7 +94,7 @@ def fields_of(value):
         elif not hasattr(field, "bitpos"):
             continue  # static
         elif not field.artificial:  # no virtual table
-            yield field.name, value[field]
+            yield field.name or "(unnamed)", value[field]
 
 
 def _serves_an_ide():
@@ -111,7 +118,7 @@ class Line:
     def to_string(self):
         try:
             return self.line()
-        except (gdb.error, KeyError, AttributeError) as error:
+        except Exception as error:  # of whatever kind: what is not made yet may be anything
             return "%s (not to be read: %s)" % (self.value.type.strip_typedefs().name, error)
 
 

@@ -3,6 +3,8 @@
 import time
 from collections import Counter
 
+import gdb
+
 from fresco_gdb import absl, memory, printing
 
 # Of those that wait, so many are shown by themselves.
@@ -103,7 +105,10 @@ def _request_words(state, now=None):
 def _now_of(clock):
     """What a Clock says, in seconds since 1970; None where that is not to be known: of a core file, or another clock."""
     clock = clock.dereference()
-    clock = clock.cast(clock.dynamic_type)
+    try:
+        clock = clock.cast(clock.dynamic_type)
+    except gdb.error:
+        return None
     names = {field.name for field in clock.type.fields()}
     if "now_" in names:  # a test's, which stands still
         return absl.time_of(clock["now_"])

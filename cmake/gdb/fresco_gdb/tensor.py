@@ -1,5 +1,5 @@
 """An at::Tensor as gdb sees it: its description out of libtorch's structures, its elements out of memory. Works on a live
-process and on a core file alike; what a GPU holds only where a live process can be made to copy it (device.py)."""
+process and on a core file alike; what a GPU holds only where a live process can be made to copy it (memory.py)."""
 
 import gdb
 
@@ -15,7 +15,6 @@ _MOST_READS = 1 << 14
 _DEVICES = {0: "cpu", 1: "cuda", 14: "meta"}
 
 _NO_LAYOUT = "libtorch's classes are not in this program's debug information: build it with ./dev debug (preset debug)"
-
 
 _NO_TENSOR = "no tensor can be read here: %s (not initialised yet, or destroyed?)"
 
@@ -106,6 +105,9 @@ class Tensor:
         offset = int(impl["storage_offset_"])
         if self.device == "meta":
             self.missing = "a tensor without memory"
+            return 0
+        if not self.on_host and not self.device.startswith("cuda"):
+            self.missing = "on a device whose memory is not read"
             return 0
         if int(storage) == 0:
             self.missing = "its memory is not libtorch's: packed for oneDNN, or sparse"

@@ -118,6 +118,7 @@ int ShowTensors(const char* path) {
   at::Tensor deep = at::randn({1, 2, 1, 3, 1, 2, 2}).transpose(1, 6);  // more dimensions than lie in the object itself
   at::Tensor wide = at::randn({1100, 700});
   wide[700][3] = 5000;  // beyond what printers look at; more rows than a picture has
+  at::Tensor thin = wide.t().slice(0, 3, 5), windows = f32.reshape({-1}).unfold(0, 5, 2);
   at::Tensor undefined, meta = at::empty({2, 2}, at::TensorOptions().device(at::kMeta));
   at::Tensor picture = at::zeros({2, 2, 3});
   picture[0][0][0] = -1;
@@ -168,6 +169,8 @@ int ShowTensors(const char* path) {
                           {"channels_last", Facts(channels_last)},
                           {"deep", Facts(deep)},
                           {"wide", Facts(wide)},
+                          {"thin", Facts(thin)},
+                          {"windows", Facts(windows)},
                           {"scales", Facts(weight.scale)}};
   std::ofstream(path) << facts;
   Look(f32, &e4m3);

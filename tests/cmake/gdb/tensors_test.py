@@ -19,6 +19,7 @@ TYPES = {
     "outliers": "float32", "all_e4m3": "float8_e4m3fn", "all_e5m2": "float8_e5m2", "codes": "uint8", "i8": "int8",
     "i32": "int32", "i64": "int64", "transposed": "float32", "slice": "float32", "column": "float32", "expanded": "float32",
     "offset": "float32", "scalar": "float32", "channels_last": "float32", "deep": "float32",
+    "thin": "float32", "windows": "float32",
 }
 STOPPED = ["break fresco::(anonymous namespace)::ShowTensors", "break fresco::(anonymous namespace)::Look", "run"]
 # At the beginning of the function that makes them, before they are made.
@@ -49,7 +50,7 @@ def shown_values(line):
 
 PICTURES = {
     "both": "fresco-show picture both.png --range -1 1", "one": "fresco-show transposed one.png --channel 4",
-    "wide": "fresco-show wide wide.png",
+    "wide": "fresco-show wide wide.png", "thin": "fresco-show thin thin.png",
 }
 MISTAKES = {
     "fresco-show picture": "fresco-show takes a tensor and a file",
@@ -261,6 +262,12 @@ class Pictures(unittest.TestCase):
         self.assertEqual((picture["width"], picture["height"]), (350, 550))
         outlier, reddest = picture["at"](3 // 2, 700 // 2), (170, 10, 20)
         self.assertEqual(outlier, reddest)
+
+    def test_a_view_whose_rows_lie_far_apart(self):
+        self.assertIn("thin.png: [2, 1100] float32 cpu strides [1, 700]", live[PICTURES["thin"]])
+        picture = self.pixels("thin.png")
+        self.assertEqual((picture["width"], picture["height"]), (550, 1))
+        self.assertEqual(picture["at"](700 // 2, 0), (170, 10, 20))
 
     def test_errors_name_what_is_wrong(self):
         for question, words in MISTAKES.items():

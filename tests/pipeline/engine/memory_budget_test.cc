@@ -9,6 +9,8 @@
 #include <memory>
 #include <thread>
 
+#include "pipeline/base/clock.h"
+
 namespace fresco {
 namespace {
 
