@@ -32,10 +32,8 @@ TEST_F(ToolTest, HelpTeachesAndUsageIsTwo) {
   EXPECT_EQ(Run("").code, 2);
   const Result unknown = Run("paint");
   EXPECT_EQ(unknown.code, 2);
-  EXPECT_THAT(
-      unknown.errors,
-      HasSubstr(
-          "unknown command 'paint'; the commands are inspect, draw, verify, quantize, compare, bench, calibrate\n"));
+  EXPECT_THAT(unknown.errors, HasSubstr("unknown command 'paint'; the commands are inspect, draw, verify, quantize, "
+                                        "compare, bench, profile, calibrate\n"));
   const Result nothing = Run("inspect");
   EXPECT_EQ(nothing.code, 2);
   EXPECT_THAT(nothing.errors, HasSubstr("no model: its folder or .safetensors file comes after the command\n"));
