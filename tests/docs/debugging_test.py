@@ -1,8 +1,10 @@
 """docs/DEBUGGING.md, played through: every command in it is run, in its order, in a folder that looks like the checkout, and prints
 what the document shows of it."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -55,9 +57,15 @@ class Checkout:
         script.write_text("set pagination off\n" + gdb)
         address = free_address()
         environment = {**os.environ, "GDB_SCRIPT": str(script), "FRESCO_SERVER": address, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", FUNCTIONS + as_run(commands, address)], cwd=self.folder, env=environment, text=True, timeout=PATIENCE_S,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return done.returncode, done.stdout
+        running = subprocess.Popen(["bash", "-c", FUNCTIONS + as_run(commands, address)], cwd=self.folder, env=environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            printed, _ = running.communicate(timeout=PATIENCE_S)
+        finally:
+            # What it has left running, where a command failed before the one that ends it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        return running.returncode, printed
 
 
 class Debugging(unittest.TestCase):
