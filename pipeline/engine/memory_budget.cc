@@ -28,17 +28,20 @@ MemoryBudget::Claim MemoryBudget::MakeRoom(int64_t bytes, const std::function<in
   const uint64_t own = next_turn_++;
   // Of what others have claimed some is held already: together they may seem to need more than they do, and then this
   // waits until they are done.
-  while (own != turn_ || (claims_ > 0 && held() + claimed_ + bytes > bytes_)) changed_.Wait(&mutex_);
+  while (own != turn_ || (claims_ > 0 && Missing(bytes, held) > 0)) changed_.Wait(&mutex_);
   ++turn_;
-  const auto missing = [&] { return held() + claimed_ + bytes - bytes_; };
-  while (missing() > 0 && EvictFor(missing())) {
+  while (Missing(bytes, held) > 0 && EvictFor(Missing(bytes, held))) {
   }
-  const bool fits = missing() <= 0;
+  const bool fits = Missing(bytes, held) <= 0;
   if (!fits) ++overdrafts_;
   claimed_ += bytes;
   ++claims_;
   changed_.NotifyAll();  // whose turn it is now
   return {this, bytes, fits};
+}
+
+int64_t MemoryBudget::Missing(int64_t bytes, const std::function<int64_t()>& held) const {
+  return held() + claimed_ + bytes - bytes_;
 }
 
 bool MemoryBudget::CouldHold(int64_t bytes, const std::function<int64_t()>& held) const {

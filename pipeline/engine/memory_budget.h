@@ -31,7 +31,7 @@ struct ComponentLoad {
   std::string model;      // LoadOptions::name
   std::string component;  // ModelInfo::Component's
   int64_t bytes = 0;
-  absl::Duration took;
+  absl::Duration took;  // zero: it is streamed, which is a part of computing
 };
 
 // Shared by the engines of one device. Thread-safe.
@@ -91,6 +91,8 @@ class MemoryBudget {
  private:
   void Release(int64_t bytes) FRESCO_EXCLUDES(mutex_);
   bool EvictFor(int64_t missing) FRESCO_REQUIRES(mutex_);
+  // For a claim of `bytes` more; not above 0: none.
+  int64_t Missing(int64_t bytes, const std::function<int64_t()>& held) const FRESCO_REQUIRES(mutex_);
 
   const int64_t bytes_;
   const Clock& clock_;
