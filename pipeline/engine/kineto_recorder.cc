@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <system_error>
@@ -18,8 +19,9 @@
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/profiler.h"
+#include "pipeline/engine/recorded_arguments.h"
+#include "pipeline/engine/scope_recorder.h"
 #include "pipeline/engine/torch_boundary.h"
-#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -54,41 +56,16 @@ class TemporaryFolder {
   std::string path_;
 };
 
-using Arguments = std::unordered_map<std::string, c10::IValue>;
-
-std::string TextOf(const Arguments& arguments, const char* name) {
-  const auto found = arguments.find(name);
-  return found != arguments.end() && found->second.isString() ? found->second.toStringRef() : "";
-}
-
-int64_t NumberOf(const Arguments& arguments, const char* name) {
-  const auto found = arguments.find(name);
-  return found != arguments.end() && found->second.isInt() ? found->second.toInt() : 0;
-}
-
 bool Is(const kineto::KinetoEvent& event, libkineto::ActivityType type) {
   return event.activityType() == static_cast<uint8_t>(type);
 }
 
-// Ours are of a level; a kernel's is for the trace alone.
 void AddScope(const kineto::KinetoEvent& event, std::vector<RecordedScope>* scopes) {
-  const Arguments arguments = event.kwinputs();
-  const std::string level = TextOf(arguments, kLevelArgument);
-  RecordedScope scope;
-  if (level == kModuleLevel) {
-    scope.level = RecordedScope::Level::kModule;
-  } else if (level == kLayerLevel) {
-    scope.level = RecordedScope::Level::kLayer;
-  } else if (level != kStageLevel) {
-    return;
-  }
-  scope.name = event.name();
-  scope.begin_ns = static_cast<int64_t>(event.startNs());
-  scope.end_ns = static_cast<int64_t>(event.endNs());
-  scope.flops = NumberOf(arguments, kFlopsArgument);
-  scope.bytes = NumberOf(arguments, kBytesArgument);
-  scope.dtype = TextOf(arguments, kDtypeArgument);
-  scopes->push_back(std::move(scope));
+  std::optional<RecordedScope> scope = ScopeOf(event.name(), event.kwinputs());
+  if (!scope) return;
+  scope->begin_ns = static_cast<int64_t>(event.startNs());
+  scope->end_ns = static_cast<int64_t>(event.endNs());
+  scopes->push_back(*std::move(scope));
 }
 
 // What ran on a GPU for one of the thread's operations, our own among them (KernelScope); an operation lies within one
@@ -113,8 +90,6 @@ class KinetoRecorder final : public Recorder {
  public:
   KinetoRecorder(const at::Device& device, RecordedDetail detail) : device_(device), detail_(detail) {
     if (device.is_cuda()) activities_.insert(ActivityType::CUDA);
-    // A GPU's kernels are known by the operations that they belong to.
-    if (detail == RecordedDetail::kLayers && !device.is_cuda()) scopes_.insert(at::RecordScope::USER_SCOPE);
   }
 
   // What has begun and does not end would go on.
@@ -126,7 +101,7 @@ class KinetoRecorder final : public Recorder {
     return CatchTorch("profiling", [&] {
       Synchronize(device_);  // what was asked for before is not what is to be seen
       kineto::prepareProfiler(config_, activities_);
-      kineto::enableProfiler(config_, activities_, scopes_);
+      kineto::enableProfiler(config_, activities_);
       begun_ = true;
       return absl::OkStatus();
     });
@@ -169,7 +144,6 @@ class KinetoRecorder final : public Recorder {
   const at::Device device_;
   const RecordedDetail detail_;
   std::set<ActivityType> activities_ = {ActivityType::CPU};
-  std::unordered_set<at::RecordScope> scopes_;  // empty: all
   // Without the inputs a scope's arguments are not kept.
   const ProfilerConfig config_{ProfilerState::KINETO, /*report_input_shapes=*/true};
   bool begun_ = false;
@@ -181,9 +155,12 @@ void QuietProfiler() {
   setenv("KINETO_LOG_LEVEL", "99", /*overwrite=*/0);
 }
 
-absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail) {
+absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail,
+                                                       const Clock* clock) {
   return CatchTorch(device, [&]() -> absl::StatusOr<std::unique_ptr<Recorder>> {
-    return std::make_unique<KinetoRecorder>(at::Device(device), detail);
+    const at::Device of(device);
+    if (of.is_cpu() && detail == RecordedDetail::kLayers) return MakeScopeRecorder(clock);
+    return std::make_unique<KinetoRecorder>(of, detail);
   });
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "pipeline/base/clock.h"
 #include "pipeline/engine/recording.h"
 
 namespace fresco {
@@ -18,8 +19,9 @@ void QuietProfiler();
 // A recorder of a device's work, "cpu" or "cuda:N". Its scopes are those of the thread that calls it; a GPU's kernels
 // are those that this thread launches. Threads that share in a product (OpenMP's) are not seen: their time is the
 // layer's, whose thread waits for them. Begin and End take milliseconds, and End as long as it takes to write the
-// trace, for which it uses a folder in the system's folder for temporary files.
-absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail);
+// trace, for which it uses a folder in the system's folder for temporary files. `clock` outlives it.
+absl::StatusOr<std::unique_ptr<Recorder>> MakeRecorder(const std::string& device, RecordedDetail detail,
+                                                       const Clock* clock);
 
 // Operations a second at which the device multiplies what layers of each dtype are (LayerTime::dtype), measured here
 // and now: the fastest of some products of large squares, in the type that such layers are multiplied in (FP8 on a CPU:

@@ -57,8 +57,9 @@ class StageRecorder {
     StageRecorder recorder;
     recorder.memory_ = std::make_unique<MemoryTimeline>(&LedgerOf(of), recorder.clock_.get());
     recorder.memory_while_traced_ = of.is_cpu();
-    FRESCO_ASSIGN_OR_RETURN(recorder.layers_, MakeRecorder(device, RecordedDetail::kLayers));
-    FRESCO_ASSIGN_OR_RETURN(recorder.operations_, MakeRecorder(device, RecordedDetail::kOperations));
+    FRESCO_ASSIGN_OR_RETURN(recorder.layers_, MakeRecorder(device, RecordedDetail::kLayers, recorder.clock_.get()));
+    FRESCO_ASSIGN_OR_RETURN(recorder.operations_,
+                            MakeRecorder(device, RecordedDetail::kOperations, recorder.clock_.get()));
     return recorder;
   }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/base/openmp_wait.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/load.h"
@@ -117,9 +118,13 @@ int main(int argc, char** argv) {
                 config->models.size());
     return 0;
   }
+  const fresco::SystemClock clock;
+  const auto make_recorder = [&clock](const std::string& device, fresco::RecordedDetail detail) {
+    return fresco::MakeRecorder(device, detail, &clock);
+  };
   const fresco::EngineSource engines = {fresco::AvailableDevices,  fresco::LoadEngine,
                                         fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
-                                        fresco::SetMemoryLimit,    {fresco::MakeRecorder, fresco::MeasurePeaks}};
+                                        fresco::SetMemoryLimit,    {make_recorder, fresco::MeasurePeaks}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

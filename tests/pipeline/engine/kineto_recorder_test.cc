@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/engine/layer_times.h"
 #include "pipeline/engine/profiler.h"
 #include "pipeline/precision/layer_scope.h"
@@ -35,7 +36,8 @@ void Work() {
 }
 
 absl::StatusOr<Recording> RecordWork(RecordedDetail detail) {
-  auto recorder = MakeRecorder("cpu", detail);
+  const SystemClock clock;
+  auto recorder = MakeRecorder("cpu", detail, &clock);
   if (!recorder.ok()) return recorder.status();
   const absl::Status begun = (*recorder)->Begin();
   if (!begun.ok()) return begun;
@@ -68,6 +70,32 @@ TEST(KinetoRecorderTest, RecordsScopesWithTheirWork) {
   EXPECT_THAT(stages[0].outside_seconds, Gt(0));
 }
 
+// Each look at it is a microsecond later.
+class CountingClock final : public Clock {
+ public:
+  absl::Time Now() const override { return absl::FromUnixMicros(++looks_); }
+  absl::Time WallTime() const override { return Now(); }
+  void WaitUntil(CondVar*, Mutex*, absl::Time) override {}
+
+ private:
+  mutable int64_t looks_ = 0;
+};
+
+TEST(ScopeRecorderTest, ReadsTheClockAtEachBeginningAndEnd) {
+  const CountingClock clock;
+  auto recorder = MakeRecorder("cpu", RecordedDetail::kLayers, &clock);
+  ASSERT_TRUE(recorder.ok() && (*recorder)->Begin().ok());
+  Work();
+  const auto recording = (*recorder)->End();
+  ASSERT_TRUE(recording.ok()) << recording.status();
+  // step { transformer { 0 { layer } 1 { layer } } }: twelve looks; a kernel's are none.
+  const std::vector<StageTimes> stages = AddUpLayers({*recording});
+  ASSERT_EQ(stages.size(), 1u);
+  EXPECT_DOUBLE_EQ(stages[0].seconds, 11e-6);
+  EXPECT_DOUBLE_EQ(stages[0].layers[0].seconds, 1e-6);
+  EXPECT_DOUBLE_EQ(stages[0].outside_seconds, 9e-6);
+}
+
 TEST(KinetoRecorderTest, TheTraceIsJsonAndHasOperationsWithinTheirLayers) {
   const auto recording = RecordWork(RecordedDetail::kOperations);
   ASSERT_TRUE(recording.ok()) << recording.status();
@@ -95,8 +123,9 @@ TEST(KinetoRecorderTest, RecordsAgainAndLeavesNothingOn) {
 }
 
 TEST(KinetoRecorderTest, ARecorderThatGoesEndsWhatItBegan) {
+  const SystemClock clock;
   {
-    auto recorder = MakeRecorder("cpu", RecordedDetail::kOperations);
+    auto recorder = MakeRecorder("cpu", RecordedDetail::kOperations, &clock);
     ASSERT_TRUE(recorder.ok()) << recorder.status();
     ASSERT_TRUE((*recorder)->Begin().ok());
     EXPECT_TRUE(at::hasCallbacks());
@@ -112,7 +141,8 @@ TEST(LayerScopeTest, WorkIsAskedForOnlyWhereItIsRecorded) {
   };
   { const LayerScope scope("alone", work); }
   EXPECT_EQ(asked, 0);
-  auto recorder = MakeRecorder("cpu", RecordedDetail::kLayers);
+  const SystemClock clock;
+  auto recorder = MakeRecorder("cpu", RecordedDetail::kLayers, &clock);
   ASSERT_TRUE(recorder.ok() && (*recorder)->Begin().ok());
   { const LayerScope scope("recorded", work); }
   EXPECT_EQ(asked, 1);
