@@ -27,8 +27,14 @@ compute: {memory_budget: {cpu: 8GiB}}
 log: {format: json}
 """
 
-# Metrics that this server does not have, and why.
-ELSEWHERE = {"fresco_tls_certificate_expiry_timestamp_seconds": "it has no certificate"}
+# Metrics that this server does not have, and why; tests/end_to_end/memory_budget_test.py asks for those of a budget.
+ELSEWHERE = {
+    "fresco_tls_certificate_expiry_timestamp_seconds": "it has no certificate",
+    **dict.fromkeys(
+        ["fresco_memory_budget_bytes", "fresco_component_loads_total", "fresco_component_loaded_bytes_total", "fresco_component_load_seconds_total"],
+        "it has no memory.budget",
+    ),
+}
 
 
 def scraped(address):
