@@ -80,9 +80,10 @@ std::string ProfileText(const v1::StepProfile& profile) {
   std::string text =
       StrCat(profile.model(), " on ", profile.device(), ": a step takes ", Milliseconds(step), " (", profile.steps(),
              " recorded), ", Milliseconds(SecondsOf(profile.plain_step())), " where it is not recorded");
-  if (profile.has_overhead()) text += StrCat("; recording adds ", Share(profile.overhead()));
-  return StrCat(text, ", and ", Milliseconds(SecondsOf(profile.pauses())), " between the steps\n\n",
-                KindsText(profile, step), "\n", LayersText(profile, step));
+  if (profile.has_overhead()) text += StrCat("; recording adds ", Share(profile.overhead()), " to a step (median)");
+  return StrCat(text, ", and ", Milliseconds(SecondsOf(profile.pauses())),
+                " in all to begin, end and measure peaks\n\n", KindsText(profile, step), "\n",
+                LayersText(profile, step));
 }
 
 int RunProfile(const Args& args, Session* session, const Console& console) {

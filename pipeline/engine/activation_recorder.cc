@@ -126,13 +126,19 @@ void ActivationRecorder::Stage(std::string_view name, const at::Tensor& value) {
   if (take_ && name == handed_) take_(*step_, value);
 }
 
+void ActivationRecorder::StartSaturation(const SaturationCount& counted) {
+  before_.clear();
+  for (const SaturationCount::Layer& layer : counted.Worst(std::numeric_limits<size_t>::max()))
+    before_[layer.name] = layer.activations;
+}
+
 void ActivationRecorder::AddSaturation(const SaturationCount& counted) {
   for (const SaturationCount::Layer& layer : counted.Worst(std::numeric_limits<size_t>::max())) {
     Known& known = Meet(layer.name, InspectedLayer::Kind::kOther);
     InspectedStep& step = layers_[known.layer].steps[last_step_];
-    step.saturated += layer.activations.saturated - known.counted.saturated;
-    step.guarded += layer.activations.guarded - known.counted.guarded;
-    known.counted = layer.activations;
+    const SaturationCount::Activations& before = before_[layer.name];
+    step.saturated += layer.activations.saturated - before.saturated;
+    step.guarded += layer.activations.guarded - before.guarded;
   }
 }
 

@@ -33,7 +33,9 @@ class ActivationRecorder final : public LinearProbe {
 
   at::Tensor Visit(const Linear& linear, const at::Tensor& x) override;
   void Stage(std::string_view name, const at::Tensor& value);
-  // What was clamped and kept since the last time, of layers by their names.
+  // What is clamped and kept from the one to the other, of layers by their names, is the step's: others compute with
+  // the model's linears in between (NoiseRecorder).
+  void StartSaturation(const SaturationCount& counted);
   void AddSaturation(const SaturationCount& counted);
 
   std::vector<InspectedLayer> TakeLayers();
@@ -51,8 +53,7 @@ class ActivationRecorder final : public LinearProbe {
     size_t layer = 0;              // in layers_
     std::optional<Linear> linear;  // without its tap
     at::ScalarType type = at::kFloat;
-    std::deque<at::Tensor> values;         // of a stage, of the last step; where `keep`
-    SaturationCount::Activations counted;  // all so far
+    std::deque<at::Tensor> values;  // of a stage, of the last step; where `keep`
   };
   Known& Meet(const std::string& name, InspectedLayer::Kind kind);
   void Count(Known* known, const at::Tensor& value);
@@ -65,6 +66,7 @@ class ActivationRecorder final : public LinearProbe {
   std::function<void(size_t, const at::Tensor&)> take_;
   std::vector<InspectedLayer> layers_;
   std::map<std::string, Known, std::less<>> known_;
+  std::map<std::string, SaturationCount::Activations, std::less<>> before_;  // the step
 };
 
 // Of the reference, whose steps come after the inspected model's: how far that is from it. Not thread-safe.

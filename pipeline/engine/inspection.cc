@@ -135,6 +135,7 @@ class Run {
   absl::Status Step(size_t step, ImageJob* job, ImageJob* exact) {
     Follow(job, exact);
     recorder_->Record(step);
+    recorder_->StartSaturation(*model_.saturation);
     const absl::Status status = model_.engine->Step({job}).front();
     recorder_->Rest();
     recorder_->AddSaturation(*model_.saturation);
@@ -148,6 +149,7 @@ class Run {
   absl::Status Decode(ImageJob* job, ImageJob* exact) {
     Follow(job, exact);
     recorder_->Record(steps_);
+    recorder_->StartSaturation(*model_.saturation);
     const absl::Status status = model_.engine->Finish(*job).status();
     recorder_->Rest();
     recorder_->AddSaturation(*model_.saturation);

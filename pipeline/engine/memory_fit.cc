@@ -16,8 +16,15 @@ struct Setting {
   MemoryLoad load;
 };
 
-// Sides, from large to small, that are tried in place of larger ones.
-constexpr int kSides[] = {1024, 768, 512, 256};
+// Sides, from large to small, that are tried in place of larger ones: some, and the model's own.
+std::vector<int> SmallerSides(const MemoryLoad& load, const MemoryPlanner& planner) {
+  const MemoryLoad own = planner.default_load();
+  std::vector<int> sides = {1024, 768, 512, 256, std::max(own.width, own.height)};
+  std::sort(sides.rbegin(), sides.rend());
+  sides.erase(std::unique(sides.begin(), sides.end()), sides.end());
+  std::erase_if(sides, [&](int side) { return side >= std::max(load.width, load.height); });
+  return sides;
+}
 
 Setting WithTiling(Setting setting) {
   setting.name = "vae.tiling: always, vae.tile_size: 256";
@@ -26,7 +33,8 @@ Setting WithTiling(Setting setting) {
   return setting;
 }
 
-std::vector<Setting> SettingsFor(const LoadOptions& options, const MemoryLoad& load, std::string_view precision) {
+std::vector<Setting> SettingsFor(const LoadOptions& options, const MemoryLoad& load, const MemoryPlanner& planner) {
+  const std::string& precision = planner.precision();
   std::vector<Setting> settings;
   const Setting as_is{"", options, load};
   if (load.batch > 1) {
@@ -39,8 +47,7 @@ std::vector<Setting> SettingsFor(const LoadOptions& options, const MemoryLoad& l
     settings.push_back({StrCat("precision: ", smaller), options, load});
     settings.back().options.precision = smaller;
   }
-  for (const int side : kSides) {
-    if (side >= std::max(load.width, load.height)) continue;
+  for (const int side : SmallerSides(load, planner)) {
     settings.push_back({StrCat("width, height: ", side), options, load});
     settings.back().load.width = settings.back().load.height = side;
   }
@@ -71,15 +78,14 @@ std::vector<MemoryFit> FindFits(const LoadOptions& options, std::string_view pre
     if (peak.ok() && *peak <= budget) fits.push_back({setting.name, *peak});
     return peak.ok() && *peak <= budget;
   };
-  for (const Setting& setting : SettingsFor(options, load, planner->precision())) take(setting);
+  for (const Setting& setting : SettingsFor(options, load, *planner)) take(setting);
   if (!fits.empty()) return fits;
   Setting all = WithTiling({"", options, load});
   all.options.precision = "fp8";
   all.load.batch = 1;
   all.name = StrCat("precision: fp8, ", all.name, load.batch > 1 ? ", batch: 1" : "");
   if (take(all)) return fits;
-  for (const int side : kSides) {
-    if (side >= std::max(load.width, load.height)) continue;
+  for (const int side : SmallerSides(load, *planner)) {
     Setting smaller = all;
     smaller.name += StrCat(", width, height: ", side);
     smaller.load.width = smaller.load.height = side;

@@ -145,26 +145,22 @@ void PrintAsJson(const Inspection& inspection, const std::vector<std::string>& f
   PrintJson(report);
 }
 
-std::string Share(int64_t count, int64_t of) {
-  return count == 0 ? "-" : absl::StrFormat("%.4f %%", 100.0 * static_cast<double>(count) / static_cast<double>(of));
-}
-
 void PrintRow(const InspectedLayer& layer, bool against) {
   const InspectedStep all = layer.all();
   const ActivationRange range = all.values.Range();
   const int64_t elements = std::max<int64_t>(1, range.count);
   const std::string bad = all.nan + all.infinite == 0 ? "-" : StrCat(all.nan + all.infinite);
-  std::printf("%-10s %10.4g %10.4g %10.4g %10.4g %8s %10s %10s %10s", layer.scheme.c_str(),
+  std::printf("%-15s %10.4g %10.4g %10.4g %10.4g %8s %10s %10s %10s", layer.scheme.c_str(),
               static_cast<double>(range.min), static_cast<double>(range.max), static_cast<double>(range.absmax()),
-              static_cast<double>(range.percentiles[1]), bad.c_str(), Share(all.beyond_e4m3, elements).c_str(),
-              Share(all.saturated, elements).c_str(), Share(all.guarded, elements).c_str());
+              static_cast<double>(range.percentiles[1]), bad.c_str(), ShareText(all.beyond_e4m3, elements).c_str(),
+              ShareText(all.saturated, elements).c_str(), ShareText(all.guarded, elements).c_str());
   if (against) std::printf(" %8s %8s", FidelityText(all.own).c_str(), FidelityText(all.through).c_str());
   std::printf("  %s%s\n", layer.name.c_str(),
               layer.others.empty() ? "" : StrCat(" (+ ", layer.others.size(), ")").c_str());
 }
 
 void PrintHead(bool against) {
-  std::printf("%-10s %10s %10s %10s %10s %8s %10s %10s %10s", "scheme", "min", "max", "absmax", "99.9 %", "NaN, inf",
+  std::printf("%-15s %10s %10s %10s %10s %8s %10s %10s %10s", "scheme", "min", "max", "absmax", "99.9 %", "NaN, inf",
               "above 448", "saturated", "guarded");
   if (against) std::printf(" %8s %8s", "own dB", "all dB");
   std::printf("  layer\n");

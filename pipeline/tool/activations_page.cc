@@ -125,16 +125,19 @@ std::string Ranking(const Inspection& inspection) {
     const InspectedStep all = layer.all();
     const ActivationRange range = all.values.Range();
     table += absl::StrFormat(
-        "<tr%s><td>%s</td><td>%s</td><td>%s</td><td>%.4g</td><td>%.4g</td><td>%d</td><td>%d</td><td>%d</td></tr>\n",
+        "<tr%s><td>%s</td><td>%s</td><td>%s</td><td>%.4g</td><td>%.4g</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
         &layer == fallen ? " class=\"fallen\"" : "",
         StrCat(EscapedHtml(layer.name), layer.others.empty() ? "" : StrCat(" (+ ", layer.others.size(), ")")),
-        EscapedHtml(layer.scheme), FidelityText(all.own), range.absmax(), range.percentiles[1], all.beyond_e4m3,
-        all.saturated, all.guarded);
+        EscapedHtml(layer.scheme), FidelityText(all.own), range.absmax(), range.percentiles[1],
+        ShareText(all.beyond_e4m3, range.count), ShareText(all.saturated, range.count),
+        ShareText(all.guarded, range.count));
   }
   table += "</table>\n";
   return StrCat(table, "<p>",
-                fallen != nullptr ? StrCat("First to fall: <b>", EscapedHtml(fallen->name), "</b>.")
-                                  : StrCat("None lies ", kFall, " dB below the median."),
+                fallen != nullptr
+                    ? StrCat("First to fall: <b>", EscapedHtml(fallen->name), "</b>: ", FidelityText(fallen->all().own),
+                             " dB, where the median is ", FidelityText(ranked[ranked.size() / 2]->all().own), " dB.")
+                    : StrCat("None lies ", kFall, " dB below the median."),
                 "</p>\n");
 }
 
@@ -158,6 +161,11 @@ std::string FidelityText(const Fidelity& fidelity) {
   const double decibels = fidelity.decibels();
   if (std::isnan(decibels)) return "NaN";
   return std::isinf(decibels) ? "equal" : absl::StrFormat("%.2f", decibels);
+}
+
+std::string ShareText(int64_t count, int64_t of) {
+  if (count == 0) return "-";
+  return absl::StrFormat("%.4f %%", 100.0 * static_cast<double>(count) / static_cast<double>(std::max<int64_t>(1, of)));
 }
 
 std::string ActivationsPage(const Inspection& inspection) {

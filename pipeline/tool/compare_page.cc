@@ -13,7 +13,7 @@ namespace {
 constexpr char kStyle[] = R"(
   .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem; }
   figure { margin: 0; } figcaption { font-size: .85rem; }
-  img { width: 100%; display: block; margin-top: .3rem; }
+  img { width: 100%; height: auto; display: block; margin-top: .3rem; }
 )";
 
 std::string Picture(const std::string& png, const Comparison& comparison, std::string_view alternative) {

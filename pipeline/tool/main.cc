@@ -226,6 +226,8 @@ class Program {
   // What CLI11's `needs` cannot say: one of two.
   void CheckInspect(const CLI::App& command) const {
     if (model_.model.empty() && budget_.preset.empty()) throw CLI::RequiredError("--model");
+    if (!model_.model.empty() && !budget_.preset.empty()) throw CLI::ExcludesError("--model", "--preset");
+    if (!inspect_.html.empty() && budget_.bytes > 0) throw CLI::ExcludesError("--html", "--budget");
     for (const char* option : kPictureShape) {
       if (command.count(option) > 0 && !activate_ && budget_.bytes == 0)
         throw CLI::RequiresError(option, "--activations or --budget");

@@ -57,7 +57,8 @@ std::vector<Kind> KindsOf(const StageTimes& times, const std::map<std::string, d
 
 // Nothing for what a layer has none of.
 std::string Column(double value, const char* unit = "") {
-  return value <= 0 ? "-" : absl::StrFormat(value < 10 ? "%.2f%s" : "%.1f%s", value, unit);
+  if (value <= 0) return "-";
+  return absl::StrFormat(value < 0.1 ? "%.4f%s" : value < 10 ? "%.2f%s" : "%.1f%s", value, unit);
 }
 
 void PrintRow(const std::string& name, const LayerTime& layer, double stage_seconds, double seconds_at_peak) {
@@ -105,10 +106,10 @@ void PrintLayers(const StageTimes& times, int top, const std::map<std::string, d
 void PrintStage(const ProfiledStage& stage, int top, const std::map<std::string, double>& peaks) {
   const StageTimes& times = stage.times;
   std::printf(
-      "\n%s: %.3f ms (%d recorded), %.3f ms without the profiler, which adds %.1f %%; its rows add up to %.1f %% "
-      "of that\n",
-      times.name.c_str(), times.seconds * kMilli, times.calls, stage.plain_seconds * kMilli, kPercent * stage.overhead,
-      kPercent * stage.sum_by_plain());
+      "\n%s: %.3f ms (%d recorded); its rows add up to %.1f %% of the %.3f ms without the profiler, which adds %.1f %% "
+      "to a call (median)\n",
+      times.name.c_str(), times.seconds * kMilli, times.calls, kPercent * stage.sum_by_plain(),
+      stage.plain_seconds * kMilli, kPercent * stage.overhead);
   PrintKinds(times, peaks);
   PrintLayers(times, top, peaks);
 }

@@ -260,7 +260,7 @@ TEST_F(FrescoTest, ProfilesARunningModel) {
   const Outcome table = Run({"profile", "-m", "demo", "--steps", "3", "--trace", trace}, server.address());
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, AllOf(HasSubstr("demo on cpu: a step takes 20.000 ms (3 recorded), 19.000 ms where it is not"),
-                               HasSubstr("recording adds 5.0 %, and 7.000 ms between the steps"),
+                               HasSubstr("recording adds 5.0 % to a step (median), and 7.000 ms in all to begin"),
                                HasSubstr("15.000 ms  75.0 %  transformer, MLP"),
                                HasSubstr("5.000 ms   25.0 %  between layers"), HasSubstr("transformer.ff.net.2"),
                                HasSubstr("2000.0"),  // GFLOP a second

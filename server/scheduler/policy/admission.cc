@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/strings.h"
 
 namespace fresco {
@@ -63,11 +64,13 @@ bool FitsInto(const DeviceLimits& limits, const ImageMemory& memory) {
 std::string WhyTooLarge(const ImageMemory& memory, const DeviceLimits& most, bool failed) {
   std::string has = most.memory_bytes >= kNoMemoryLimit
                         ? std::string()
-                        : StrCat(most.memory_bytes, " bytes beside the models' weights and ");
-  return StrCat("an image of this size needs ", failed ? "more than " : "about ", memory.activation_bytes,
-                " bytes for a step or its decoding and ", memory.state_bytes,
-                " for its latents and texts, where a device has ", has, most.state_bytes, " for latents and texts",
-                failed ? ", and has run out of memory by itself" : "", ": ask for a smaller width or height");
+                        : StrCat(FormatBytes(most.memory_bytes), " beside the models' weights and ");
+  const std::string why = StrCat(FormatBytes(memory.activation_bytes), " for a step or its decoding and ",
+                                 FormatBytes(memory.state_bytes), " for its latents and texts, where a device has ",
+                                 has, FormatBytes(most.state_bytes), " for latents and texts");
+  return failed ? StrCat("an image of this size, whose steps took ", why,
+                         ", has run out of memory by itself: ask for a smaller width or height")
+                : StrCat("an image of this size needs about ", why, ": ask for a smaller width or height");
 }
 
 // Refused where no device with the model is known to have room for each image.

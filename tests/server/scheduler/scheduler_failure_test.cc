@@ -247,9 +247,8 @@ TEST(SchedulerFailureTest, WhatHasFittedIsRefusedWhereOtherModelsHaveItsMemory) 
   harness.AddModel("c");
   const absl::Status refusal = Refusal(&harness, harness.Request("does not"));
   EXPECT_EQ(refusal.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refusal.message()),
-              HasSubstr("needs about 990 bytes for a step or its decoding and 10 for its "
-                        "latents and texts, where a device has 500 bytes"));
+  EXPECT_THAT(std::string(refusal.message()), HasSubstr("needs about 990 B for a step or its decoding and 10 B for its "
+                                                        "latents and texts, where a device has 500 B"));
   // Of the other model nothing has been seen.
   GenerationRequest other = harness.Request("other");
   other.model = "c";
