@@ -44,16 +44,25 @@ int64_t BytesOf(const MemorySnapshot& memory, const MemoryHolder& holder) {
   return 0;
 }
 
-// Of each component's weights, what it has not allocated since `before`: they lie in their files.
-std::vector<MappedBytes> CountMapped(const ModelInfo& info, const ModelParts& parts, const MemorySnapshot& before) {
+// Of each component's weights, what it has not allocated since `before`: they lie in their files. Holders' own numbers
+// say which; that together it is no more than the thread has not allocated holds also where there are too many of them.
+std::vector<MappedBytes> CountMapped(const ModelInfo& info, const ModelParts& parts, const MemorySnapshot& before,
+                                     int64_t allocated_by_thread) {
   const MemorySnapshot now = LedgerOf(at::kCPU).Snapshot();
   std::vector<MappedBytes> mapped;
+  int64_t left = -allocated_by_thread;
+  for (const ModelInfo::Component& component : info.components) {
+    if (parts.residency == nullptr || component.name == "transformer") left += component.weight_bytes;
+  }
   for (const ModelInfo::Component& component : info.components) {
     if (parts.residency != nullptr && component.name != "transformer") continue;  // it counts for itself
     const MemoryHolder holder = {info.name, component.name, MemoryKind::kWeights};
-    const int64_t allocated = BytesOf(now, holder) - BytesOf(before, holder);
+    const int64_t allocated = std::max<int64_t>(0, BytesOf(now, holder) - BytesOf(before, holder));
+    const int64_t in_file = std::min(left, component.weight_bytes - allocated);
+    if (in_file <= 0) continue;
     const MemoryScope scope(component.name, MemoryKind::kWeights);
-    if (allocated < component.weight_bytes) mapped.emplace_back(component.weight_bytes - allocated);
+    mapped.emplace_back(in_file);
+    left -= in_file;
   }
   return mapped;
 }
@@ -183,7 +192,7 @@ absl::StatusOr<std::optional<MemoryBudget::Claim>> MakeRoom(const LoadOptions& o
   FRESCO_ASSIGN_OR_RETURN(const MemoryNeed need, CheckBudget(options));
   const int64_t bytes = need.kept_bytes + need.working_bytes;
   const auto held = [&] { return MemoryUseOf(device).allocated_bytes; };
-  room.emplace(options.memory->MakeRoom(bytes, held));
+  room.emplace(options.memory->MakeRoom(bytes, held, MemoryBudget::Purpose::kLoading));
   if (!room->fits())
     return absl::ResourceExhaustedError(StrCat("memory: ", options.path, " needs ", FormatBytes(bytes),
                                                " of the budget of ", FormatBytes(options.memory->bytes()),
@@ -214,14 +223,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   // Before the snapshot: what goes to make room has been freed by then.
   FRESCO_ASSIGN_OR_RETURN(std::optional<MemoryBudget::Claim> room, MakeRoom(options, device));
   const MemorySnapshot before = LedgerOf(at::kCPU).Snapshot();
+  const int64_t before_here = CpuBytesOfThisThread();
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts,
                           LoadParts(options, source, device, precision, {observers.probe, observers.saturation}));
+  const int64_t allocated = CpuBytesOfThisThread() - before_here;
   room.reset();  // drawing has claims of its own
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   NoteResidency(options, &info);
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
   std::vector<MappedBytes> mapped;
-  if (device.is_cpu()) mapped = CountMapped(info, parts, before);
+  if (device.is_cpu()) mapped = CountMapped(info, parts, before, allocated);
   std::shared_ptr<const NoiseCorrector> corrector;
   if (calibration) {
     FRESCO_RETURN_IF_ERROR(CheckWeights(*calibration, precision, info));

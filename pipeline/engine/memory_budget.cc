@@ -5,7 +5,7 @@
 namespace fresco {
 
 MemoryBudget::Claim::~Claim() {
-  if (budget_ != nullptr) budget_->Release(bytes_);
+  if (budget_ != nullptr) budget_->Release(bytes_, purpose_);
 }
 
 void MemoryBudget::Claim::Shrink(int64_t bytes) {
@@ -16,28 +16,28 @@ void MemoryBudget::Claim::Shrink(int64_t bytes) {
   budget_->changed_.NotifyAll();
 }
 
-void MemoryBudget::Release(int64_t bytes) {
+void MemoryBudget::Release(int64_t bytes, Purpose purpose) {
   MutexLock lock(&mutex_);
   claimed_ -= bytes;
-  --claims_;
+  if (purpose == Purpose::kComputing) --computing_;
   changed_.NotifyAll();
 }
 
-MemoryBudget::Claim MemoryBudget::MakeRoom(int64_t bytes, const std::function<int64_t()>& held) {
+MemoryBudget::Claim MemoryBudget::MakeRoom(int64_t bytes, const std::function<int64_t()>& held, Purpose purpose) {
   MutexLock lock(&mutex_);
   const uint64_t own = next_turn_++;
   // Of what others have claimed some is held already: together they may seem to need more than they do, and then this
   // waits until they are done.
-  while (own != turn_ || (claims_ > 0 && Missing(bytes, held) > 0)) changed_.Wait(&mutex_);
+  while (own != turn_ || (computing_ > 0 && Missing(bytes, held) > 0)) changed_.Wait(&mutex_);
   ++turn_;
   while (Missing(bytes, held) > 0 && EvictFor(Missing(bytes, held))) {
   }
   const bool fits = Missing(bytes, held) <= 0;
   if (!fits) ++overdrafts_;
   claimed_ += bytes;
-  ++claims_;
+  if (purpose == Purpose::kComputing) ++computing_;
   changed_.NotifyAll();  // whose turn it is now
-  return {this, bytes, fits};
+  return {this, bytes, purpose, fits};
 }
 
 int64_t MemoryBudget::Missing(int64_t bytes, const std::function<int64_t()>& held) const {

@@ -44,12 +44,19 @@ class MemoryBudget {
   MemoryBudget(const MemoryBudget&) = delete;
   MemoryBudget& operator=(const MemoryBudget&) = delete;
 
+  // What room is for. Computing is over soon, and others wait for it; nobody waits for a model that is being loaded,
+  // which may take minutes: its room counts, and if there is no more the budget is overdrawn.
+  enum class Purpose { kComputing, kLoading };
+
   // Room that is spoken for while it lives.
   class Claim {
    public:
     Claim() = default;
     Claim(Claim&& other) noexcept
-        : budget_(std::exchange(other.budget_, nullptr)), bytes_(std::exchange(other.bytes_, 0)), fits_(other.fits_) {}
+        : budget_(std::exchange(other.budget_, nullptr)),
+          bytes_(std::exchange(other.bytes_, 0)),
+          purpose_(other.purpose_),
+          fits_(other.fits_) {}
     Claim& operator=(Claim&&) = delete;
     ~Claim();
     // No more than `bytes` of it from now on: the rest has been allocated for good.
@@ -60,17 +67,20 @@ class MemoryBudget {
 
    private:
     friend class MemoryBudget;
-    Claim(MemoryBudget* budget, int64_t bytes, bool fits) : budget_(budget), bytes_(bytes), fits_(fits) {}
+    Claim(MemoryBudget* budget, int64_t bytes, Purpose purpose, bool fits)
+        : budget_(budget), bytes_(bytes), purpose_(purpose), fits_(fits) {}
     MemoryBudget* budget_ = nullptr;
     int64_t bytes_ = 0;
+    Purpose purpose_ = Purpose::kComputing;
     bool fits_ = true;
   };
 
   // Until the claim goes, its caller may allocate `bytes` beyond what is held now (`held`: the device's, thread-safe).
-  // Waits for others' claims where they do not fit beside it, in turn, and then lets components go: the smallest that
-  // makes the room alone, else those that have not been used for longest. Where even that is not enough the budget is
-  // overdrawn: better than no picture, as long as the device has it. A thread has one claim at a time.
-  [[nodiscard]] Claim MakeRoom(int64_t bytes, const std::function<int64_t()>& held) FRESCO_EXCLUDES(mutex_);
+  // Waits for others that compute where they do not fit beside it, in turn, and then lets components go: the smallest
+  // that makes the room alone, else those that have not been used for longest. Where even that is not enough the budget
+  // is overdrawn: better than no picture, as long as the device has it. A thread has one claim at a time.
+  [[nodiscard]] Claim MakeRoom(int64_t bytes, const std::function<int64_t()>& held,
+                               Purpose purpose = Purpose::kComputing) FRESCO_EXCLUDES(mutex_);
 
   // Whether MakeRoom of `bytes` could be had without an overdraft once nobody else has a claim.
   bool CouldHold(int64_t bytes, const std::function<int64_t()>& held) const FRESCO_EXCLUDES(mutex_);
@@ -89,7 +99,7 @@ class MemoryBudget {
   int64_t overdrafts() const FRESCO_EXCLUDES(mutex_);  // claims for which there was not enough room
 
  private:
-  void Release(int64_t bytes) FRESCO_EXCLUDES(mutex_);
+  void Release(int64_t bytes, Purpose purpose) FRESCO_EXCLUDES(mutex_);
   bool EvictFor(int64_t missing) FRESCO_REQUIRES(mutex_);
   // For a claim of `bytes` more; not above 0: none.
   int64_t Missing(int64_t bytes, const std::function<int64_t()>& held) const FRESCO_REQUIRES(mutex_);
@@ -102,7 +112,7 @@ class MemoryBudget {
   CondVar changed_;
   std::list<Evictable*> components_ FRESCO_GUARDED_BY(mutex_);  // the least recently used first
   int64_t claimed_ FRESCO_GUARDED_BY(mutex_) = 0;
-  int claims_ FRESCO_GUARDED_BY(mutex_) = 0;
+  int computing_ FRESCO_GUARDED_BY(mutex_) = 0;  // claims
   uint64_t next_turn_ FRESCO_GUARDED_BY(mutex_) = 0, turn_ FRESCO_GUARDED_BY(mutex_) = 0;
   int64_t evictions_ FRESCO_GUARDED_BY(mutex_) = 0, overdrafts_ FRESCO_GUARDED_BY(mutex_) = 0;
 };

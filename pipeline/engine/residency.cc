@@ -118,10 +118,12 @@ absl::Status Resident<Model>::Load() {
   Synchronize(device);                             // another stream may use it
   const int64_t mapped = model.weight_bytes() - (CpuBytesOfThisThread() - before);
   const ComponentLoad load{options_.model, options_.name, model.weight_bytes(), options_.budget->clock().Now() - begin};
+  MappedBytes counted(device.is_cpu() ? std::max<int64_t>(0, mapped)
+                                      : 0);  // throws beyond a limit: then it is not there
   {
     MutexLock lock(&mutex_);
     model_ = std::move(model);
-    mapped_.emplace(device.is_cpu() ? std::max<int64_t>(0, mapped) : 0);
+    mapped_.emplace(std::move(counted));
     ++stats_.loads;
     stats_.loaded_bytes += load.bytes;
     stats_.load_seconds += absl::ToDoubleSeconds(load.took);

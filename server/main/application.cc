@@ -159,6 +159,9 @@ SchedulerOptions ForScheduler(const ApplicationOptions& options, CostModel costs
   result.core = config.scheduling;
   result.costs = std::move(costs);
   result.watchdog = config.watchdog;
+  // Then what is computed may wait for components to be read, and that is no device that hangs.
+  if (config.device_budget > 0 || !config.device_budgets.empty())
+    result.watchdog.floor = std::max(config.watchdog.floor, config.watchdog.load);
   result.encode_threads = config.encode_threads;
   result.slow_reader_limit = config.slow_reader_limit;
   result.channel_bytes = config.channel_bytes;
@@ -395,7 +398,10 @@ class Application : private ModelManagerObserver {
     std::map<std::string, int64_t> limits;
     for (const Replica& replica : replicas_) limits[replica.device] = options_.config.LimitOf(replica.device);
     for (const auto& [device, bytes] : limits) {
-      if (bytes > 0) FRESCO_RETURN_IF_ERROR(Annotate(options_.engines.limit_memory(device, bytes), "memory.limit"));
+      if (bytes == 0) continue;
+      if (options_.engines.limit_memory == nullptr)
+        return absl::UnimplementedError("memory.limit: this server's engines have none");
+      FRESCO_RETURN_IF_ERROR(Annotate(options_.engines.limit_memory(device, bytes), "memory.limit"));
     }
     return absl::OkStatus();
   }

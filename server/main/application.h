@@ -25,7 +25,7 @@ struct EngineSource {
   std::function<absl::StatusOr<int64_t>(const std::string& path, const std::string& base)> stored_bytes;
   // As LeastMemoryNeed; asked where a device has a budget. May be null: nothing is known.
   std::function<absl::StatusOr<MemoryNeed>(const LoadOptions&)> least_memory = nullptr;
-  // As SetMemoryLimit; called before anything is loaded, where a device has a limit.
+  // As SetMemoryLimit; called before anything is loaded, where a device has a limit. May be null: there is none to set.
   std::function<absl::Status(const std::string& device, int64_t bytes)> limit_memory = nullptr;
   ProfilerSource profiler;  // empty: Operations.Profile is UNIMPLEMENTED
 };

@@ -134,7 +134,8 @@ class ProfileReactor final : public grpc::ServerWriteReactor<v1::ProfileResponse
   // Whether to answer now; if not, sees to it that it is asked again.
   bool IsTime() {
     MutexLock lock(&mutex_);
-    if (*ready_ || gone_ || environment_.clock->Now() >= answer_by_) return true;
+    if (*ready_ || gone_ || environment_.clock->Now() >= answer_by_ || !environment_.models->Find(model_).ok())
+      return true;
     // The old alarm is the one whose callback this may be.
     const auto old = std::exchange(alarm_, std::make_unique<grpc::Alarm>());
     alarm_->Set(SystemTimeIn(kInterval), [this](bool /*ok*/) { Look(); });
@@ -153,6 +154,8 @@ class ProfileReactor final : public grpc::ServerWriteReactor<v1::ProfileResponse
 
   absl::Status PutTogether(const StepsProfile& profile) {
     if (gone_) return absl::CancelledError("the caller has gone");
+    // It may have been unloaded meanwhile.
+    if (profile.recordings.empty()) FRESCO_RETURN_IF_ERROR(environment_.models->Find(model_).status());
     if (profile.recordings.empty())
       return absl::DeadlineExceededError(
           absl::StrCat("no step of the model '", model_, "' was recorded by then: ", "it has made fewer than two"));

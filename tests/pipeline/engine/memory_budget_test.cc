@@ -116,5 +116,13 @@ TEST_F(Budget, AClaimThatShrinksLetsTheNextOneIn) {
   EXPECT_EQ(budget_.overdrafts(), 0);
 }
 
+// It would wait here for ever.
+TEST_F(Budget, NobodyWaitsForAModelThatIsBeingLoaded) {
+  const auto loading = budget_.MakeRoom(90, device_.meter(), MemoryBudget::Purpose::kLoading);
+  const auto computing = budget_.MakeRoom(50, device_.meter());
+  EXPECT_FALSE(computing.fits());
+  EXPECT_EQ(budget_.overdrafts(), 1);
+}
+
 }  // namespace
 }  // namespace fresco
