@@ -16,13 +16,12 @@ struct Setting {
   MemoryLoad load;
 };
 
-// Sides, from large to small, that are tried in place of larger ones: some, and the model's own.
-std::vector<int> SmallerSides(const MemoryLoad& load, const MemoryPlanner& planner) {
-  const MemoryLoad own = planner.default_load();
-  std::vector<int> sides = {1024, 768, 512, 256, std::max(own.width, own.height)};
+// Sides, from large to small, that are tried in place of larger ones; `own`, the model's, too.
+std::vector<int> SmallerSides(const MemoryLoad& load, int own = 0) {
+  std::vector<int> sides = {1024, 768, 512, 256, own};
   std::sort(sides.rbegin(), sides.rend());
   sides.erase(std::unique(sides.begin(), sides.end()), sides.end());
-  std::erase_if(sides, [&](int side) { return side >= std::max(load.width, load.height); });
+  std::erase_if(sides, [&](int side) { return side <= 0 || side >= std::max(load.width, load.height); });
   return sides;
 }
 
@@ -47,7 +46,7 @@ std::vector<Setting> SettingsFor(const LoadOptions& options, const MemoryLoad& l
     settings.push_back({StrCat("precision: ", smaller), options, load});
     settings.back().options.precision = smaller;
   }
-  for (const int side : SmallerSides(load, planner)) {
+  for (const int side : SmallerSides(load)) {
     settings.push_back({StrCat("width, height: ", side), options, load});
     settings.back().load.width = settings.back().load.height = side;
   }
@@ -85,7 +84,8 @@ std::vector<MemoryFit> FindFits(const LoadOptions& options, std::string_view pre
   all.load.batch = 1;
   all.name = StrCat("precision: fp8, ", all.name, load.batch > 1 ? ", batch: 1" : "");
   if (take(all)) return fits;
-  for (const int side : SmallerSides(load, *planner)) {
+  const MemoryLoad own = planner->default_load();
+  for (const int side : SmallerSides(load, std::max(own.width, own.height))) {
     Setting smaller = all;
     smaller.name += StrCat(", width, height: ", side);
     smaller.load.width = smaller.load.height = side;
