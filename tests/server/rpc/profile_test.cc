@@ -117,6 +117,20 @@ TEST_F(ProfileCallTest, WhereNobodyDrawsItIsSaidBeforeTheDeadline) {
   EXPECT_TRUE(ProfileDrawing(Steps(1)).status.ok());  // the next may
 }
 
+TEST_F(ProfileCallTest, AModelThatIsUnloadedEndsItsProfile) {
+  StartProfiled();
+  grpc::ClientContext context;
+  const auto reader = operations_->Profile(&context, Steps(1));
+  Profiled second;
+  do {
+    second = Profile(Steps(1), absl::Seconds(1));  // until the first is there
+  } while (second.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
+  ASSERT_EQ(second.status.error_code(), grpc::StatusCode::ABORTED);
+  models().SetUnloaded("fake", "cpu");
+  const Profiled first = Read(reader.get());
+  EXPECT_EQ(first.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION) << first.status.error_message();
+}
+
 TEST_F(ProfileCallTest, OneAtATimeAndWhoLeavesEndsIt) {
   StartProfiled();
   grpc::ClientContext waiting;

@@ -105,6 +105,8 @@ class RawCall {
 
 class ServiceTest : public ::testing::Test {
  protected:
+  ModelRegistry& models() { return *registry_; }
+
   struct Options {
     std::vector<std::string> models = {"fake"};
     SchedulerOptions scheduler;
