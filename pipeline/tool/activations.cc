@@ -129,6 +129,7 @@ void PrintAsJson(const Inspection& inspection, const std::vector<std::string>& f
                  {"precision", inspection.model.precision},
                  {"device", inspection.model.device},
                  {"against", against ? Json(inspection.reference.precision) : Json()},
+                 {"notes", inspection.model.notes},
                  {"prompts", Json::array()},
                  {"width", spec.width},
                  {"height", spec.height},
@@ -188,10 +189,12 @@ void PrintFall(const Inspection& inspection) {
 void PrintTable(const Inspection& inspection) {
   const bool against = !inspection.reference.precision.empty();
   const ImageSpec& spec = inspection.specs.front();
-  std::printf("%s, %s on %s: %zu %s, %dx%d, %d steps%s\n\n", PrintableName(inspection.model.name).c_str(),
+  std::printf("%s, %s on %s: %zu %s, %dx%d, %d steps%s\n", PrintableName(inspection.model.name).c_str(),
               inspection.model.precision.c_str(), inspection.model.device.c_str(), inspection.specs.size(),
               inspection.specs.size() == 1 ? "prompt" : "prompts", spec.width, spec.height, spec.steps,
               against ? StrCat(", against ", inspection.reference.precision).c_str() : "");
+  for (const std::string& note : inspection.model.notes) std::printf("%s\n", note.c_str());
+  std::printf("\n");
   PrintHead(against);
   for (const InspectedLayer& layer : inspection.layers) PrintRow(layer, against);
   if (against) PrintFall(inspection);

@@ -149,6 +149,8 @@ std::string Summary(const Inspection& inspection) {
     summary += StrCat(", against ", EscapedHtml(inspection.reference.precision), " from the same latents at each step");
   summary += StrCat("; ", spec.width, "×", spec.height, ", ", spec.steps, " steps, guidance ", spec.guidance_scale,
                     ".</p>\n<ul>\n");
+  for (const std::string& note : inspection.model.notes)
+    summary += StrCat("<li class=\"quiet\">", EscapedHtml(note), "</li>\n");
   for (const ImageSpec& each : inspection.specs)
     summary += StrCat("<li>", EscapedHtml(each.prompt), " <span class=\"quiet\">seed ", each.seed, "</span></li>\n");
   return summary + "</ul>\n";

@@ -40,6 +40,7 @@ TEST_F(ActivationsTest, JsonHasEveryLayerAndStep) {
   EXPECT_EQ(report["precision"], "fp8");
   EXPECT_EQ(report["against"], "fp32");
   EXPECT_EQ(report["steps"], 2);
+  EXPECT_THAT(report["notes"].dump(), HasSubstr("fp8: emulated"));
   EXPECT_EQ(report["prompts"], Json::parse(R"([{"prompt":"a red apple","seed":7},{"prompt":"a fox","seed":8}])"));
   const Json layer = LayerOf(report, "transformer.transformer_blocks.1.ff.net.2");
   ASSERT_FALSE(layer.is_null());
