@@ -43,6 +43,11 @@ std::vector<std::string> BadFieldsOf(const grpc::Status& status) {
 
 // Who holds a device's memory travels beside the text, for programs.
 TEST_F(ServiceTest, WhoHoldsTheMemoryIsInTheStatusDetails) {
+#if defined(__SANITIZE_THREAD__)
+  // ErrorInfo has a map, and protobuf's maps have another layout in what ThreadSanitizer compiles (map_field.h) than in
+  // the distribution's library.
+  GTEST_SKIP() << "protobuf's maps are not for ThreadSanitizer";
+#endif
   Start();
   ShortageReport report;
   report.doing = "decoding";
