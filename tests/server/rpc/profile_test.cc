@@ -55,6 +55,22 @@ class ProfileCallTest : public ServiceTest {
     return Read(operations_->Profile(&context, request).get());
   }
 
+  struct Opened {
+    std::unique_ptr<grpc::ClientContext> context;
+    std::unique_ptr<grpc::ClientReader<v1::ProfileResponse>> reader;
+  };
+
+  // A call that waits for steps, and has the profiler: another is turned away.
+  Opened OpenProfile() {
+    while (true) {
+      Opened opened{std::make_unique<grpc::ClientContext>(), nullptr};
+      opened.reader = operations_->Profile(opened.context.get(), Steps(1));
+      if (Profile(Steps(1), absl::Seconds(1)).status.error_code() == grpc::StatusCode::ABORTED) return opened;
+      // The other came first.
+      EXPECT_EQ(Read(opened.reader.get()).status.error_code(), grpc::StatusCode::ABORTED);
+    }
+  }
+
   // While somebody has pictures drawn.
   Profiled ProfileDrawing(const v1::ProfileRequest& request) {
     std::atomic<bool> enough = false;
@@ -119,29 +135,17 @@ TEST_F(ProfileCallTest, WhereNobodyDrawsItIsSaidBeforeTheDeadline) {
 
 TEST_F(ProfileCallTest, AModelThatIsUnloadedEndsItsProfile) {
   StartProfiled();
-  grpc::ClientContext context;
-  const auto reader = operations_->Profile(&context, Steps(1));
-  Profiled second;
-  do {
-    second = Profile(Steps(1), absl::Seconds(1));  // until the first is there
-  } while (second.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
-  ASSERT_EQ(second.status.error_code(), grpc::StatusCode::ABORTED);
+  const Opened opened = OpenProfile();
   models().SetUnloaded("fake", "cpu");
-  const Profiled first = Read(reader.get());
-  EXPECT_EQ(first.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION) << first.status.error_message();
+  const Profiled profiled = Read(opened.reader.get());
+  EXPECT_EQ(profiled.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION) << profiled.status.error_message();
 }
 
 TEST_F(ProfileCallTest, OneAtATimeAndWhoLeavesEndsIt) {
   StartProfiled();
-  grpc::ClientContext waiting;
-  const auto reader = operations_->Profile(&waiting, Steps(1));
-  Profiled second;
-  do {
-    second = Profile(Steps(1), absl::Seconds(1));  // until the first is there
-  } while (second.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_EQ(second.status.error_code(), grpc::StatusCode::ABORTED);
-  waiting.TryCancel();
-  EXPECT_EQ(Read(reader.get()).status.error_code(), grpc::StatusCode::CANCELLED);
+  const Opened waiting = OpenProfile();
+  waiting.context->TryCancel();
+  EXPECT_EQ(Read(waiting.reader.get()).status.error_code(), grpc::StatusCode::CANCELLED);
   Profiled third;
   do {
     third = ProfileDrawing(Steps(1));  // until the server has heard that the first has left
