@@ -16,12 +16,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kTreeWidth = 44;  // columns
 
-int64_t BytesOf(const std::vector<Module>& parts) {
-  int64_t bytes = 0;
-  for (const Module& part : parts) bytes += part.bytes;
-  return bytes;
-}
-
 double ShareOf(const Module& module, int64_t all) {
   return all == 0 ? 0 : static_cast<double>(module.bytes) / static_cast<double>(all);
 }
@@ -92,6 +86,12 @@ Json ToJson(const Module& module, int64_t all, const std::string& device) {
 }
 
 }  // namespace
+
+int64_t BytesOf(const std::vector<Module>& parts) {
+  int64_t bytes = 0;
+  for (const Module& part : parts) bytes += part.bytes;
+  return bytes;
+}
 
 std::string TypesText(const std::map<std::string, int64_t>& counts) {
   std::vector<std::pair<int64_t, std::string>> kinds;

@@ -10,6 +10,8 @@
 
 namespace fresco {
 
+// Of all of them, as stored.
+int64_t BytesOf(const std::vector<Module>& parts);
 // "F8_E4M3, BF16": what has the most first.
 std::string TypesText(const std::map<std::string, int64_t>& counts);
 // "128: 0.0012 to 0.0043"; empty where there are none.

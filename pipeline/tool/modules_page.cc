@@ -32,19 +32,13 @@ constexpr int kNameWidth = 420;   // pixels
 constexpr int kRangeWidth = 480;  // pixels
 constexpr int kRow = 14;          // pixels
 
-int64_t Sum(const std::vector<Module>& parts) {
-  int64_t bytes = 0;
-  for (const Module& part : parts) bytes += part.bytes;
-  return std::max<int64_t>(1, bytes);
-}
-
 std::string Printable(const std::string& name) {
   return EscapedHtml(PrintableName(name));
 }
 
 // One after the other, each as wide as its share.
 std::string Bar(const std::vector<Module>& parts) {
-  const auto all = static_cast<double>(Sum(parts));
+  const auto all = static_cast<double>(std::max<int64_t>(1, BytesOf(parts)));
   std::string bar =
       absl::StrFormat("<svg width=\"%d\" height=\"44\" role=\"img\" aria-label=\"bytes of each part\">\n", kBarWidth);
   double x = 0;
@@ -127,7 +121,7 @@ std::string Scales(const std::vector<Module>& parts) {
 }  // namespace
 
 std::string ModulesPage(const std::string& title, const std::string& summary, const std::vector<Module>& parts) {
-  const int64_t all = Sum(parts);
+  const int64_t all = std::max<int64_t>(1, BytesOf(parts));
   std::string page = StrCat("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>", Printable(title),
                             ": modules</title>\n<style>", kPageStyle, kStyle, "</style>\n<h1>", Printable(title),
                             "</h1>\n<p>", EscapedHtml(summary), "</p>\n", Bar(parts), "<div class=\"tree\">\n");
