@@ -38,19 +38,17 @@ endif()
 if(FRESCO_SANITIZER STREQUAL "address")
   target_compile_options(fresco_options INTERFACE -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(fresco_options INTERFACE -fsanitize=address,undefined)
+  target_compile_definitions(fresco_options INTERFACE _GLIBCXX_ASSERTIONS)  # front() of what is empty is a finding too
+  # libFuzzer, by which tests/fuzz is built, is clang's; it looks at what an input has reached.
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    set(FRESCO_FUZZERS ON)
+    target_compile_options(fresco_options INTERFACE -fsanitize=fuzzer-no-link)
+  endif()
 elseif(FRESCO_SANITIZER STREQUAL "thread")
   target_compile_options(fresco_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
   target_link_options(fresco_options INTERFACE -fsanitize=thread)
 elseif(FRESCO_SANITIZER)
   message(FATAL_ERROR "FRESCO_SANITIZER is '${FRESCO_SANITIZER}': it takes address, thread, or nothing")
-endif()
-
-if(FRESCO_FUZZ)
-  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-    message(FATAL_ERROR "FRESCO_FUZZ takes clang, whose libFuzzer it uses: cmake --preset fuzz (./dev fuzz installs it)")
-  endif()
-  target_compile_options(fresco_options INTERFACE -fsanitize=fuzzer-no-link)
-  target_compile_definitions(fresco_options INTERFACE _GLIBCXX_ASSERTIONS)  # front() of what is empty is a finding too
 endif()
 
 # The ladder (docs/ARCHITECTURE.md). A library's headers are reached through an include root of its own. Only those targets

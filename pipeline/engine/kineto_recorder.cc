@@ -19,9 +19,9 @@
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/profiler.h"
-#include "pipeline/engine/recorded_arguments.h"
 #include "pipeline/engine/scope_recorder.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
 namespace {
@@ -60,12 +60,35 @@ bool Is(const kineto::KinetoEvent& event, libkineto::ActivityType type) {
   return event.activityType() == static_cast<uint8_t>(type);
 }
 
+using Arguments = std::unordered_map<std::string, c10::IValue>;
+
+std::string TextOf(const Arguments& arguments, const char* name) {
+  const auto found = arguments.find(name);
+  return found != arguments.end() && found->second.isString() ? found->second.toStringRef() : "";
+}
+
+int64_t NumberOf(const Arguments& arguments, const char* name) {
+  const auto found = arguments.find(name);
+  return found != arguments.end() && found->second.isInt() ? found->second.toInt() : 0;
+}
+
+// Nothing for what is no scope of ours.
+std::optional<RecordedScope::Level> LevelOf(const Arguments& arguments) {
+  using Level = RecordedScope::Level;
+  const std::string name = TextOf(arguments, kLevelArgument);
+  for (const Level level : {Level::kStage, Level::kModule, Level::kLayer}) {
+    if (name == LevelName(level)) return level;
+  }
+  return std::nullopt;
+}
+
 void AddScope(const kineto::KinetoEvent& event, std::vector<RecordedScope>* scopes) {
-  std::optional<RecordedScope> scope = ScopeOf(event.name(), event.kwinputs());
-  if (!scope) return;
-  scope->begin_ns = static_cast<int64_t>(event.startNs());
-  scope->end_ns = static_cast<int64_t>(event.endNs());
-  scopes->push_back(*std::move(scope));
+  const Arguments arguments = event.kwinputs();
+  const std::optional<RecordedScope::Level> level = LevelOf(arguments);
+  if (!level) return;
+  scopes->push_back({*level, event.name(), static_cast<int64_t>(event.startNs()), static_cast<int64_t>(event.endNs()),
+                     NumberOf(arguments, kFlopsArgument), NumberOf(arguments, kBytesArgument),
+                     TextOf(arguments, kDtypeArgument)});
 }
 
 // What ran on a GPU for one of the thread's operations, our own among them (KernelScope); an operation lies within one

@@ -11,20 +11,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "pipeline/base/scope_log.h"
 
 namespace fresco {
-
-// A part of the model while a thread computed it (precision/layer_scope.h).
-struct RecordedScope {
-  enum class Level { kStage, kModule, kLayer };
-  Level level = Level::kStage;
-  std::string name;  // within the scopes around it
-  int64_t begin_ns = 0, end_ns = 0;
-  // A layer's; 0 and empty otherwise.
-  int64_t flops = 0;
-  int64_t bytes = 0;
-  std::string dtype;
-};
 
 // A kernel or a copy on a GPU, and when the thread asked for it.
 struct RecordedKernel {

@@ -8,8 +8,8 @@
 
 namespace fresco {
 
-// RecordedDetail::kLayers of a CPU: half a microsecond for each scope, where Kineto takes several, which a step of
-// small layers would be longer by. `clock` outlives it.
+// RecordedDetail::kLayers of a CPU: a fraction of a microsecond for each scope, where Kineto takes several, which a
+// step of small layers would be longer by. `clock` outlives it.
 std::unique_ptr<Recorder> MakeScopeRecorder(const Clock* clock);
 
 }  // namespace fresco

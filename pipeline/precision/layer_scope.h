@@ -1,17 +1,21 @@
-// What libtorch's profiler is told of a model's parts, so that its trace reads like the model and its events can be
-// added up by layer. Each is a scope on the thread that computes it, inside those that are open there: a stage (a call
-// of an engine) holds modules ("transformer", "transformer_blocks.3"), a module holds layers ("attn.to_out.0"), and a
-// layer perhaps kernels of ours. A scope while no profiler is on is a look at a thread's own flag: 30 ns.
+// What a profiler is told of a model's parts, so that a trace reads like the model and its events can be added up by
+// layer. Each is a scope on the thread that computes it, inside those that are open there: a stage (a call of an
+// engine) holds modules ("transformer", "transformer_blocks.3"), a module holds layers ("attn.to_out.0"), and a layer
+// perhaps kernels of ours. They go to the thread's ScopeLog where it has one open, else to libtorch's profiler where
+// that is on. A scope while nothing is recorded is a look at flags of the thread's own: 30 ns.
 #pragma once
 
 #include <ATen/core/ivalue.h>
 #include <ATen/record_function.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
+#include "pipeline/base/scope_log.h"
 #include "pipeline/base/strings.h"
 
 namespace fresco {
@@ -27,7 +31,10 @@ struct LayerWork {
 inline constexpr char kLevelArgument[] = "level", kFlopsArgument[] = "FLOPs", kBytesArgument[] = "bytes",
                       kDtypeArgument[] = "dtype";
 // Of the level.
-inline constexpr char kStageLevel[] = "stage", kModuleLevel[] = "module", kLayerLevel[] = "layer";
+inline const char* LevelName(RecordedScope::Level level) {
+  constexpr const char* kNames[] = {"stage", "module", "layer"};
+  return kNames[static_cast<size_t>(level)];
+}
 
 // Open from its construction to its destruction, on one thread.
 class ProfilerScope {
@@ -36,36 +43,52 @@ class ProfilerScope {
   ProfilerScope& operator=(const ProfilerScope&) = delete;
 
  protected:
-  using Arguments = std::unordered_map<std::string, c10::IValue>;
+  ProfilerScope() : log_(ScopeLog::Current()) {
+    if (log_ == nullptr) event_.emplace(at::RecordScope::USER_SCOPE);
+  }
+  ~ProfilerScope() {
+    if (log_ != nullptr && log_ == ScopeLog::Current()) log_->End(index_);
+  }
 
-  ProfilerScope() = default;
-  ~ProfilerScope() = default;
-  bool recorded() const { return event_.isActive(); }
-  // Kineto writes names into its trace as they are: they have neither quotes nor backslashes.
-  void Begin(std::string name, const char* level, Arguments arguments = {}) {
-    arguments.emplace(kLevelArgument, std::string(level));
-    event_.before(std::move(name), &arguments);
+  bool recorded() const { return log_ != nullptr || event_->isActive(); }
+
+  void Begin(std::string name, RecordedScope::Level level, const LayerWork& work = {}) {
+    if (log_ != nullptr) {
+      index_ = log_->Begin({level, std::move(name), 0, 0, work.flops, work.bytes, work.dtype});
+    } else {
+      BeginEvent(std::move(name), level, work);
+    }
   }
 
  private:
-  at::RecordFunction event_{at::RecordScope::USER_SCOPE};
+  // Kineto writes names into its trace as they are: they have neither quotes nor backslashes.
+  void BeginEvent(std::string name, RecordedScope::Level level, const LayerWork& work) {
+    std::unordered_map<std::string, c10::IValue> arguments = {{kLevelArgument, LevelName(level)}};
+    if (level == RecordedScope::Level::kLayer)
+      arguments.insert({{kFlopsArgument, work.flops}, {kBytesArgument, work.bytes}, {kDtypeArgument, work.dtype}});
+    event_->before(std::move(name), &arguments);
+  }
+
+  ScopeLog* const log_;
+  size_t index_ = 0;  // in log_
+  std::optional<at::RecordFunction> event_;
 };
 
 class StageScope : public ProfilerScope {
  public:
   explicit StageScope(const char* name) {
-    if (recorded()) Begin(name, kStageLevel);
+    if (recorded()) Begin(name, RecordedScope::Level::kStage);
   }
 };
 
 class ModuleScope : public ProfilerScope {
  public:
   explicit ModuleScope(const char* name) {
-    if (recorded()) Begin(name, kModuleLevel);
+    if (recorded()) Begin(name, RecordedScope::Level::kModule);
   }
   // NAME.INDEX
   ModuleScope(const char* name, size_t index) {
-    if (recorded()) Begin(StrCat(name, ".", index), kModuleLevel);
+    if (recorded()) Begin(StrCat(name, ".", index), RecordedScope::Level::kModule);
   }
 };
 
@@ -75,8 +98,7 @@ class LayerScope : public ProfilerScope {
   template <typename Work>
   LayerScope(const char* name, const Work& work) {
     if (!recorded()) return;
-    const LayerWork has = work();
-    Begin(name, kLayerLevel, {{kFlopsArgument, has.flops}, {kBytesArgument, has.bytes}, {kDtypeArgument, has.dtype}});
+    Begin(name, RecordedScope::Level::kLayer, work());
   }
 };
 

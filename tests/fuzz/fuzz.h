@@ -1,6 +1,6 @@
 // What the fuzzers have in common (docs/FUZZING.md). A fuzzer is one function, LLVMFuzzerTestOneInput: it gives a
-// parser any bytes, and dies where the parser breaks its word. libFuzzer calls it with inputs that it makes up,
-// replay.cc with files.
+// parser any bytes, and dies where the parser breaks its word. libFuzzer calls it with inputs that it makes up and
+// with files.
 #pragma once
 
 #include <cstddef>

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "pipeline/base/clock.h"
@@ -94,6 +95,24 @@ TEST(ScopeRecorderTest, ReadsTheClockAtEachBeginningAndEnd) {
   EXPECT_DOUBLE_EQ(stages[0].seconds, 11e-6);
   EXPECT_DOUBLE_EQ(stages[0].layers[0].seconds, 1e-6);
   EXPECT_DOUBLE_EQ(stages[0].outside_seconds, 9e-6);
+}
+
+TEST(ScopeRecorderTest, HasWhatItsOwnThreadOpensWhileItRecords) {
+  const CountingClock clock;
+  auto recorder = MakeRecorder("cpu", RecordedDetail::kLayers, &clock);
+  ASSERT_TRUE(recorder.ok());
+  absl::StatusOr<Recording> recording;
+  {
+    const ModuleScope before("before");
+    ASSERT_TRUE((*recorder)->Begin().ok());
+    const ModuleScope open("still open");
+    std::thread([] { const ModuleScope scope("another thread's"); }).join();
+    recording = (*recorder)->End();
+    const ModuleScope after("after");
+  }
+  ASSERT_TRUE(recording.ok()) << recording.status();
+  ASSERT_EQ(recording->scopes.size(), 1u);
+  EXPECT_EQ(recording->scopes[0].name, "still open");
 }
 
 TEST(KinetoRecorderTest, TheTraceIsJsonAndHasOperationsWithinTheirLayers) {
