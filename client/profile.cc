@@ -17,7 +17,7 @@
 namespace fresco {
 namespace {
 
-constexpr int kShownLayers = 20;
+constexpr size_t kShownLayers = 20;
 constexpr double kPercent = 100, kMilli = 1e3, kGiga = 1e9, kMiB = 1 << 20;
 
 double SecondsOf(const google::protobuf::Duration& duration) {
@@ -58,7 +58,11 @@ std::string LayersText(const v1::StepProfile& profile, double step) {
   for (const v1::ProfiledLayer& layer : profile.layers()) layers.push_back(&layer);
   std::stable_sort(layers.begin(), layers.end(),
                    [](const auto* a, const auto* b) { return SecondsOf(a->duration()) > SecondsOf(b->duration()); });
-  layers.resize(std::min<size_t>(layers.size(), kShownLayers));
+  std::string hidden;
+  if (layers.size() > kShownLayers) {
+    hidden = StrCat("and ", layers.size() - kShownLayers, " shorter ones: --json has all of them\n");
+    layers.resize(kShownLayers);
+  }
   std::vector<std::vector<std::string>> rows = {
       {"TIME", "SHARE", "GFLOP/S", "OF PEAK", "MIB", "GB/S", "DTYPE", "LAYER"}};
   for (const v1::ProfiledLayer* layer : layers) {
@@ -69,7 +73,7 @@ std::string LayersText(const v1::StepProfile& profile, double step) {
                     absl::StrFormat("%.2f", static_cast<double>(layer->bytes()) / kMiB),
                     Rate(static_cast<double>(layer->bytes()), seconds, kGiga), layer->dtype(), layer->name()});
   }
-  return FormatTable(rows);
+  return FormatTable(rows) + hidden;
 }
 
 }  // namespace

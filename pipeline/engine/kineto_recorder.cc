@@ -4,18 +4,16 @@
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <optional>
 #include <set>
 #include <string>
-#include <system_error>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "pipeline/base/status.h"
-#include "pipeline/base/strings.h"
+#include "pipeline/base/temporary_folder.h"
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/profiler.h"
@@ -30,31 +28,6 @@ namespace kineto = torch::autograd::profiler;
 using torch::profiler::impl::ActivityType;
 using torch::profiler::impl::ProfilerConfig;
 using torch::profiler::impl::ProfilerState;
-
-// A folder of its own in the system's for temporary files; goes with all that is in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() = default;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  absl::Status Make() {
-    std::error_code error;
-    std::string name = (std::filesystem::temp_directory_path(error) / "fresco-trace-XXXXXX").string();
-    if (error || mkdtemp(name.data()) == nullptr)
-      return absl::UnavailableError(StrCat(name, ": a folder for the profiler's trace cannot be made"));
-    path_ = std::move(name);
-    return absl::OkStatus();
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 bool Is(const kineto::KinetoEvent& event, libkineto::ActivityType type) {
   return event.activityType() == static_cast<uint8_t>(type);
@@ -155,9 +128,8 @@ class KinetoRecorder final : public Recorder {
  private:
   // Kineto writes to files alone.
   static absl::StatusOr<std::string> TraceOf(kineto::ProfilerResult& result) {
-    TemporaryFolder folder;
-    FRESCO_RETURN_IF_ERROR(folder.Make());
-    const std::string path = folder.path() + "/trace.json";
+    FRESCO_ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Make("trace"));
+    const std::string path = folder.File("trace.json");
     result.save(path);
     return ReadTextFile(path, kMaxTraceBytes);
   }

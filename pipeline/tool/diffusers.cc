@@ -1,53 +1,20 @@
 #include "pipeline/tool/diffusers.h"
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
-#include <system_error>
-#include <utility>
 #include <vector>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/base/temporary_folder.h"
+#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/tool/diffusers_script.h"
 #include "pipeline/tool/process.h"
 
 namespace fresco {
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-// A folder of our own that goes when we do.
-class TemporaryFolder {
- public:
-  static absl::StatusOr<TemporaryFolder> Create() {
-    std::error_code error;
-    std::string name = (fs::temp_directory_path(error) / "fresco-verify-XXXXXX").string();
-    if (error || mkdtemp(name.data()) == nullptr) return absl::UnavailableError(StrCat(name, ": cannot be made"));
-    return TemporaryFolder(name);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
-
-  std::string File(std::string_view name) const { return (path_ / name).string(); }
-
- private:
-  explicit TemporaryFolder(fs::path path) : path_(std::move(path)) {}
-  fs::path path_;
-};
-
-absl::Status Write(const std::string& path, std::string_view text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  return file.flush() ? absl::OkStatus() : absl::UnavailableError(StrCat(path, ": cannot be written"));
-}
 
 Json OrNull(const std::optional<std::string>& text) {
   return text ? Json(*text) : Json();
@@ -74,11 +41,11 @@ std::string RequestJson(const ImageSpec& spec, const std::string& precision) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const SafetensorsFile>> RunDiffusers(const DiffusersRun& run, const ImageSpec& spec) {
-  FRESCO_ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Create());
+  FRESCO_ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Make("verify"));
   const std::string script = folder.File("diffusers_stages.py"), request = folder.File("request.json");
   const std::string stages = folder.File("stages.safetensors");
-  FRESCO_RETURN_IF_ERROR(Write(script, kDiffusersScript));
-  FRESCO_RETURN_IF_ERROR(Write(request, RequestJson(spec, run.precision)));
+  FRESCO_RETURN_IF_ERROR(WriteFileWhole(script, kDiffusersScript));
+  FRESCO_RETURN_IF_ERROR(WriteFileWhole(request, RequestJson(spec, run.precision)));
   std::vector<std::string> command = {run.python, script, run.model,   "--request",        request,
                                       "--output", stages, "--threads", StrCat(run.threads)};
   if (!run.base.empty()) command.insert(command.end(), {"--base", run.base});

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "pipeline/base/format_bytes.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/memory_budget.h"
 #include "pipeline/engine/picture_metadata.h"
 #include "pipeline/image/codec.h"
@@ -43,19 +43,13 @@ ImageMetadata Metadata(const ModelInfo& info, const ImageSpec& spec) {
   return PictureMetadata(provenance, {});
 }
 
-absl::Status WriteFile(const std::string& path, const std::string& bytes) {
-  std::ofstream file(path, std::ios::binary);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  return file.flush() ? absl::OkStatus() : absl::UnavailableError(StrCat(path, ": cannot be written"));
-}
-
 // What was loaded when it was needed, where there is a budget.
 void PrintResidency(const EngineStats& stats) {
   for (const EngineStats::Residency& component : stats.residency)
-    std::printf("%-16s %10s, loaded %lld times: %s in %.2f s%s\n", component.component.c_str(),
+    std::printf("%-16s %10s, loaded %lld %s: %s in %.2f s%s\n", component.component.c_str(),
                 FormatBytes(component.weight_bytes).c_str(), static_cast<long long>(component.loads),
-                FormatBytes(component.loaded_bytes).c_str(), component.load_seconds,
-                component.there ? ", still there" : "");
+                component.loads == 1 ? "time" : "times", FormatBytes(component.loaded_bytes).c_str(),
+                component.load_seconds, component.there ? ", still there" : "");
   if (!stats.residency.empty()) std::printf("peak memory %s\n", FormatBytes(stats.peak_bytes).c_str());
 }
 
@@ -147,7 +141,7 @@ absl::Status RunDraw(const ModelOptions& model, const DrawOptions& draw, const s
   EncodeOptions encoding;
   encoding.metadata = Metadata(engine->info(), job->spec());
   FRESCO_ASSIGN_OR_RETURN(const std::string bytes, EncodeImage(image, encoding));
-  FRESCO_RETURN_IF_ERROR(WriteFile(output, bytes));
+  FRESCO_RETURN_IF_ERROR(WriteFileWhole(output, bytes));
   Report(engine->info(), engine->stats(), job->spec(), output, seconds, model.json);
   return absl::OkStatus();
 }
