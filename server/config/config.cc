@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
+#include "pipeline/base/format_bytes.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "server/config/yaml_reader.h"
@@ -368,9 +369,38 @@ void ReadBytesOfDevices(YamlMap& section, const char* key, ConfigErrors* errors,
   }
 }
 
+// A device that no model is on, where all models name theirs: most likely another was meant.
+void CheckNamedDevices(YamlMap* section, const char* key, const std::map<std::string, int64_t>& named,
+                       const std::vector<ModelConfig>& models) {
+  std::set<std::string> used;
+  for (const ModelConfig& model : models) used.insert(model.devices.begin(), model.devices.end());
+  if (used.empty() || used.count("auto") != 0) return;
+  for (const auto& [device, bytes] : named) {
+    if (used.count(device) == 0) section->AddError(key, StrCat("names ", device, ", which no model is on"));
+  }
+}
+
+// A budget is kept by making room within it; a limit is where memory ends.
+void CheckBudgetsFit(YamlMap* section, const ServerConfig& config) {
+  std::set<std::string> devices = {""};  // one that nothing names
+  for (const auto& [device, bytes] : config.device_budgets) devices.insert(device);
+  for (const auto& [device, bytes] : config.device_limits) devices.insert(device);
+  for (const std::string& device : devices) {
+    const int64_t budget = config.BudgetOf(device), limit = config.LimitOf(device);
+    if (budget == 0 || limit == 0 || budget <= limit) continue;
+    section->AddError("budget",
+                      StrCat(FormatBytes(budget), device.empty() ? "" : " of " + device, " is above the limit, ",
+                             FormatBytes(limit), ": nothing would make room before memory ends"));
+    return;
+  }
+}
+
 void ReadMemory(YamlMap& section, ConfigErrors* errors, ServerConfig* config) {
   ReadBytesOfDevices(section, "budget", errors, &config->device_budgets, &config->device_budget);
   ReadBytesOfDevices(section, "limit", errors, &config->device_limits, &config->device_limit);
+  CheckNamedDevices(&section, "budget", config->device_budgets, config->models);
+  CheckNamedDevices(&section, "limit", config->device_limits, config->models);
+  CheckBudgetsFit(&section, *config);
 }
 
 int64_t BytesOf(const std::string& device, const std::map<std::string, int64_t>& named, int64_t every) {

@@ -92,6 +92,22 @@ TEST_F(ConfigTest, ABudgetForEverythingIsOfEveryDeviceOrOfEach) {
   EXPECT_THAT(ErrorOf("memory: {budgets: 4GiB}"), HasSubstr("memory.budgets: unknown setting"));
 }
 
+TEST_F(ConfigTest, MemoryThatNoModelCanUseIsAnError) {
+  const std::string on_cpu = "models: [{path: models/demo, devices: [cpu]}]\n";
+  EXPECT_THAT(ErrorOf(on_cpu + "memory: {budget: {\"cuda:0\": 6GiB}}"),
+              HasSubstr("fresco.yaml:2: memory.budget: names cuda:0, which no model is on"));
+  EXPECT_THAT(ErrorOf(on_cpu + "memory: {limit: {\"cuda:1\": 6GiB}}"), HasSubstr("memory.limit: names cuda:1"));
+  EXPECT_TRUE(Parse("models: [{path: models/demo, devices: [auto]}]\nmemory: {budget: {\"cuda:0\": 6GiB}}").ok());
+}
+
+TEST_F(ConfigTest, ABudgetIsWithinTheLimit) {
+  EXPECT_THAT(ErrorOf("memory: {budget: 8GiB, limit: 6GiB}"),
+              HasSubstr("memory.budget: 8.0 GiB is above the limit, 6.0 GiB"));
+  EXPECT_THAT(ErrorOf("memory: {budget: 8GiB, limit: {cpu: 6GiB}}"),
+              HasSubstr("memory.budget: 8.0 GiB of cpu is above"));
+  EXPECT_TRUE(Parse("models: [{path: models/demo}]\nmemory: {budget: {cpu: 6GiB}, limit: 6GiB}").ok());
+}
+
 TEST_F(ConfigTest, EverySettingIsRead) {
   const auto config = Parse(R"(
 server: {address: "[::1]:0", grace_period: 1m30s, max_request_bytes: 1MiB, max_concurrent_streams: 7,
