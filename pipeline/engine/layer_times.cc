@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -60,13 +61,29 @@ struct Run {
   std::string name;
 };
 
+// Between two of a call's runs, by their places; -1, and as many as there are: its begin and its end.
+struct Gap {
+  std::ptrdiff_t after = 0, before = 0;
+  double seconds = 0;
+};
+
 // One call of a stage.
 struct Call {
   const RecordedScope* stage = nullptr;
+  bool on_device = false;
   std::vector<Run> runs;  // by their begin, apart from each other
   double seconds = 0, outside = 0, idle = 0;
   std::vector<double> run_seconds;
+  std::vector<Gap> gaps;
+
+  std::string NameOf(std::ptrdiff_t run) const {
+    return run < 0 || run >= std::ssize(runs) ? "" : runs[static_cast<size_t>(run)].name;
+  }
 };
+
+double SecondsBetween(int64_t begin_ns, int64_t end_ns) {
+  return static_cast<double>(end_ns - begin_ns) * kNanosecond;
+}
 
 // What lies in a stage, its modules' names put together.
 class CallReader {
@@ -87,7 +104,7 @@ class CallReader {
     while (!open_.empty() && !Within(*scope, *open_.back())) open_.pop_back();
     const bool in_stage = std::any_of(open_.begin(), open_.end(), [](const RecordedScope* s) { return IsStage(*s); });
     const bool in_layer = !open_.empty() && open_.back()->level == RecordedScope::Level::kLayer;
-    if (IsStage(*scope) && !in_stage) calls_.push_back({scope, {}, 0, 0, 0, {}});
+    if (IsStage(*scope) && !in_stage) calls_.emplace_back().stage = scope;
     // A layer within a layer is a part of it.
     if (scope->level == RecordedScope::Level::kLayer && in_stage && !in_layer)
       calls_.back().runs.push_back({scope, NameOf(*scope)});
@@ -109,38 +126,63 @@ class CallReader {
 };
 
 void TakeThreadTimes(Call* call) {
-  call->seconds = static_cast<double>(call->stage->end_ns - call->stage->begin_ns) * kNanosecond;
+  call->seconds = SecondsBetween(call->stage->begin_ns, call->stage->end_ns);
   call->outside = call->seconds;
+  int64_t reached = call->stage->begin_ns;
+  const auto pass = [&](std::ptrdiff_t place, int64_t until) {
+    if (until > reached) call->gaps.push_back({place - 1, place, SecondsBetween(reached, until)});
+  };
   for (const Run& run : call->runs) {
-    call->run_seconds.push_back(static_cast<double>(run.scope->end_ns - run.scope->begin_ns) * kNanosecond);
+    pass(std::ssize(call->run_seconds), run.scope->begin_ns);
+    call->run_seconds.push_back(SecondsBetween(run.scope->begin_ns, run.scope->end_ns));
     call->outside -= call->run_seconds.back();
+    reached = run.scope->end_ns;
   }
+  pass(std::ssize(call->runs), call->stage->end_ns);
+}
+
+// A kernel of a call, and how many of its runs had begun when it was launched.
+struct OwnKernel {
+  int64_t begin_ns = 0, end_ns = 0;
+  std::ptrdiff_t begun = 0;
+  bool in_run = false;  // the last of these
+
+  double seconds() const { return SecondsBetween(begin_ns, end_ns); }
+  std::ptrdiff_t run_before() const { return begun - 1; }
+  std::ptrdiff_t run_after() const { return in_run ? begun - 1 : begun; }
+};
+
+// By their begin.
+std::vector<OwnKernel> KernelsOf(const Call& call, const std::vector<RecordedKernel>& kernels) {
+  std::vector<OwnKernel> own;
+  for (const RecordedKernel& kernel : kernels) {
+    if (kernel.launch_ns < call.stage->begin_ns || kernel.launch_ns > call.stage->end_ns) continue;
+    const auto after = std::upper_bound(call.runs.begin(), call.runs.end(), kernel.launch_ns,
+                                        [](int64_t time, const Run& run) { return time < run.scope->begin_ns; });
+    const bool in_run = after != call.runs.begin() && kernel.launch_ns <= std::prev(after)->scope->end_ns;
+    own.push_back({kernel.begin_ns, kernel.end_ns, after - call.runs.begin(), in_run});
+  }
+  std::stable_sort(own.begin(), own.end(),
+                   [](const OwnKernel& a, const OwnKernel& b) { return a.begin_ns < b.begin_ns; });
+  return own;
 }
 
 // A kernel is the layer's in whose scope it was launched. Where streams overlap, layers' times add up to more than the
 // device's, and it was never idle.
 void TakeKernelTimes(const std::vector<RecordedKernel>& kernels, Call* call) {
+  call->on_device = true;
   call->run_seconds.assign(call->runs.size(), 0);
-  int64_t first = 0, last = 0;
-  bool any = false;
   double busy = 0;
-  for (const RecordedKernel& kernel : kernels) {
-    if (kernel.launch_ns < call->stage->begin_ns || kernel.launch_ns > call->stage->end_ns) continue;
-    const double seconds = static_cast<double>(kernel.end_ns - kernel.begin_ns) * kNanosecond;
-    first = any ? std::min(first, kernel.begin_ns) : kernel.begin_ns;
-    last = any ? std::max(last, kernel.end_ns) : kernel.end_ns;
-    any = true;
-    busy += seconds;
-    const auto after = std::upper_bound(call->runs.begin(), call->runs.end(), kernel.launch_ns,
-                                        [](int64_t time, const Run& run) { return time < run.scope->begin_ns; });
-    const bool in_layer = after != call->runs.begin() && kernel.launch_ns <= std::prev(after)->scope->end_ns;
-    if (in_layer) {
-      call->run_seconds[static_cast<size_t>(std::prev(after) - call->runs.begin())] += seconds;
-    } else {
-      call->outside += seconds;
-    }
+  const std::vector<OwnKernel> own = KernelsOf(*call, kernels);
+  const OwnKernel* last = nullptr;  // to end
+  for (const OwnKernel& kernel : own) {
+    busy += kernel.seconds();
+    (kernel.in_run ? call->run_seconds[static_cast<size_t>(kernel.begun - 1)] : call->outside) += kernel.seconds();
+    if (last != nullptr && kernel.begin_ns > last->end_ns)
+      call->gaps.push_back({last->run_before(), kernel.run_after(), SecondsBetween(last->end_ns, kernel.begin_ns)});
+    if (last == nullptr || kernel.end_ns > last->end_ns) last = &kernel;
   }
-  const double span = static_cast<double>(last - first) * kNanosecond;
+  const double span = own.empty() ? 0 : SecondsBetween(own.front().begin_ns, last->end_ns);
   call->seconds = std::max(span, busy);
   call->idle = std::max(0.0, span - busy);
 }
@@ -152,10 +194,35 @@ std::vector<const Call*> Typical(std::vector<const Call*> calls) {
   return {calls.begin() + static_cast<std::ptrdiff_t>(cut), calls.end() - static_cast<std::ptrdiff_t>(cut)};
 }
 
+// Those between the same two layers as one, each of a mean call.
+std::vector<LayerGap> MeanGaps(const std::vector<const Call*>& calls) {
+  std::map<std::pair<std::string, std::string>, LayerGap> sums;
+  for (const Call* call : calls) {
+    for (const Gap& gap : call->gaps) {
+      LayerGap sum = {call->NameOf(gap.after), call->NameOf(gap.before), 0, 0};
+      LayerGap& known = sums.try_emplace({sum.after, sum.before}, std::move(sum)).first->second;
+      known.seconds += gap.seconds;
+      ++known.count;
+    }
+  }
+  const auto count = std::ssize(calls);
+  std::vector<LayerGap> gaps;
+  for (auto& [layers, sum] : sums) {
+    sum.seconds /= static_cast<double>(count);
+    sum.count = (sum.count + count - 1) / count;
+    gaps.push_back(std::move(sum));
+  }
+  std::stable_sort(gaps.begin(), gaps.end(),
+                   [](const LayerGap& a, const LayerGap& b) { return a.seconds > b.seconds; });
+  return gaps;
+}
+
 // `calls`: at least one.
 StageTimes MeanOf(const std::vector<const Call*>& calls) {
   StageTimes stage;
   stage.name = calls.front()->stage->name;
+  stage.on_device = calls.front()->on_device;
+  stage.gaps = MeanGaps(calls);
   std::map<std::pair<std::string, std::string>, size_t> places;  // by name and dtype
   const double share = 1.0 / static_cast<double>(calls.size());
   for (const Call* call : calls) {

@@ -29,6 +29,16 @@ struct LayerTime {
   std::string_view component() const { return std::string_view(name).substr(0, name.find('.')); }
 };
 
+// What a stage loses between two of its layers: on a CPU the thread's time in neither, on a GPU time in which no kernel
+// ran. Kernels that belong to no layer lie between the layers around them.
+struct LayerGap {
+  std::string after, before;  // the layers, the same for what is lost within one; empty: the call's begin or its end
+  double seconds = 0;         // of a call, all of these gaps together
+  int64_t count = 0;          // of a call
+
+  bool operator==(const LayerGap&) const = default;
+};
+
 // A stage ("prepare", "step", "decode") as its typical calls were: the mean over the half of them in the middle, by
 // their time. So what a call takes is the sum of its layers' seconds, outside_seconds and idle_seconds, exactly.
 struct StageTimes {
@@ -37,9 +47,13 @@ struct StageTimes {
   double seconds = 0;             // of a call: the thread's, or a GPU's from its first kernel to its last
   double outside_seconds = 0;     // between layers
   double idle_seconds = 0;        // of a GPU, which waits for the thread that feeds it
+  bool on_device = false;         // the times are a GPU's
   std::vector<LayerTime> layers;  // in order of computation
+  std::vector<LayerGap> gaps;     // the longest first; together lost_seconds, but where a GPU's streams overlap
 
   double layer_seconds() const;
+  // Of a call: in no layer, or on a GPU without a kernel.
+  double lost_seconds() const { return on_device ? idle_seconds : outside_seconds; }
 };
 
 // The stages of all recordings, in the order of their first calls. Calls of a stage need not have the same layers:

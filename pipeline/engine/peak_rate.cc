@@ -1,6 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_int_mm.h>
 #include <ATen/ops/_scaled_mm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/DeviceGuard.h>
@@ -14,6 +15,7 @@
 #include "pipeline/base/processor.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/memory.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
@@ -39,6 +41,10 @@ at::ScalarType MultipliedIn(const std::string& dtype, const at::Device& device, 
   return own;  // weights alone are stored in another type
 }
 
+// Bytes of a tensor that is copied: several times what caches hold.
+constexpr int64_t kCopiedBytes = int64_t{256} << 20;
+constexpr int kCopies = 10;
+
 // A product of two squares of `side`.
 std::function<at::Tensor()> ProductOf(at::ScalarType type, const at::Device& device, int64_t side) {
   const at::Tensor wide = at::randn({side, side}, at::TensorOptions(device).dtype(at::kFloat));
@@ -58,7 +64,7 @@ std::function<at::Tensor()> ProductOf(at::ScalarType type, const at::Device& dev
   return [linear, x] { return linear.Tokens(x.unsqueeze(0)); };
 }
 
-double SecondsOf(const std::function<at::Tensor()>& product, const at::Device& device) {
+double SecondsOf(const std::function<void()>& product, const at::Device& device) {
   Synchronize(device);
   const Clock::time_point begin = Clock::now();
   product();
@@ -96,7 +102,28 @@ absl::StatusOr<std::map<std::string, double>> Measure(const std::string& name, c
   return peaks;
 }
 
+// Different numbers: what is equal everywhere may be compressed on its way.
+double BandwidthOf(const at::Device& device) {
+  const int64_t room = MemoryOf(device).free_bytes / (2 * 8);
+  const int64_t bytes = room > 0 ? std::min(kCopiedBytes, room) : kCopiedBytes;
+  const auto count = std::max<int64_t>(1, bytes / static_cast<int64_t>(sizeof(int32_t)));
+  const at::Tensor from = at::arange(count, at::TensorOptions(device).dtype(at::kInt)), to = from.clone();
+  const auto copy = [&] { to.copy_(from); };
+  double seconds = SecondsOf(copy, device);
+  for (int run = 1; run < kCopies; ++run) seconds = std::min(seconds, SecondsOf(copy, device));
+  return 2.0 * static_cast<double>(from.nbytes()) / seconds;
+}
+
 }  // namespace
+
+absl::StatusOr<double> MeasureBandwidth(const std::string& name) {
+  return CatchTorch("measuring the device's memory", [&]() -> absl::StatusOr<double> {
+    const at::Device device(name);
+    const c10::InferenceMode inference;
+    const c10::OptionalDeviceGuard guard(device);
+    return BandwidthOf(device);
+  });
+}
 
 absl::StatusOr<std::map<std::string, double>> MeasurePeaks(const std::string& device,
                                                            const std::set<std::string>& dtypes) {

@@ -11,14 +11,18 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/base/median.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/layer_times.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/precision.h"
+#include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/json_print.h"
+#include "pipeline/tool/layer_report.h"
 #include "pipeline/tool/progress_line.h"
 #include "pipeline/tool/transformer_steps.h"
 
@@ -31,8 +35,15 @@ struct Measurement {
   int64_t weight_bytes = 0;
   int64_t mapped_bytes = 0;  // of these: in the file's mapping, as they are stored
   int64_t peak_memory_bytes = 0;
-  double beside_step_seconds = 0;  // with --beside: the other precision's median
-  double speed = 0;                // and the median of its step's time by this one's, pair by pair
+  double beside_step_seconds = 0;    // with --beside: the other precision's median
+  double speed = 0;                  // and the median of its step's time by this one's, pair by pair
+  std::optional<StageTimes> layers;  // of the recorded steps
+  DeviceLimits limits;
+
+  // Of a step that was not recorded, the time in which a GPU had nothing to do.
+  double idle_share() const {
+    return std::max(0.0, 1 - (layers->layer_seconds() + layers->outside_seconds) / step_seconds);
+  }
 };
 
 // The memory that the first precision takes, with no other beside it.
@@ -67,6 +78,27 @@ absl::Status TakeTurns(TransformerSteps& steps, TransformerSteps* beside, int co
   return absl::OkStatus();
 }
 
+absl::Status RecordLayers(TransformerSteps& steps, const std::string& device, int count, Measurement* measured) {
+  const SystemClock clock;
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Recorder> recorder,
+                          MakeRecorder(device, RecordedDetail::kLayers, &clock));
+  std::vector<Recording> recordings;
+  for (int step = 0; step < count; ++step) {
+    FRESCO_RETURN_IF_ERROR(recorder->Begin());
+    const absl::Status made = steps.Time().status();
+    absl::StatusOr<Recording> recording = recorder->End();  // whatever has become of the step
+    FRESCO_RETURN_IF_ERROR(made);
+    FRESCO_RETURN_IF_ERROR(recording.status());
+    recordings.push_back(*std::move(recording));
+  }
+  const std::vector<StageTimes> stages = AddUpLayers(recordings);
+  if (stages.size() != 1 || stages.front().seconds <= 0)
+    return absl::InternalError(StrCat(device, ": the profiler has seen nothing of a step (--recorded 0 does without)"));
+  measured->layers = stages.front();
+  FRESCO_ASSIGN_OR_RETURN(measured->limits, MeasureLimits(device, stages));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
                                     const Precision& precision, const std::optional<Precision>& other) {
   const c10::InferenceMode inference;
@@ -83,30 +115,38 @@ absl::StatusOr<Measurement> Measure(const ModelOptions& model, const BenchOption
     FRESCO_RETURN_IF_ERROR(beside->WarmUp());
   }
   FRESCO_RETURN_IF_ERROR(TakeTurns(*steps, beside.get(), options.steps, &measured));
+  if (options.recorded > 0) FRESCO_RETURN_IF_ERROR(RecordLayers(*steps, device.str(), options.recorded, &measured));
   return measured;
+}
+
+void PrintAsJson(const ModelOptions& model, const BenchOptions& options, const std::string& precision,
+                 const std::optional<Precision>& other, const Measurement& measured) {
+  nlohmann::ordered_json report = {{"device", model.device},
+                                   {"precision", precision},
+                                   {"width", options.width},
+                                   {"height", options.height},
+                                   {"batch", options.batch},
+                                   {"guidance", options.guidance},
+                                   {"load_seconds", measured.load_seconds},
+                                   {"step_seconds", measured.step_seconds},
+                                   {"steps_measured", options.steps},
+                                   {"weight_bytes", measured.weight_bytes},
+                                   {"mapped_bytes", measured.mapped_bytes},
+                                   {"peak_memory_bytes", measured.peak_memory_bytes}};
+  if (other.has_value())
+    report["beside"] = {
+        {"precision", other->name}, {"step_seconds", measured.beside_step_seconds}, {"speed", measured.speed}};
+  if (measured.layers.has_value()) {
+    report["between_layers_share"] = measured.layers->outside_seconds / measured.layers->seconds;
+    if (measured.layers->on_device) report["idle_share"] = measured.idle_share();
+    report.update(LimitsJson(measured.limits));
+    report.update(LayersJson(*measured.layers, measured.limits));
+  }
+  PrintJson(report);
 }
 
 void Print(const ModelOptions& model, const BenchOptions& options, const std::string& precision,
            const std::optional<Precision>& other, const Measurement& measured) {
-  if (model.json) {
-    nlohmann::ordered_json report = {{"device", model.device},
-                                     {"precision", precision},
-                                     {"width", options.width},
-                                     {"height", options.height},
-                                     {"batch", options.batch},
-                                     {"guidance", options.guidance},
-                                     {"load_seconds", measured.load_seconds},
-                                     {"step_seconds", measured.step_seconds},
-                                     {"steps_measured", options.steps},
-                                     {"weight_bytes", measured.weight_bytes},
-                                     {"mapped_bytes", measured.mapped_bytes},
-                                     {"peak_memory_bytes", measured.peak_memory_bytes}};
-    if (other.has_value())
-      report["beside"] = {
-          {"precision", other->name}, {"step_seconds", measured.beside_step_seconds}, {"speed", measured.speed}};
-    PrintJson(report);
-    return;
-  }
   constexpr double kMiB = 1 << 20;
   std::printf("%s, %s, %dx%d, batch %d, guidance %g, %d text tokens\n", model.device.c_str(), precision.c_str(),
               options.width, options.height, options.batch, static_cast<double>(options.guidance), options.text_tokens);
@@ -117,6 +157,12 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
   if (other.has_value())
     std::printf("in turns with %s: its step %.4f s, %.3f times as fast\n", other->name.c_str(),
                 measured.beside_step_seconds, measured.speed);
+  if (!measured.layers.has_value()) return;
+  if (measured.layers->on_device)
+    std::printf("the device has nothing to do in %.1f %% of a step\n", 100 * measured.idle_share());
+  PrintLimits(measured.limits);
+  std::printf("\na recorded step: %.3f ms\n", 1e3 * measured.layers->seconds);
+  PrintLayers(*measured.layers, options.top, measured.limits);
 }
 
 absl::Status Run(const ModelOptions& model, const BenchOptions& asked) {
@@ -128,7 +174,7 @@ absl::Status Run(const ModelOptions& model, const BenchOptions& asked) {
     FRESCO_ASSIGN_OR_RETURN(other, ChoosePrecision(options.beside, device));
   }
   FRESCO_ASSIGN_OR_RETURN(const Measurement measured, Measure(model, options, device, precision, other));
-  Print(model, options, precision.name, other, measured);
+  (model.json ? PrintAsJson : Print)(model, options, precision.name, other, measured);
   return absl::OkStatus();
 }
 

@@ -391,6 +391,14 @@ class Program {
                      "Another precision, whose steps take turns with these: how many times as fast is this one?")
         ->type_name("TYPE");
     AddBenchStep(command);
+    command
+        ->add_option("--recorded", bench_.recorded,
+                     "Steps to record after these, for what each layer takes and gaps cost; 0: none")
+        ->type_name("N")
+        ->capture_default_str();
+    command->add_option("--top", bench_.top, "Layers to print, the longest; 0: all, in their order")
+        ->type_name("N")
+        ->capture_default_str();
     AddJson(command, &model_);
     command->callback([this] { exit_code_ = RunOnDevice([this] { return RunBench(model_, bench_); }); });
   }

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -24,6 +23,7 @@
 #include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/tool/draw.h"
+#include "pipeline/tool/layer_report.h"
 #include "pipeline/tool/memory_history_report.h"
 #include "pipeline/tool/profile_report.h"
 #include "pipeline/tool/progress_line.h"
@@ -166,6 +166,7 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   bench.guidance = draw.guidance.value_or(bench.guidance);
   const int count = draw.steps.value_or(kDefaultSteps);
   bench.steps = StageRecorder::CallsFor(count);
+  bench.recorded = 0;
   FRESCO_RETURN_IF_ERROR(CheckBenchOptions(model, bench));
   FRESCO_ASSIGN_OR_RETURN(bench, WithSides(model, bench));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
@@ -183,14 +184,10 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   return absl::OkStatus();
 }
 
-std::set<std::string> DtypesOf(const std::vector<ProfiledStage>& stages) {
-  std::set<std::string> dtypes;
-  for (const ProfiledStage& stage : stages) {
-    for (const LayerTime& layer : stage.times.layers) {
-      if (layer.flops > 0) dtypes.insert(layer.dtype);
-    }
-  }
-  return dtypes;
+absl::StatusOr<DeviceLimits> LimitsOf(const std::string& device, const std::vector<ProfiledStage>& stages) {
+  std::vector<StageTimes> times;
+  for (const ProfiledStage& stage : stages) times.push_back(stage.times);
+  return MeasureLimits(device, times);
 }
 
 absl::Status CheckOptions(const ModelOptions& model, const DrawOptions& draw, const ProfileOptions& options) {
@@ -213,7 +210,7 @@ absl::Status Profile(const ModelOptions& model, const DrawOptions& draw, const P
                                                 : RecordPreset(model, draw, options, &recorder, &report));
   report.stages = recorder.stages();
   report.memory = recorder.memory();
-  FRESCO_ASSIGN_OR_RETURN(report.peaks, MeasurePeaks(model.device, DtypesOf(report.stages)));
+  FRESCO_ASSIGN_OR_RETURN(report.limits, LimitsOf(model.device, report.stages));
   if (!options.trace.empty()) {
     std::vector<Recording> traced = recorder.TakeTraced();
     if (!traced.empty()) traced.emplace_back().trace = MemoryTrace(report.memory, report.device, traced.front().trace);

@@ -1,12 +1,12 @@
 // What `profile` prints.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
 #include "pipeline/engine/layer_times.h"
 #include "pipeline/engine/memory_timeline.h"
+#include "pipeline/tool/layer_report.h"
 
 namespace fresco {
 
@@ -25,12 +25,12 @@ struct ProfileReport {
   int width = 0, height = 0, batch = 1;
   float guidance = 0;
   std::vector<ProfiledStage> stages;
-  MemoryHistory memory;                 // of a call of each stage
-  std::map<std::string, double> peaks;  // operations a second, by dtype (MeasurePeaks)
-  std::string trace;                    // the file that was written; empty: none
+  MemoryHistory memory;  // of a call of each stage
+  DeviceLimits limits;
+  std::string trace;  // the file that was written; empty: none
 };
 
-// Tables for people: of each stage its kinds of layers, then the `top` longest layers (0: all, in order).
+// Tables for people: each stage as PrintLayers has it.
 void PrintProfile(const ProfileReport& report, int top);
 // One JSON object: everything.
 void PrintProfileAsJson(const ProfileReport& report);

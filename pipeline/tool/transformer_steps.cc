@@ -68,7 +68,7 @@ std::vector<std::unique_ptr<DiffusionJob>> MakeJobs(const Mmdit& transformer, co
   ImageSpec spec;
   spec.width = options.width;
   spec.height = options.height;
-  spec.steps = TransformerSteps::kWarmUpSteps + options.steps;
+  spec.steps = TransformerSteps::kWarmUpSteps + options.steps + options.recorded;
   spec.guidance_scale = options.guidance;
   std::vector<std::unique_ptr<DiffusionJob>> jobs;
   for (int i = 0; i < options.batch; ++i) {
@@ -90,6 +90,8 @@ absl::Status CheckBenchOptions(const ModelOptions& model, const BenchOptions& op
   if (model.model.empty() == options.preset.empty())
     return absl::InvalidArgumentError("either a model or --preset is needed");
   if (options.layers != 0 && options.preset.empty()) return absl::InvalidArgumentError("--layers goes with --preset");
+  if (options.recorded < 0 || options.top < 0)
+    return absl::InvalidArgumentError("--recorded and --top must not be negative");
   if (options.batch < 1 || options.steps < 1 || options.text_tokens < 1 || options.width < 0 || options.height < 0)
     return absl::InvalidArgumentError("--batch, --steps, --text-tokens, --width and --height must be at least 1");
   if (options.preset.empty()) return absl::OkStatus();

@@ -29,7 +29,7 @@ class TransformerSteps {
  public:
   static constexpr int kWarmUpSteps = 2;
 
-  // The model's transformer, or a preset's with random weights; for kWarmUpSteps and BenchOptions::steps.
+  // The model's transformer, or a preset's with random weights; for kWarmUpSteps, BenchOptions::steps and recorded.
   static absl::StatusOr<std::unique_ptr<TransformerSteps>> Load(const ModelOptions& model, const BenchOptions& options,
                                                                 const at::Device& device, const Precision& precision);
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -103,6 +104,48 @@ TEST(LayerTimesTest, OutliersAreLeftOut) {
   EXPECT_EQ(step.calls, 4);
   EXPECT_THAT(step.seconds, DoubleNear(1050 * kNanosecond, kExact));
   EXPECT_THAT(step.outside_seconds, DoubleNear(550 * kNanosecond, kExact));
+}
+
+constexpr char kFirst[] = "transformer.transformer_blocks.0.attn.to_out.0";
+constexpr char kSecond[] = "transformer.transformer_blocks.0.ff.net.2";
+
+// seconds: as nanoseconds.
+LayerGap Gap(const std::string& after, const std::string& before, double nanoseconds, int64_t count = 1) {
+  return {after, before, nanoseconds, count};
+}
+
+std::vector<LayerGap> GapsOf(const StageTimes& stage) {
+  std::vector<LayerGap> gaps = stage.gaps;
+  for (LayerGap& gap : gaps) gap.seconds = std::round(gap.seconds / kNanosecond);
+  return gaps;
+}
+
+TEST(LayerTimesTest, WhatNoLayerTakesIsLostBetweenTwoOfThemTheLongestFirst) {
+  const StageTimes step = AddUpLayers({StepFrom(0), StepFrom(7000)}).front();
+  EXPECT_THAT(GapsOf(step), ElementsAre(Gap(kSecond, "", 300), Gap("", kFirst, 100), Gap(kFirst, kSecond, 100)));
+  EXPECT_THAT(step.lost_seconds(), DoubleNear(500 * kNanosecond, kExact));
+}
+
+TEST(LayerTimesTest, GapsBetweenTheSameLayersAreOne) {
+  Recording recording = StepFrom(0);
+  recording.scopes.push_back(Layer("attn.to_out.0", 750, 760));
+  recording.scopes.push_back(Layer("ff.net.2", 770, 790, "fp8"));
+  const StageTimes step = AddUpLayers({recording}).front();
+  EXPECT_THAT(GapsOf(step), ElementsAre(Gap(kSecond, "", 210), Gap(kFirst, kSecond, 110, 2), Gap("", kFirst, 100),
+                                        Gap(kSecond, kFirst, 50)));
+}
+
+TEST(LayerTimesTest, OnAGpuWhatIsLostIsWhereNoKernelRuns) {
+  Recording recording = StepFrom(0);
+  recording.on_device = true;
+  // Two of the first layer with 20 ns between them, one between the layers right after, two of the second 30 ns later,
+  // of which the one that begins first ends last, and one that is launched after both layers.
+  recording.kernels = {{110, 5000, 5100}, {120, 5120, 5200}, {450, 5200, 5250},
+                       {600, 5280, 5400}, {610, 5290, 5300}, {800, 5450, 5460}};
+  const StageTimes step = AddUpLayers({recording}).front();
+  EXPECT_THAT(GapsOf(step), ElementsAre(Gap(kSecond, "", 50), Gap(kFirst, kSecond, 30), Gap(kFirst, kFirst, 20)));
+  EXPECT_TRUE(step.on_device);
+  EXPECT_EQ(step.lost_seconds(), step.idle_seconds);
 }
 
 TEST(LayerTimesTest, OnAGpuALayerHasTheKernelsThatItLaunched) {

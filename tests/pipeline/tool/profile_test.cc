@@ -58,6 +58,10 @@ TEST_F(ProfileTest, JsonHasEveryStageWhoseRowsAddUp) {
     for (const Json& kind : stage["kinds"]) kinds += kind["seconds"].get<double>();
     EXPECT_NEAR(kinds, stage["layer_seconds"].get<double>(), 1e-6 * kinds);
     EXPECT_GT(stage["plain_seconds"], 0);
+    double lost = 0;
+    for (const Json& gap : stage["gaps"]) lost += gap["seconds"].get<double>();
+    EXPECT_NEAR(lost, stage["outside_seconds"].get<double>(), 1e-6 * sum);
+    EXPECT_NEAR(lost / sum, stage["lost_share"].get<double>(), 1e-6);
   }
 }
 
@@ -78,7 +82,11 @@ TEST_F(ProfileTest, LayersHaveTheWorkOfTheirShapes) {
   EXPECT_EQ(Named(layers, block + "attn.attention")["flops"], kSamples * 4 * tokens * tokens * width);
   EXPECT_EQ(Named(layers, block + "attn.add_q_proj, add_k_proj, add_v_proj")["flops"],
             2 * kSamples * kTextTokens * width * 3 * width);
-  EXPECT_EQ(Named(layers, block + "norm1")["flops"], 0);
+  const Json norm = Named(layers, block + "norm1");
+  EXPECT_EQ(norm["flops"], 0);
+  EXPECT_EQ(norm["bound"], "memory");
+  EXPECT_TRUE(norm["of_peak"].is_null());
+  EXPECT_GT(norm["of_bandwidth"], 0);
 }
 
 TEST_F(ProfileTest, AQuantisedModelsLayersSayWhatTheyMultiply) {
@@ -95,7 +103,7 @@ TEST_F(ProfileTest, TheTableNamesKindsLayersAndWhatIsBetween) {
   EXPECT_THAT(result.output,
               AllOf(HasSubstr("step: "), HasSubstr("without the profiler"), HasSubstr("transformer, MLP"),
                     HasSubstr("vae, convolution"), HasSubstr("between layers"), HasSubstr("the longest of"),
-                    HasSubstr("peak of fp32: ")));
+                    HasSubstr("peak of fp32: "), HasSubstr("memory: "), HasSubstr("lost to gaps: ")));
   EXPECT_THAT(result.errors, ::testing::Not(HasSubstr("ERROR")));
 }
 

@@ -277,6 +277,39 @@ TEST_F(ToolTest, BenchMeasuresAModel) {
   EXPECT_GE(report["peak_memory_bytes"], report["weight_bytes"]);
 }
 
+double SumOf(const Json& rows, const char* field) {
+  double sum = 0;
+  for (const Json& row : rows) sum += row[field].get<double>();
+  return sum;
+}
+
+TEST_F(ToolTest, BenchSaysWhatEachLayerTakesBesideWhatTheDeviceCould) {
+  const std::string bench =
+      "bench --model " + std::string(kMedium) + " --precision fp32 --threads 1 --width 64 --height 48 --steps 1";
+  const Result result = Run(bench + " --recorded 1 --json");
+  ASSERT_EQ(result.code, 0) << result.errors;
+  const Json report = result.json();
+  EXPECT_GT(report["bandwidth_bytes_per_second"], 0.0);
+  const double peak = report["peak_flops_per_second"]["fp32"];
+  ASSERT_GT(report["layers"].size(), 10u);
+  for (const Json& layer : report["layers"]) {
+    const double seconds = layer["seconds"], bytes = layer["bytes"], flops = layer["flops"];
+    const double in_memory = bytes / report["bandwidth_bytes_per_second"].get<double>();
+    EXPECT_NEAR(layer["of_bandwidth"], in_memory / seconds, 1e-6 * in_memory / seconds) << layer;
+    EXPECT_EQ(layer["bound"], flops / peak > in_memory ? "compute" : "memory") << layer;
+  }
+  // A step is its layers and what lies between them, which is what is lost to gaps.
+  EXPECT_NEAR(SumOf(report["kinds"], "share") + report["between_layers_share"].get<double>(), 1, 1e-6);
+  EXPECT_NEAR(SumOf(report["gaps"], "share"), report["between_layers_share"], 1e-6);
+  EXPECT_FALSE(report.contains("idle_share"));  // a GPU's
+  EXPECT_THAT(Run(bench + " --recorded 1 --top 2").output,
+              AllOf(HasSubstr("the longest of"), HasSubstr("of memory"), HasSubstr("lost to gaps: ")));
+  const Result alone = Run(bench + " --recorded 0 --json");
+  ASSERT_EQ(alone.code, 0) << alone.errors;
+  EXPECT_FALSE(alone.json().contains("layers"));
+  EXPECT_EQ(Run(bench + " --recorded -1").code, 2);
+}
+
 TEST_F(ToolTest, BenchLetsPrecisionsTakeTurns) {
   const std::string bench = "bench --model " + std::string(kMedium) +
                             " --precision fp32 --threads 1 --width 32 --height 32 --steps 3 --text-tokens 16 --json";

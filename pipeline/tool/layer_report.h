@@ -1,0 +1,36 @@
+// What a stage's layers take, beside what the device could do: rows of tables, and JSON.
+#pragma once
+
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "pipeline/engine/layer_times.h"
+
+namespace fresco {
+
+// Measured, in the run that they are compared with.
+struct DeviceLimits {
+  std::map<std::string, double> peaks;  // operations a second, by dtype (MeasurePeaks)
+  double bandwidth = 0;                 // bytes a second of its memory (MeasureBandwidth)
+};
+
+// Of the dtypes that the stages' layers multiply. Takes about half a second.
+absl::StatusOr<DeviceLimits> MeasureLimits(const std::string& device, absl::Span<const StageTimes> stages);
+
+void PrintLimits(const DeviceLimits& limits);
+
+// A stage's kinds of layers and what is in none, then the `top` longest layers (0: all, in order of computation), then
+// what is lost to gaps and the longest of these.
+void PrintLayers(const StageTimes& times, int top, const DeviceLimits& limits);
+
+// {"peak_flops_per_second": {dtype: …}, "bandwidth_bytes_per_second": …}
+nlohmann::ordered_json LimitsJson(const DeviceLimits& limits);
+
+// {"kinds": […], "layers": […], "gaps": […]}: all of them.
+nlohmann::ordered_json LayersJson(const StageTimes& times, const DeviceLimits& limits);
+
+}  // namespace fresco
