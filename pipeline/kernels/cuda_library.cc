@@ -29,6 +29,10 @@ bool Takes(const kernels::NormHeadsJob& job) {
   return job.rows >= 0 && job.rows_per_sample > 0 && job.heads > 0 && job.head_dim % kernels::kVector == 0 &&
          std::has_single_bit(lanes) && lanes <= 32;
 }
+bool Takes(const kernels::GroupNormJob& job) {
+  return job.pixels > 0 && job.runs > 0 && job.runs <= job.pixels && job.channels > 0 && job.groups > 0 &&
+         job.channels % kernels::kVector == 0 && job.channels % job.groups == 0;
+}
 template <typename Job>
 bool Takes(const Job& job) {
   return Takes(job.shape);
@@ -55,9 +59,11 @@ absl::StatusOr<std::shared_ptr<const CudaLibrary>> CudaLibrary::Load(const std::
 
 absl::Status CudaLibrary::FindKernels(const std::string& path) {
   int64_t (*jobs_layout)() = nullptr;
-  if (absl::Status found = FindSymbol(handle_, path, "fresco_cuda_jobs_layout", &jobs_layout); !found.ok())
-    return found;
-  if (jobs_layout() != kernels::kJobsLayout)
+  int64_t (*group_norm_layout)() = nullptr;
+  absl::Status found = FindSymbol(handle_, path, "fresco_cuda_jobs_layout", &jobs_layout);
+  found.Update(FindSymbol(handle_, path, "fresco_cuda_group_norm_layout", &group_norm_layout));
+  if (!found.ok()) return found;
+  if (jobs_layout() != kernels::kJobsLayout || group_norm_layout() != sizeof(kernels::GroupNormJob))
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": built from another version of Fresco than this program"));
   absl::Status status = FindSymbol(handle_, path, "fresco_cuda_guidance_euler", &guidance_euler_);
@@ -66,6 +72,7 @@ absl::Status CudaLibrary::FindKernels(const std::string& path) {
   status.Update(FindSymbol(handle_, path, "fresco_cuda_gate_residual", &gate_residual_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_norm_heads", &norm_heads_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_dequantize", &dequantize_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_group_norm", &group_norm_));
   return status;
 }
 
@@ -108,6 +115,10 @@ absl::Status CudaLibrary::NormHeads(CudaElement type, const kernels::NormHeadsJo
 
 absl::Status CudaLibrary::Dequantize(CudaElement type, const kernels::DequantizeJob& job, void* stream) const {
   return Run("dequantize", dequantize_, type, job, stream);
+}
+
+absl::Status CudaLibrary::GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const {
+  return Run("group_norm", group_norm_, type, job, stream);
 }
 
 }  // namespace fresco

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "pipeline/kernels/group_norm_job.h"
 #include "pipeline/kernels/row_jobs.h"
 
 namespace fresco {
@@ -46,6 +47,7 @@ class CudaLibrary {
   absl::Status GateResidual(CudaElement type, const kernels::GateResidualJob& job, void* stream) const;
   absl::Status NormHeads(CudaElement type, const kernels::NormHeadsJob& job, void* stream) const;
   absl::Status Dequantize(CudaElement type, const kernels::DequantizeJob& job, void* stream) const;
+  absl::Status GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const;  // group_norm_job.h
 
  private:
   // Returns null, or CUDA's words for what went wrong.
@@ -64,6 +66,7 @@ class CudaLibrary {
   RowKernel<kernels::GateResidualJob> gate_residual_ = nullptr;
   RowKernel<kernels::NormHeadsJob> norm_heads_ = nullptr;
   RowKernel<kernels::DequantizeJob> dequantize_ = nullptr;
+  RowKernel<kernels::GroupNormJob> group_norm_ = nullptr;
 };
 
 }  // namespace fresco

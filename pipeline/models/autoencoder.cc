@@ -5,9 +5,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/group_norm.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/silu.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
 #include <algorithm>
@@ -20,6 +18,7 @@
 #include "pipeline/models/autoencoder_tiling.h"
 #include "pipeline/models/autoencoder_weights.h"
 #include "pipeline/models/layer_work.h"
+#include "pipeline/precision/group_norm.h"
 
 namespace fresco {
 namespace {
@@ -49,15 +48,13 @@ at::Tensor Convolve(const char* name, at::Tensor x, const BlockConv& conv, int64
   return conv.fp8->Convolve(std::move(x), stride, padding);
 }
 
-at::Tensor GroupNorm(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups) {
+at::Tensor Normed(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups, bool silu = false) {
   const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
-  return at::group_norm(x, groups, norm.weight, norm.bias, kEps);
+  return GroupNorm(x, {norm.weight, norm.bias, groups, kEps}, silu);
 }
 
 at::Tensor NormSilu(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups) {
-  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
-  at::Tensor normed = at::group_norm(x, groups, norm.weight, norm.bias, kEps);
-  return at::silu_(normed);
+  return Normed(name, x, norm, groups, /*silu=*/true);
 }
 
 at::Tensor RunResnet(size_t index, const at::Tensor& x, const ResnetWeights& weights, int64_t groups) {
@@ -85,7 +82,7 @@ at::Tensor OneHead(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 // Every pixel attends to all, with one head as wide as the channels.
 at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weights, int64_t groups) {
   const ModuleScope scope("attentions.0");
-  const at::Tensor normed = GroupNorm("group_norm", x, weights.norm, groups);
+  const at::Tensor normed = Normed("group_norm", x, weights.norm, groups);
   const std::vector<at::Tensor> qkv = OverPixels("to_q, to_k, to_v", normed, weights.qkv).chunk(3, -1);
   const at::Tensor mixed = OneHead(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
   const at::Tensor image = mixed.squeeze(1).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});

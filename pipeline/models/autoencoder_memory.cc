@@ -6,11 +6,14 @@
 #include "pipeline/models/autoencoder.h"
 #include "pipeline/models/autoencoder_weights.h"
 #include "pipeline/models/layer_memory.h"
+#include "pipeline/precision/group_norm.h"
 
 namespace fresco {
 namespace {
 
 using Held = ActivationLedger::Held;
+
+constexpr int64_t kFp8Piece = 1 << 24;  // fp8_conv.cc's
 
 // A tensor [1, channels, height, width].
 struct Plane {
@@ -28,22 +31,41 @@ class DecoderMemory {
     return {layers_.Hold(channels * height * width), channels, height, width};
   }
 
-  // `given`: where its input is the layer's own, and goes before the result of FP8 is there.
+  // On a CPU the weight is laid out for the processor's convolutions. On a GPU image and weight are laid out as cuDNN
+  // takes them; as much stands for its workspace, which it alone knows.
   Plane Convolve(const Plane& x, const Conv& conv) {
-    const Held weight = layers_.Hold(conv.weight.numel());  // in the layout of the processor's convolutions
+    const Held weight = layers_.Hold(conv.weight.numel());
     return New(conv.weight.size(0), x.height, x.width);
   }
 
+  // Of what a norm gives, which libtorch's on a GPU does not give channels-last: it is laid out anew.
+  Plane ConvolveNormed(const Plane& x, const Conv& conv) {
+    Held laid_out;
+    if (LaysOut(x)) laid_out = layers_.Hold(x.channels * x.pixels());
+    return Convolve(x, conv);
+  }
+
+  // `own`: the input is the layer's, and goes before the result of FP8 is there.
   Plane Convolve(Plane x, bool own, const BlockConv& conv) {
-    if (!conv.fp8) return Convolve(x, conv.high);
-    const int64_t out = conv.fp8->outputs();
-    const Held codes = layers_.Hold(x.channels * x.pixels());
+    if (!conv.fp8) return own ? ConvolveNormed(x, conv.high) : Convolve(x, conv.high);
+    const int64_t out = conv.fp8->outputs(), elements = x.channels * x.pixels();
+    const Held codes = layers_.Hold(elements);
+    // A piece in fp32, and its codes.
+    if (!layers_.on_cpu()) layers_.ledger().Touch(std::min(kFp8Piece, elements) * (LayerMemory::kFloat + 1));
     if (own) x.held.Release();
     const Held weight = layers_.Hold(2 * conv.fp8->parameters());  // expanded, and in that layout
     return New(out, x.height, x.width);
   }
 
-  Plane NormSilu(const Plane& x) { return New(x.channels, x.height, x.width); }
+  Plane NormSilu(const Plane& x) {
+    Held beside;
+    if (LaysOut(x)) {
+      beside = layers_.Hold(x.channels * x.pixels());
+    } else if (!layers_.on_cpu()) {
+      beside = layers_.ledger().Hold(GroupNormScratchBytes(x.pixels(), x.channels));
+    }
+    return New(x.channels, x.height, x.width);
+  }
 
   // x is the caller's.
   Plane Resnet(const Plane& x, const ResnetWeights& weights) {
@@ -84,7 +106,7 @@ class DecoderMemory {
     Plane y = Middle(std::move(first), decoder.mid);
     for (const ResolutionWeights& block : decoder.blocks) y = Resolution(std::move(y), block);
     const Plane normed = NormSilu(y);
-    return Convolve(normed, decoder.out);
+    return ConvolveNormed(normed, decoder.out);
   }
 
   // The picture's finish: whether it is finite, and its levels.
@@ -93,6 +115,9 @@ class DecoderMemory {
   }
 
  private:
+  // Whether a norm of it is computed, on a GPU, without a kernel that takes it as it is.
+  bool LaysOut(const Plane& x) const { return !layers_.on_cpu() && !layers_.has_row_kernels(x.channels); }
+
   Held Pixels(const PixelLinear& linear, const Plane& x) {
     if (!linear.fp8) return layers_.Tokens(linear.high, 1, x.pixels());
     return Convolve({{}, x.channels, x.height, x.width}, false, BlockConv{{}, linear.fp8}).held;

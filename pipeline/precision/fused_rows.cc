@@ -14,23 +14,18 @@
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
 #include <atomic>
 #include <bit>
-#include <memory>
 #include <span>
-#include <string>
 #include <utility>
 
-#include "absl/status/statusor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/cuda_library.h"
 #include "pipeline/kernels/e4m3.h"
 #include "pipeline/kernels/row_jobs.h"
-#include "pipeline/precision/layer_scope.h"
+#include "pipeline/precision/cuda_kernels.h"
 #include "pipeline/precision/row_codes.h"
 
 namespace fresco {
@@ -39,29 +34,10 @@ namespace {
 constexpr int64_t kGrain = 16;        // rows that a thread takes at least
 constexpr int64_t kMaxHeadDim = 256;  // a vector for each thread of a warp
 
-// Loaded for good when a GPU is first used.
-const absl::StatusOr<std::shared_ptr<const CudaLibrary>>& Library() {
-  static const auto* const library =
-      new absl::StatusOr<std::shared_ptr<const CudaLibrary>>(CudaLibrary::Load(CudaLibrary::DefaultPath()));
-  return *library;
-}
-
-bool IsHalfWide(at::ScalarType type) {
-  return type == at::kBFloat16 || type == at::kHalf;
-}
-
-CudaElement ElementOf(at::ScalarType type) {
-  return type == at::kHalf ? CudaElement::kFloat16 : CudaElement::kBFloat16;
-}
-
 // Calls launch(library, stream) on the device of `x`.
 template <typename Launch>
 void OnStreamOf(const at::Tensor& x, const Launch& launch) {
-  const c10::DeviceGuard guard(x.device());
-  const KernelScope scope("fresco::row_kernel");
-  const c10::impl::VirtualGuardImpl cuda(x.device().type());
-  const absl::Status status = launch(**Library(), cuda.getStreamNativeHandle(cuda.getStream(x.device())));
-  TORCH_CHECK(status.ok(), std::string(status.message()));
+  LaunchBeside(x, "fresco::row_kernel", launch);
 }
 
 // Codes of x's shape, not yet computed.
@@ -211,14 +187,10 @@ QuantizedRows QuantizeElsewhere(const at::Tensor& x, const RowQuantization& quan
 
 }  // namespace
 
-absl::Status CudaKernelsStatus() {
-  return Library().status();
-}
-
 bool HasRowKernels(const at::Tensor& x) {
   const int64_t width = x.size(-1);
   return x.is_cuda() && IsHalfWide(x.scalar_type()) && width % kernels::kVector == 0 &&
-         width <= kernels::kMaxRowWidth && Library().ok();
+         width <= kernels::kMaxRowWidth && CudaKernelsStatus().ok();
 }
 
 bool HasHeadKernels(const at::Tensor& qkv, int64_t heads) {

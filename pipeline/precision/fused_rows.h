@@ -12,14 +12,9 @@
 #include <cstdint>
 #include <optional>
 
-#include "absl/status/status.h"
 #include "pipeline/precision/scheme.h"
 
 namespace fresco {
-
-// Whether there is a library of kernels that GPUs can run; the first call loads it. NOT_FOUND for a build without,
-// FAILED_PRECONDITION with the linker's words.
-absl::Status CudaKernelsStatus();
 
 // Whether these tokens [..., width] are computed by kernels.
 bool HasRowKernels(const at::Tensor& x);

@@ -11,7 +11,7 @@
 
 #include "pipeline/engine/device.h"
 #include "pipeline/models/mmdit.h"
-#include "pipeline/precision/fused_rows.h"
+#include "pipeline/precision/cuda_kernels.h"
 
 namespace fresco {
 namespace {

@@ -1,0 +1,61 @@
+// GroupNorm and SiLU over a channels-last image: three launches, of which two read the image and one writes it.
+// Libtorch's own works on images that are not channels-last, so that it would be laid out anew before and after.
+#include <cuda_runtime.h>
+
+#include "pipeline/kernels/cuda/device_team.cuh"
+#include "pipeline/kernels/group_norm_program.h"
+
+namespace fresco::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ int64_t OwnLaneOfAll() {
+  return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+}
+
+template <typename Type>
+__global__ void __launch_bounds__(kThreads) AddUpKernel(const GroupNormJob job, int64_t lanes) {
+  if (OwnLaneOfAll() < lanes) AddUpRun<Type>(job, OwnLaneOfAll());
+}
+
+template <typename Type>
+__global__ void __launch_bounds__(kThreads) StatisticsKernel(const GroupNormJob job) {
+  __shared__ BlockTeam::Shared shared;
+  BlockTeam team(&shared);
+  GroupStatistics<Type, BlockTeam>(&team, job, static_cast<int>(blockIdx.x)).Write();
+}
+
+template <typename Type>
+__global__ void __launch_bounds__(kThreads) NormaliseKernel(const GroupNormJob job, int64_t lanes) {
+  if (OwnLaneOfAll() < lanes) NormaliseRun<Type>(job, OwnLaneOfAll());
+}
+
+template <typename Type>
+void Launch(const GroupNormJob& job, cudaStream_t stream) {
+  const int64_t lanes = job.runs * (job.channels / kVector);
+  const auto blocks = static_cast<unsigned>((lanes + kThreads - 1) / kThreads);
+  AddUpKernel<Type><<<blocks, kThreads, 0, stream>>>(job, lanes);
+  StatisticsKernel<Type><<<static_cast<unsigned>(job.groups), kThreads, 0, stream>>>(job);
+  NormaliseKernel<Type><<<blocks, kThreads, 0, stream>>>(job, lanes);
+}
+
+}  // namespace
+}  // namespace fresco::kernels
+
+extern "C" {
+
+// Of GroupNormJob, as fresco_cuda_jobs_layout's.
+int64_t fresco_cuda_group_norm_layout() {
+  return static_cast<int64_t>(sizeof(fresco::kernels::GroupNormJob));
+}
+
+// Returns null, or CUDA's words for what went wrong. type: CudaElement of cuda_library.h.
+const char* fresco_cuda_group_norm(int32_t type, const fresco::kernels::GroupNormJob* job, void* stream) {
+  using namespace fresco::kernels;
+  (type == 1 ? &Launch<BFloat16> : &Launch<Float16>)(*job, static_cast<cudaStream_t>(stream));
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // extern "C"
