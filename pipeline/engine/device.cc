@@ -9,6 +9,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/engine/gpu_allocator.h"
 #include "pipeline/engine/memory.h"
 
 namespace fresco {
@@ -20,6 +21,7 @@ absl::Status PrepareCuda(const at::Device& device) {
   if (device.index() >= count)
     return absl::UnavailableError(
         StrCat("device cuda:", static_cast<int>(device.index()), ": this machine has ", count, " usable CUDA devices"));
+  GrowGpuSegments(device);
   // fp32 means fp32: cuDNN would round convolutions' inputs to 10 bits.
   at::globalContext().setAllowTF32CuDNN(false);
   // The same convolution has the same bits each time: what `deterministic` promises.

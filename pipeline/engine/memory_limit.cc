@@ -1,6 +1,5 @@
 #include "pipeline/engine/memory_limit.h"
 
-#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/gpu_allocator.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/torch_boundary.h"
 
@@ -21,7 +21,7 @@ absl::Status SetShareOfGpus(const at::Device& device, const std::string& name, i
   const int64_t total = MemoryOf(device).total_bytes;
   if (total == 0) return absl::UnavailableError(StrCat(name, ": the device does not say how much memory it has"));
   const double share = std::min(1.0, static_cast<double>(bytes) / static_cast<double>(total));
-  c10::CachingAllocator::setAllocatorSettings(StrCat("per_process_memory_fraction:", share));
+  AddAllocatorSetting(StrCat("per_process_memory_fraction:", share));
   return absl::OkStatus();
 }
 
