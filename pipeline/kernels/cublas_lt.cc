@@ -143,6 +143,19 @@ class Description {
   Owned descriptor_, weight_, x_, result_;
 };
 
+// Returns cuBLAS's code.
+int32_t MakePreference(const Api& api, Owned* preference) {
+  int32_t code = api.create_preference(preference->out());
+  const auto set = [&](cublas_lt::PreferenceAttribute attribute, auto value) {
+    if (code == cublas_lt::kSuccess) code = api.set_preference(preference->get(), attribute, &value, sizeof(value));
+  };
+  set(cublas_lt::kMaxWorkspaceBytes, uint64_t{CublasLt::kWorkspaceBytes});
+  for (const auto matrix :
+       {cublas_lt::kAlignmentA, cublas_lt::kAlignmentB, cublas_lt::kAlignmentC, cublas_lt::kAlignmentD})
+    set(matrix, uint32_t{CublasLt::kAlignment});
+  return code;
+}
+
 }  // namespace
 
 std::string CublasLtAlgorithm::ToHex() const {
@@ -188,11 +201,7 @@ absl::StatusOr<std::vector<CublasLtAlgorithm>> CublasLt::AlgorithmsFor(const Cod
   Description description(api_);
   FRESCO_RETURN_IF_ERROR(description.Make(job));
   Owned preference(api_.destroy_preference);
-  FRESCO_RETURN_IF_ERROR(StatusOf(api_.create_preference(preference.out()), "cublasLtMatmulPreferenceCreate"));
-  const uint64_t workspace = kWorkspaceBytes;
-  FRESCO_RETURN_IF_ERROR(
-      StatusOf(api_.set_preference(preference.get(), cublas_lt::kMaxWorkspaceBytes, &workspace, sizeof(workspace)),
-               "cublasLtMatmulPreferenceSetAttribute"));
+  FRESCO_RETURN_IF_ERROR(StatusOf(MakePreference(api_, &preference), "cublasLtMatmulPreferenceSetAttribute"));
   FRESCO_ASSIGN_OR_RETURN(const cublas_lt::Handle handle, HandleOfDevice());
   std::vector<cublas_lt::HeuristicResult> results(static_cast<size_t>(most));
   int found = 0;

@@ -18,7 +18,7 @@
 namespace fresco {
 
 // result[m][n] = (sum over k of x[m][k] * weight[n][k]) * x_scale[m] * weight_scale[n] + bias[n], rows one after the
-// other, pointers to device memory; matrices begin at multiples of 256 bytes.
+// other, pointers to device memory; matrices begin at multiples of CublasLt::kAlignment.
 struct CodesProductJob {
   enum class Codes {
     kE4M3,  // sums in fp32, by Hopper's fast accumulation; the result in `type`
@@ -49,6 +49,7 @@ class CublasLt {
  public:
   // What an algorithm may use beside its operands: what NVIDIA recommends for Hopper.
   static constexpr int64_t kWorkspaceBytes = 32 << 20;
+  static constexpr int64_t kAlignment = 64;  // bytes: what any of libtorch's allocators gives
 
   // FAILED_PRECONDITION with the linker's words where it cannot be loaded or is too old. libtorch's CUDA half, which
   // brings it, must be loaded before.

@@ -34,7 +34,13 @@ enum DescriptorAttribute : int32_t {
   kScaleAMode = 31,
   kScaleBMode = 32,
 };
-enum PreferenceAttribute : int32_t { kMaxWorkspaceBytes = 1 };  // uint64_t
+enum PreferenceAttribute : int32_t {
+  kMaxWorkspaceBytes = 1,  // uint64_t
+  kAlignmentA = 5,         // uint32_t, bytes, as the others
+  kAlignmentB = 6,
+  kAlignmentC = 7,
+  kAlignmentD = 8,
+};
 
 // Which kernel, and how it goes about it. Opaque; it may be stored and used again with the same version of the library.
 struct Algorithm {

@@ -254,7 +254,15 @@ Linear WeightReader::ToLinear(const Run& run) {
   input.overflow_guard = layers_.overflow_guard();
   input.layer = StrCat(component_, component_.empty() ? "" : ".", run.layers.front());
   input.saturation = observers_.saturation;
-  return {{}, {}, std::make_shared<QuantizedLinear>(std::move(placed), bias, run.scheme, std::move(input)), nullptr};
+  if (placement_.kernels != nullptr && QuantisesActivations(run.scheme)) {
+    const ProductKind kind{run.scheme,           placement_.dtype, placed.codes.size(1),
+                           placed.codes.size(0), bias.defined(),   QuantizedLinear::HasOneScale(input)};
+    placement_.kernels->choices.Want(ProductTask(kind, /*rows=*/0));
+  }
+  return {{},
+          {},
+          std::make_shared<QuantizedLinear>(std::move(placed), bias, run.scheme, std::move(input), placement_.kernels),
+          nullptr};
 }
 
 Linear WeightReader::ReadStacked(const std::vector<Part>& parts, int64_t in, bool bias) {

@@ -3,9 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_int_mm.h>
-#include <ATen/ops/_scaled_mm.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -222,8 +220,13 @@ struct QuantizedLinear::Tokens {
   at::Tensor scale;   // [M], kFloat
 };
 
-QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input)
-    : weight_(std::move(weight)), bias_(std::move(bias)), scheme_(scheme), input_(std::move(input)) {}
+QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input,
+                                 std::shared_ptr<const DeviceKernels> kernels)
+    : weight_(std::move(weight)),
+      bias_(std::move(bias)),
+      scheme_(scheme),
+      input_(std::move(input)),
+      kernels_(std::move(kernels)) {}
 
 void QuantizedLinear::Count(int64_t beyond, int64_t elements) const {
   if (input_.saturation == nullptr) return;
@@ -405,7 +408,7 @@ at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
   const at::ScalarType type = rows.codes.is_cpu() && rows.dtype == at::kHalf ? at::kFloat : rows.dtype;
   at::Tensor y;
   if (!rows.codes.is_cpu()) {
-    y = IsFp8(scheme_) ? Fp8OnGpu(rows) : Int8OnGpu(rows);
+    y = OnGpu(rows);
   } else if (IsFp8(scheme_)) {
     y = Fp8OnCpu({rows.codes.flatten(0, 1).to(at::kFloat), rows.scale}, batch, type);
   } else {
@@ -414,21 +417,9 @@ at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
   return y.to(rows.dtype).view({batch, rows.codes.size(1), -1});
 }
 
-// Scales of rows demand a bf16 result.
-at::Tensor QuantizedLinear::Fp8OnGpu(const QuantizedRows& rows) const {
-  const at::Tensor bias = bias_.defined() ? bias_.to(at::kBFloat16) : bias_;
-  return at::_scaled_mm(rows.codes.flatten(0, 1), weight_.codes.t(), rows.scale.unsqueeze(1),
-                        weight_.scale.unsqueeze(0), Optional(bias), std::nullopt, at::kBFloat16);
-}
-
-// _int_mm takes 17 rows at least.
-at::Tensor QuantizedLinear::Int8OnGpu(const QuantizedRows& rows) const {
-  constexpr int64_t kMinRows = 32;
-  const at::Tensor codes = rows.codes.flatten(0, 1);
-  const int64_t missing = std::max<int64_t>(0, kMinRows - codes.size(0));
-  const at::Tensor padded = missing == 0 ? codes : at::constant_pad_nd(codes, {0, 0, 0, missing});
-  const at::Tensor sums = at::_int_mm(padded, weight_.codes.t()).narrow(0, 0, codes.size(0));
-  return DequantizeSums(sums, rows.scale, weight_.scale, bias_, rows.dtype);
+at::Tensor QuantizedLinear::OnGpu(const QuantizedRows& rows) const {
+  return MultiplyCodes({rows.codes.flatten(0, 1), rows.scale, weight_, bias_, rows.dtype, HasOneScale(input_)},
+                       kernels_.get());
 }
 
 }  // namespace fresco

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "pipeline/precision/fused_rows.h"
+#include "pipeline/precision/gpu_product.h"
 #include "pipeline/precision/quantized_weight.h"
 #include "pipeline/precision/saturation.h"
 #include "pipeline/precision/scheme.h"
@@ -40,8 +41,9 @@ struct InputQuantization {
 // The weight-only schemes expand the weight a piece at a time, so that no more than the piece is ever there in full.
 class QuantizedLinear {
  public:
-  // `bias` [out] of any floating type, or undefined.
-  QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input = {});
+  // `bias` [out] of any floating type, or undefined. `kernels`: which to take on a GPU; null: nothing was measured.
+  QuantizedLinear(QuantizedWeight weight, at::Tensor bias, LinearScheme scheme, InputQuantization input = {},
+                  std::shared_ptr<const DeviceKernels> kernels = nullptr);
 
   // given [B, N, in], kFloat, kBFloat16 or kHalf, B at least 1 → [B, N, out] in its type. On the CPU
   // each sample's result is the same, bit for bit, in any batch. A token with a NaN or an infinity gives NaN.
@@ -55,6 +57,9 @@ class QuantizedLinear {
   // The same of tokens that are codes already, made as input_rows() says (fused_rows.h); kFp8 and kInt8 alone.
   at::Tensor Product(const QuantizedRows& rows) const;
   RowQuantization input_rows() const;
+
+  // Whether all tokens have the one static scale, whatever they hold.
+  static bool HasOneScale(const InputQuantization& input) { return input.scale.has_value() && !input.overflow_guard; }
 
   // Whether `device` multiplies codes [.., in] by codes [out, in]. On a GPU _scaled_mm and _int_mm take multiples of 16
   // and 8 alone; other weights can be stored as codes there, not computed.
@@ -73,13 +78,13 @@ class QuantizedLinear {
   at::Tensor ExpandedOnGpu(const at::Tensor& x) const;
   at::Tensor Fp8OnCpu(const Tokens& tokens, int64_t samples, at::ScalarType type) const;
   at::Tensor Int8OnCpu(const Tokens& tokens, at::ScalarType type) const;
-  at::Tensor Fp8OnGpu(const QuantizedRows& rows) const;
-  at::Tensor Int8OnGpu(const QuantizedRows& rows) const;
+  at::Tensor OnGpu(const QuantizedRows& rows) const;
 
   const QuantizedWeight weight_;
   const at::Tensor bias_;
   const LinearScheme scheme_;
   const InputQuantization input_;
+  const std::shared_ptr<const DeviceKernels> kernels_;
 };
 
 }  // namespace fresco
