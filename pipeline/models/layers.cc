@@ -18,10 +18,13 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "pipeline/models/cpu_attention.h"
+#include "pipeline/models/gpu_attention.h"
+#include "pipeline/precision/device_kernels.h"
 #include "pipeline/precision/quantized_linear.h"
 #include "pipeline/precision/row_independence.h"
 
@@ -154,6 +157,19 @@ at::Tensor Twice(const at::Tensor& x) {
   return x.expand({2, -1, -1, -1});
 }
 
+double ScaleOf(const at::Tensor& q, const AttentionOptions& options) {
+  return options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3))));
+}
+
+// By the kernel that was measured to be the fastest; undefined where none was.
+at::Tensor MeasuredAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const AttentionOptions& options) {
+  if (options.kernels == nullptr || options.bias.defined() || options.causal) return {};
+  const std::string* const kernel =
+      options.kernels->choices.WinnerOf(AttentionTask(q.scalar_type(), q.size(1), q.size(3), q.size(2)));
+  return kernel == nullptr ? at::Tensor() : AttentionBy(*kernel, q, k, v, ScaleOf(q, options));
+}
+
 }  // namespace
 
 at::Tensor& GeluTanh(at::Tensor& x) {
@@ -174,10 +190,13 @@ at::Tensor& Silu(at::Tensor& x) {
 
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
   if (!options.bias.defined() && !options.causal && AttentionOnCpuTakes(q, k, v))
-    return AttentionOnCpu(q, k, v, options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3)))));
+    return AttentionOnCpu(q, k, v, ScaleOf(q, options));
   if (OneTask(q)) return Attention(Twice(q), Twice(k), Twice(v), options).narrow(0, 0, 1);
-  const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, Optional(options.bias), /*dropout_p=*/0.0,
-                                                            options.causal, options.scale);
+  at::Tensor mixed = MeasuredAttention(q, k, v, options);
+  if (!mixed.defined()) {
+    mixed = at::scaled_dot_product_attention(q, k, v, Optional(options.bias), /*dropout_p=*/0.0, options.causal,
+                                             options.scale);
+  }
   return mixed.transpose(1, 2).flatten(2);
 }
 

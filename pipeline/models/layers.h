@@ -11,6 +11,7 @@
 
 namespace fresco {
 
+struct DeviceKernels;  // precision/device_kernels.h
 class LinearProbe;
 class QuantizedLinear;
 class SaturationCount;
@@ -104,6 +105,8 @@ struct AttentionOptions {
   at::Tensor bias;
   std::optional<double> scale;
   bool causal = false;
+  // On a GPU, without bias and not causal: knows the fastest kernel (gpu_attention.h). Null: libtorch chooses.
+  const DeviceKernels* kernels = nullptr;
 };
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionOptions& options = {});

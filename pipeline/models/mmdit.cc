@@ -133,9 +133,9 @@ Heads Split(const at::Tensor& qkv, int64_t heads) {
   return {SplitHeads(parts[0], heads), SplitHeads(parts[1], heads), SplitHeads(parts[2], heads)};
 }
 
-at::Tensor NamedAttention(const char* name, const Heads& heads) {
+at::Tensor NamedAttention(const char* name, const Heads& heads, const MmditAttention& weights) {
   const LayerScope scope(name, [&] { return AttentionWork(heads.q, heads.k, heads.v); });
-  return Attention(heads.q, heads.k, heads.v);
+  return Attention(heads.q, heads.k, heads.v, {.kernels = weights.kernels.get()});
 }
 
 Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
@@ -166,7 +166,7 @@ Heads Join(const at::Tensor& image, const at::Tensor& text, const MmditBlock& bl
 at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
   const Heads joint =
       HasHeadKernels(image, heads) ? JoinOnGpu(image, text, block, heads) : Join(image, text, block, heads);
-  return NamedAttention("attn.attention", joint);
+  return NamedAttention("attn.attention", joint, block.attention);
 }
 
 Heads NormDual(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
@@ -177,7 +177,7 @@ Heads NormDual(const at::Tensor& qkv, const MmditAttention& weights, int64_t hea
 }
 
 at::Tensor DualAttention(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
-  const at::Tensor mixed = NamedAttention("attn2.attention", NormDual(qkv, weights, heads));
+  const at::Tensor mixed = NamedAttention("attn2.attention", NormDual(qkv, weights, heads), weights);
   return TokensOf("attn2.to_out.0", weights.out, mixed);
 }
 

@@ -1,6 +1,8 @@
 #include "pipeline/models/mmdit_weights.h"
 
 #include "pipeline/base/strings.h"
+#include "pipeline/models/gpu_attention.h"
+#include "pipeline/precision/device_kernels.h"
 
 namespace fresco {
 namespace {
@@ -12,6 +14,12 @@ at::Tensor ReadQkNorm(const MmditConfig& config, const std::string& name, Weight
   return config.qk_norm ? reader->Tensor(name + ".weight", {config.head_dim}) : at::Tensor();
 }
 
+std::shared_ptr<const DeviceKernels> WantAttention(const MmditConfig& config, const Placement& placement) {
+  if (placement.kernels != nullptr)
+    placement.kernels->choices.Want(AttentionTask(placement.dtype, config.num_heads, config.head_dim, /*tokens=*/0));
+  return placement.kernels;
+}
+
 // `prefix` is transformer_blocks.N.attn. or .attn2.
 MmditAttention ReadImageAttention(const MmditConfig& config, const std::string& prefix, WeightReader* reader) {
   const int64_t dim = config.dim();
@@ -20,6 +28,7 @@ MmditAttention ReadImageAttention(const MmditConfig& config, const std::string& 
       .out = reader->ReadLinear(prefix + "to_out.0", dim, dim),
       .norm_q = ReadQkNorm(config, prefix + "norm_q", reader),
       .norm_k = ReadQkNorm(config, prefix + "norm_k", reader),
+      .kernels = WantAttention(config, reader->placement()),
   };
 }
 

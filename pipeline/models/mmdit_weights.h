@@ -1,6 +1,7 @@
 // The transformer's weights under the names that diffusers gives them.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,10 @@ namespace fresco {
 
 // What turns one stream's tokens into queries, keys and values, and their mixture back.
 struct MmditAttention {
-  Linear qkv;                 // D → 3 D
-  Linear out;                 // D → D; undefined for the last block's context
-  at::Tensor norm_q, norm_k;  // [head_dim], or undefined
+  Linear qkv;                                              // D → 3 D
+  Linear out;                                              // D → D; undefined for the last block's context
+  at::Tensor norm_q, norm_k;                               // [head_dim], or undefined
+  std::shared_ptr<const DeviceKernels> kernels = nullptr;  // of the placement, for the attention itself
 };
 
 struct MmditFeedForward {
