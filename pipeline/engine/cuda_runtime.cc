@@ -46,6 +46,25 @@ int CudaCapability(int device) {
   return 10 * major + minor;
 }
 
+std::string CudaDeviceName(int device) {
+  // The driver's: the runtime has the name in a structure alone, which differs from version to version. Both count the
+  // same devices, CUDA_VISIBLE_DEVICES'.
+  using GetDevice = int (*)(int* device, int index);
+  using GetName = int (*)(char* name, int size, int device);
+  const std::string unknown = "unknown GPU";
+  if (!LoadCuda().ok()) return unknown;
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // for good, as libtorch has it open
+  if (driver == nullptr) return unknown;
+  const auto get_device = reinterpret_cast<GetDevice>(dlsym(driver, "cuDeviceGet"));
+  const auto get_name = reinterpret_cast<GetName>(dlsym(driver, "cuDeviceGetName"));
+  int handle = 0;
+  char name[256] = {};
+  if (get_device == nullptr || get_name == nullptr || get_device(&handle, device) != 0 ||
+      get_name(name, sizeof(name) - 1, handle) != 0)
+    return unknown;
+  return name;
+}
+
 std::vector<std::string> AvailableDevices() {
   std::vector<std::string> devices;
   for (int i = 0; i < CudaDeviceCount(); ++i) devices.push_back(StrCat("cuda:", i));

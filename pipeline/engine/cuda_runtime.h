@@ -18,4 +18,7 @@ int CudaDeviceCount();
 // 10 * major + minor: 90 for a Hopper. 0 where it cannot be asked.
 int CudaCapability(int device);
 
+// "NVIDIA H200". "unknown GPU" where it cannot be asked.
+std::string CudaDeviceName(int device);
+
 }  // namespace fresco

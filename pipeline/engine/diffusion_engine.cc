@@ -22,6 +22,7 @@
 #include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/precision/kernel_choice.h"
 #include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
@@ -350,6 +351,7 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
   std::vector<absl::Status> statuses;
   const absl::Status whole = Compute(parts_.transformer.placement().device, info_, "denoising", [&] {
     const MemoryBudget::Claim room = RoomFor(jobs);
+    const PinnedKernels pinned(jobs.front()->spec().deterministic);
     statuses = denoiser_.Step(jobs);
     return absl::OkStatus();
   });

@@ -19,6 +19,7 @@
 #include "pipeline/engine/calibration_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/diffusion_engine.h"
+#include "pipeline/engine/kernel_choosing.h"
 #include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_advice.h"
@@ -211,12 +212,13 @@ absl::StatusOr<ModelParts> LoadParts(const LoadOptions& options, const ModelSour
 absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(options.device, options.threads));
   FRESCO_ASSIGN_OR_RETURN(const ModelSource source, ModelSource::Open(options.path, options.base));
-  FRESCO_ASSIGN_OR_RETURN(const LoadPrecision decided, DecidePrecision(options, source, device));
-  const Precision& precision = decided.precision;
+  FRESCO_ASSIGN_OR_RETURN(LoadPrecision decided, DecidePrecision(options, source, device));
   const std::optional<Calibration>& calibration = decided.calibration;
   // Hashing reads every file, which the loading must do anyway: side by side they take little longer than one.
   Hashing hashing(source);
   const c10::OptionalDeviceGuard guard(device);
+  if (options.measure_kernels) decided.precision.kernels = MakeDeviceKernels(device);
+  const Precision& precision = decided.precision;
   const MemoryModelScope owner(options.name);
   const MemoryReporting reporting(device);
   const EngineObservers observers = options.observers != nullptr ? *options.observers : EngineObservers();
@@ -227,9 +229,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts,
                           LoadParts(options, source, device, precision, {observers.probe, observers.saturation}));
   const int64_t allocated = CpuBytesOfThisThread() - before_here;
+  std::vector<std::string> chosen = ChooseKernels(device, options.kernel_choices, precision.kernels);
   room.reset();  // drawing has claims of its own
   FRESCO_ASSIGN_OR_RETURN(ModelInfo info, DescribeModel(options, source, parts, precision));
   NoteResidency(options, &info);
+  info.notes.insert(info.notes.end(), chosen.begin(), chosen.end());
   FRESCO_ASSIGN_OR_RETURN(info.weights_digest, hashing.Result());
   std::vector<MappedBytes> mapped;
   if (device.is_cpu()) mapped = CountMapped(info, parts, before, allocated);

@@ -38,6 +38,10 @@ struct LoadOptions {
   // their room is. Null: everything stays. RESOURCE_EXHAUSTED where not even one picture of the default size can be
   // drawn within it, with what could be.
   std::shared_ptr<MemoryBudget> memory;
+  // On a GPU: which kernels multiply and attend is measured as the model is loaded, but for what this folder has from
+  // earlier measurements (empty: none are kept). Or not at all: kernels are then the same on all machines of a type.
+  bool measure_kernels = true;
+  std::string kernel_choices;
   std::shared_ptr<const EngineObservers> observers;  // null: nobody looks on
 };
 

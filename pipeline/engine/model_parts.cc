@@ -230,6 +230,11 @@ absl::StatusOr<T5Encoder> StreamT5(const ModelSource& source, const Placement& p
   return T5Encoder::Streamed(config, std::move(weights), placement, layers, observers);
 }
 
+// The text encoders take their kernels as they come: their result is kept, and must not depend on a measurement.
+Placement TransformerPlacement(const at::Device& device, const Precision& precision) {
+  return {device, precision.type, precision.kernels};
+}
+
 std::shared_ptr<SaturationCount> CountOf(const LinearObservers& observers) {
   return observers.saturation != nullptr ? observers.saturation : std::make_shared<SaturationCount>();
 }
@@ -247,8 +252,9 @@ absl::StatusOr<ModelParts> LoadModelParts(const ModelSource& source, const at::D
       Autoencoder vae, LoadPart<Autoencoder>(source, "vae", ReadAutoencoderConfig, placement, vae_options, saturation));
   FRESCO_ASSIGN_OR_RETURN(TextEncoders encoders,
                           LoadTextEncoders(source, placement, precision.t5, {nullptr, saturation}));
-  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, LoadTransformer(source, placement, precision.transformer,
-                                                             precision.rounded, {observers.probe, saturation}));
+  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer,
+                          LoadTransformer(source, TransformerPlacement(device, precision), precision.transformer,
+                                          precision.rounded, {observers.probe, saturation}));
   return Assemble(source, precision, std::move(encoders), std::move(transformer), std::move(vae), saturation);
 }
 
@@ -285,8 +291,9 @@ absl::StatusOr<ModelParts> LoadPartsWithin(const MemoryShare& memory, const Mode
       Residency::Components{std::move(clip_l), std::move(clip_g), std::move(text_encoder_3), std::move(autoencoder)},
       memory.budget, device, at::get_num_threads());
   encoders.source = residency;
-  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, LoadTransformer(source, placement, precision.transformer,
-                                                             precision.rounded, {observers.probe, saturation}));
+  FRESCO_ASSIGN_OR_RETURN(Mmdit transformer,
+                          LoadTransformer(source, TransformerPlacement(device, precision), precision.transformer,
+                                          precision.rounded, {observers.probe, saturation}));
   FRESCO_ASSIGN_OR_RETURN(ModelParts parts, Assemble(source, precision, std::move(encoders), std::move(transformer),
                                                      std::move(vae_shape), saturation));
   parts.residency = residency;

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,8 @@
 
 namespace fresco {
 
+struct DeviceKernels;  // precision/device_kernels.h
+
 struct Precision {
   at::ScalarType type = at::kFloat;  // of everything that no table takes down: activations, norms, embeddings, the VAE
   std::string name;                  // "fp32", "bf16", "fp16", "fp8", "fp8-weight-only", "int8"
@@ -20,6 +23,7 @@ struct Precision {
   std::vector<LayerTable::Rule> exceptions;  // from the tables, in which they are
   LayerTable transformer, t5;                // the linears that are quantised
   std::string rounded = "";  // file of weights instead of the transformer's own (Mmdit::Load); empty: none
+  std::shared_ptr<DeviceKernels> kernels = nullptr;  // of the transformer's Placement
 
   std::string_view type_name() const;  // "fp32", "bf16", "fp16"
 };

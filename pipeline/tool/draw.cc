@@ -126,6 +126,7 @@ LoadOptions LoadOptionsOf(const ModelOptions& model) {
   options.static_scales = model.static_scales;
   options.overflow_guard = model.overflow_guard;
   options.threads = model.threads;
+  options.kernel_choices = model.kernel_choices;
   return options;
 }
 

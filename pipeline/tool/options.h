@@ -24,6 +24,7 @@ struct ModelOptions {
   bool static_scales = false;  // LoadOptions'
   bool overflow_guard = true;  // LoadOptions'
   int64_t budget = 0;          // bytes of the device's memory (LoadOptions::memory); 0: no bound
+  std::string kernel_choices;  // LoadOptions'
   int threads = 0;             // 0: as many as the machine has
   int64_t memory_limit = 0;    // bytes that tensors may take of the device; 0: as many as there are
   bool json = false;           // one JSON object on standard output, nothing else there

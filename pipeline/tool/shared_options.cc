@@ -1,6 +1,7 @@
 #include "pipeline/tool/shared_options.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,14 @@ CLI::Option* AddChoice(CLI::App* command, const char* option, const std::string_
   return command->add_option_function<std::string>(option, choose, description)
       ->check(CLI::IsMember(known).description(""))
       ->default_str(known[static_cast<size_t>(*choice)]);
+}
+
+// Of the XDG base directories; empty where there is neither: what was measured is not kept.
+std::string CacheFolder() {
+  const char* const cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache == '/') return std::string(cache) + "/fresco";
+  const char* const home = std::getenv("HOME");
+  return home != nullptr && *home == '/' ? std::string(home) + "/.cache/fresco" : "";
 }
 
 }  // namespace
@@ -47,6 +56,7 @@ void AddDevice(CLI::App* command, ModelOptions* options) {
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N")
       ->capture_default_str();
+  options->kernel_choices = CacheFolder();
 }
 
 CLI::Option* AddMemoryLimit(CLI::App* command, ModelOptions* options) {

@@ -1,6 +1,7 @@
 #include "pipeline/tool/transformer_steps.h"
 
 #include <ATen/ops/randn.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +12,7 @@
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/kernel_choosing.h"
 #include "pipeline/engine/model_info.h"
 #include "pipeline/engine/model_source.h"
 #include "pipeline/tool/presets.h"
@@ -34,7 +36,7 @@ absl::StatusOr<MmditConfig> ConfigOf(const BenchOptions& options) {
 
 absl::StatusOr<Mmdit> MakeTransformer(const ModelOptions& model, const BenchOptions& options, const at::Device& device,
                                       const Precision& precision) {
-  const Placement placement{device, precision.type};
+  const Placement placement{device, precision.type, precision.kernels};
   if (!options.preset.empty()) {
     FRESCO_ASSIGN_OR_RETURN(const MmditConfig config, ConfigOf(options));
     return Mmdit::Random(config, placement, precision.transformer);
@@ -116,12 +118,16 @@ absl::StatusOr<BenchOptions> WithSides(const ModelOptions& model, BenchOptions o
 absl::StatusOr<std::unique_ptr<TransformerSteps>> TransformerSteps::Load(const ModelOptions& model,
                                                                          const BenchOptions& options,
                                                                          const at::Device& device,
-                                                                         const Precision& precision) {
+                                                                         Precision precision) {
   const Steady::time_point begin = Steady::now();
+  const c10::OptionalDeviceGuard guard(device);
+  precision.kernels = MakeDeviceKernels(device);
   FRESCO_ASSIGN_OR_RETURN(Mmdit transformer, MakeTransformer(model, options, device, precision));
   Synchronize(device);
   FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
-  return std::unique_ptr<TransformerSteps>(new TransformerSteps(std::move(transformer), SecondsSince(begin), options));
+  const double seconds = SecondsSince(begin);
+  ChooseKernels(device, model.kernel_choices, precision.kernels);
+  return std::unique_ptr<TransformerSteps>(new TransformerSteps(std::move(transformer), seconds, options));
 }
 
 TransformerSteps::TransformerSteps(Mmdit transformer, double load_seconds, const BenchOptions& options)

@@ -31,7 +31,7 @@ class TransformerSteps {
 
   // The model's transformer, or a preset's with random weights; for kWarmUpSteps, BenchOptions::steps and recorded.
   static absl::StatusOr<std::unique_ptr<TransformerSteps>> Load(const ModelOptions& model, const BenchOptions& options,
-                                                                const at::Device& device, const Precision& precision);
+                                                                const at::Device& device, Precision precision);
 
   // One step of all images; returns when it is done, how long it took in seconds.
   absl::StatusOr<double> Time();

@@ -454,6 +454,7 @@ void ReadAll(YamlMap* top, const ConfigSource& source, ConfigErrors* errors, Ser
   ReadSection(top, "compute", errors, [&](YamlMap& section) {
     section.Read("threads", 0, 4096, &config->threads);
     section.ReadBytes("prompt_cache_bytes", 0, int64_t{1} << 40, &config->prompt_cache_bytes);
+    section.Read("measure_kernels", &config->measure_kernels);
     ReadMemoryBudgets(&section, errors, &config->memory_budgets);
   });
   ReadSection(top, "memory", errors, [&](YamlMap& section) { ReadMemory(section, errors, config); });

@@ -136,6 +136,7 @@ struct ServerConfig {
 
   int threads = 0;                         // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;  // encoded prompts kept per model and device
+  bool measure_kernels = true;             // of GPUs, as a model is loaded; kept beside cost_model
 
   std::map<std::string, int64_t> memory_budgets;  // bytes of models' weights, by device; those not named: no bound
   // Bytes of all that tensors take of a device: of each that is named, else of every one; 0: no bound.

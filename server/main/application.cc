@@ -82,6 +82,8 @@ LoadOptions ForLoading(const ServerConfig& config, const ModelConfig& model, con
   load.noise_correction = model.noise_correction;
   load.threads = config.threads;
   load.prompt_cache_bytes = config.prompt_cache_bytes;
+  load.measure_kernels = config.measure_kernels;
+  if (!config.cost_model.empty()) load.kernel_choices = std::filesystem::path(config.cost_model).parent_path().string();
   return load;
 }
 

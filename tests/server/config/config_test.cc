@@ -124,7 +124,7 @@ scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4,
   decoding: beside-steps, preview_share: 0.5,
   classes: {interactive: {target: 250ms, stretch: 1.25, max_wait: 3s}, batch: {max_wait: 1h}},
   tenants: {studio: {weight: 2.5}, "night shift": {}}, tenant_header: true}
-compute: {threads: 5, prompt_cache_bytes: 2GiB, memory_budget: {cpu: 4GiB, "cuda:1": 16GiB}}
+compute: {threads: 5, prompt_cache_bytes: 2GiB, measure_kernels: false, memory_budget: {cpu: 4GiB, "cuda:1": 16GiB}}
 images: {embed_prompts: false}
 results: {keep: 5m, keep_bytes: 1GiB, anonymous: false}
 limits: {max_width: 16, max_height: 32, max_steps: 6, max_image_count: 7, max_prompt_bytes: 8}
@@ -199,6 +199,7 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_THAT(config->scheduling.tenant_weights, ElementsAre(Pair("night shift", 1), Pair("studio", 2.5)));
   EXPECT_EQ(config->threads, 5);
   EXPECT_EQ(config->prompt_cache_bytes, int64_t{2} << 30);
+  EXPECT_FALSE(config->measure_kernels);
   EXPECT_FALSE(config->embed_prompts);
   EXPECT_EQ(config->limits.max_width, 16);
   EXPECT_EQ(config->limits.max_height, 32);
