@@ -113,7 +113,6 @@ TEST_F(GpuProduct, WhereTheAlgorithmDoesNotTakeItTheUsualKernelDoes) {
 
 TEST_F(GpuProduct, TakesTheKernelThatWasMeasured) {
   cublas_lt::Api api = FakeApi();
-  const auto kernels = Kernels(api);
   const CodesProduct product = Product(LinearScheme::kInt8, at::kBFloat16, true);
   const ProductKind kind{LinearScheme::kInt8, at::kBFloat16, kIn, kOut, true, false};
   // An algorithm that the stand-in refuses is asked for and the usual one comes instead; so count what it is asked.
@@ -161,23 +160,28 @@ TEST_F(GpuProduct, CandidatesAreWhatMayTakeTheTask) {
   EXPECT_THAT(ProductCandidates(ProductTask(huge, 16384), at::kCPU, with), IsEmpty()) << "for want of memory";
 }
 
-KernelClock NoTime(const Clock* clock) {
-  return {clock, [] { return absl::OkStatus(); }};
+// On which everything takes so long that a round is one run.
+KernelClock SlowDevice(FakeClock* clock) {
+  return {clock, [clock] {
+            clock->Advance(absl::Milliseconds(1));
+            return absl::OkStatus();
+          }};
 }
 
 // All the way: candidates that agree are measured, one that computes something else is not.
 TEST_F(GpuProduct, WhatComputesSomethingElseIsLeftOut) {
-  const FakeClock clock;
+  FakeClock clock;
   const ProductKind kind{LinearScheme::kInt8, at::kBFloat16, kIn, kOut, true, false};
   const auto right =
-      MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(FakeApi())), NoTime(&clock));
+      MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(FakeApi())), SlowDevice(&clock));
   ASSERT_TRUE(right.ok()) << right.status();
   EXPECT_THAT(right->failed, IsEmpty());
   cublas_lt::Api api = FakeApi();
   api.create_layout = [](void** out, cublas_lt::DataType type, uint64_t rows, uint64_t columns, int64_t stride) {
     return FakeApi().create_layout(out, type, rows, columns, rows == kIn ? stride : stride - 1);
   };
-  const auto wrong = MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(api)), NoTime(&clock));
+  const auto wrong =
+      MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(api)), SlowDevice(&clock));
   ASSERT_TRUE(wrong.ok()) << wrong.status();
   EXPECT_EQ(wrong->winner, "sums");
   EXPECT_THAT(wrong->failed, ElementsAre(testing::Pair(LtName(200), HasSubstr("another by")),
@@ -185,10 +189,10 @@ TEST_F(GpuProduct, WhatComputesSomethingElseIsLeftOut) {
 }
 
 TEST_F(GpuProduct, Fp8CandidatesAgree) {
-  const FakeClock clock;
+  FakeClock clock;
   const ProductKind kind{LinearScheme::kFp8, at::kBFloat16, kIn, kOut, true, true};
   const auto measured =
-      MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(FakeApi())), NoTime(&clock));
+      MeasureKernels(ProductCandidates(ProductTask(kind, 128), at::kCPU, Kernels(FakeApi())), SlowDevice(&clock));
   ASSERT_TRUE(measured.ok()) << measured.status();
   EXPECT_THAT(measured->failed, ElementsAre(testing::Pair("row-wise", testing::_))) << "a CPU has no such product";
   EXPECT_TRUE(measured->seconds.contains("per-tensor") && measured->seconds.contains(LtName(100)));
