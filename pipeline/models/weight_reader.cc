@@ -17,12 +17,14 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/models/tensor_view.h"
 #include "pipeline/precision/quantized_linear.h"
+#include "pipeline/precision/row_codes.h"
 
 namespace fresco {
 namespace {
 
 constexpr int64_t kRandomNumbers = (1 << 20) + 7;  // odd, so that rows of a weight differ
 constexpr double kRandomDeviation = 0.02;
+constexpr int64_t kFloatBytes = 4;
 
 // Fails for values that need a scale to be understood. A layer's scale is its weight's: a bias has none.
 absl::Status CheckNotQuantised(const WeightStore& store, const std::string& name, DType dtype) {
@@ -49,18 +51,35 @@ at::Tensor HighWeight(const StoredLinear& stored, const at::Tensor& multiplier, 
   return stored.scale.defined() ? Dequantize(stored, dtype) : stored.values;
 }
 
+int64_t RowsOf(const std::vector<StoredLinear>& parts) {
+  int64_t rows = 0;
+  for (const StoredLinear& part : parts) rows += part.values.size(0);
+  return rows;
+}
+
+// Rows [first, first + count) of what is understood row by row.
+StoredLinear Rows(const StoredLinear& stored, int64_t first, int64_t count) {
+  StoredLinear rows;
+  rows.values = stored.values.narrow(0, first, count);
+  if (stored.scale.defined()) rows.scale = stored.scale.narrow(0, first, count);
+  return rows;
+}
+
 }  // namespace
 
 void WeightReader::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
-WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerTable layers)
+WeightReader::WeightReader(WeightStore store, const Placement& placement, LayerTable layers,
+                           std::optional<int64_t> piece_bytes)
     : store_(std::move(store)),
       placement_(placement),
       computes_on_(placement.device),
       layers_(std::move(layers)),
       pack_(Linear::CanPack(placement.device, placement.dtype)) {
+  if (piece_bytes.has_value() || !placement.device.is_cpu())
+    staging_ = std::make_unique<StagedCopy>(placement.device, piece_bytes.value_or(StagedCopy::kPieceBytes));
   const auto found = store_->metadata().find(std::string(kQuantizationMetadataKey));
   if (found == store_->metadata().end()) return;
   absl::StatusOr<QuantizationMetadata> metadata = QuantizationMetadata::Parse(found->second, store_->path());
@@ -119,7 +138,13 @@ absl::StatusOr<at::Tensor> WeightReader::Find(const std::string& name, const std
 }
 
 at::Tensor WeightReader::Place(const at::Tensor& stored, at::ScalarType dtype) {
-  at::Tensor placed = stored.to(placement_.device, dtype);
+  at::Tensor placed;
+  if (staging_ == nullptr) {
+    placed = stored.to(placement_.device, dtype);
+  } else {
+    placed = at::empty(stored.sizes(), at::TensorOptions(placement_.device).dtype(dtype));
+    staging_->Write(placed, stored);
+  }
   bytes_ += static_cast<int64_t>(placed.nbytes());
   return placed;
 }
@@ -174,13 +199,13 @@ Linear WeightReader::ReadLinearAs(const std::string& prefix, int64_t in, int64_t
   const StoredLinear stored = ReadStored(prefix, in, out);
   if (!status_.ok()) return {};
   linears_.push_back({prefix, LinearScheme::kHigh, stored.source, false});
-  return Pack({Place(Dequantize(stored, dtype), dtype), {}, nullptr, nullptr});
+  return Pack({PlaceWeights({stored}, {}, dtype), {}, nullptr, nullptr});
 }
 
 at::Tensor WeightReader::ReadEmbedding(const std::string& prefix, int64_t rows, int64_t dim) {
   const MemoryNameScope memory(prefix);
   const StoredLinear stored = ReadStored(prefix, dim, rows);
-  return status_.ok() ? Place(Dequantize(stored, placement_.dtype), placement_.dtype) : at::Tensor();
+  return status_.ok() ? PlaceWeights({stored}, {}, placement_.dtype) : at::Tensor();
 }
 
 at::Tensor WeightReader::ReadRows(const std::string& prefix, int64_t rows, int64_t dim, const at::Tensor& ids) {
@@ -233,17 +258,9 @@ std::vector<WeightReader::Run> WeightReader::ReadRuns(const std::vector<Part>& p
 
 Linear WeightReader::ToLinear(const Run& run) {
   const at::Tensor bias = run.biases.empty() ? at::Tensor() : PlaceStacked(run.biases, placement_.dtype);
-  if (run.scheme == LinearScheme::kHigh) {
-    std::vector<at::Tensor> weights;
-    for (const StoredLinear& stored : run.weights) {
-      weights.push_back(HighWeight(stored, run.multiplier, placement_.dtype));
-    }
-    return Pack({PlaceStacked(weights, placement_.dtype), bias, nullptr, nullptr});
-  }
-  std::vector<QuantizedWeight> quantized;
-  for (const StoredLinear& stored : run.weights) quantized.push_back(ToScheme(stored, run.scheme));
-  const QuantizedWeight stacked = Stack(quantized);
-  QuantizedWeight placed{stacked.codes.to(placement_.device), stacked.scale.to(placement_.device)};
+  if (run.scheme == LinearScheme::kHigh)
+    return Pack({PlaceWeights(run.weights, run.multiplier, placement_.dtype), bias, nullptr, nullptr});
+  QuantizedWeight placed = PlaceCodes(run);
   bytes_ += placed.bytes();
   InputQuantization input;
   if (run.multiplier.defined()) {
@@ -291,11 +308,75 @@ at::Tensor WeightReader::PlaceStacked(const std::vector<at::Tensor>& parts, at::
   at::Tensor stacked = at::empty(shape, at::TensorOptions(placement_.device).dtype(dtype));
   int64_t row = 0;
   for (const at::Tensor& part : parts) {
-    stacked.narrow(0, row, part.size(0)).copy_(part);
+    const at::Tensor rows = stacked.narrow(0, row, part.size(0));
+    if (staging_ == nullptr) {
+      rows.copy_(part);
+    } else {
+      staging_->Write(rows, part);
+    }
     row += part.size(0);
   }
   bytes_ += static_cast<int64_t>(stacked.nbytes());
   return stacked;
+}
+
+at::Tensor WeightReader::PlaceWeights(const std::vector<StoredLinear>& parts, const at::Tensor& multiplier,
+                                      at::ScalarType dtype) {
+  if (staging_ != nullptr) return StageWeights(parts, multiplier, dtype);
+  std::vector<at::Tensor> weights;
+  for (const StoredLinear& stored : parts) weights.push_back(HighWeight(stored, multiplier, dtype));
+  return PlaceStacked(weights, dtype);
+}
+
+at::Tensor WeightReader::StageWeights(const std::vector<StoredLinear>& parts, const at::Tensor& multiplier,
+                                      at::ScalarType dtype) {
+  const int64_t in = parts.front().values.size(1);
+  at::Tensor placed = at::empty({RowsOf(parts), in}, at::TensorOptions(placement_.device).dtype(dtype));
+  int64_t row = 0;
+  for (const StoredLinear& stored : parts) {
+    // Of what HighWeight makes on its way there is at most one more in fp32.
+    const int64_t floats = multiplier.defined() ? 2 : stored.scale.defined() ? 1 : 0;
+    staging_->Write(
+        placed.narrow(0, row, stored.values.size(0)),
+        [&](int64_t first, const at::Tensor& piece) {
+          piece.copy_(HighWeight(Rows(stored, first, piece.size(0)), multiplier, dtype));
+        },
+        floats * in * kFloatBytes);
+    row += stored.values.size(0);
+  }
+  bytes_ += static_cast<int64_t>(placed.nbytes());
+  return placed;
+}
+
+QuantizedWeight WeightReader::PlaceCodes(const Run& run) {
+  if (staging_ != nullptr) return StageCodes(run);
+  std::vector<QuantizedWeight> quantized;
+  for (const StoredLinear& stored : run.weights) quantized.push_back(ToScheme(stored, run.scheme));
+  const QuantizedWeight stacked = Stack(quantized);
+  return {stacked.codes.to(placement_.device), stacked.scale.to(placement_.device)};
+}
+
+// Each row has its own scale, so that pieces have the codes of the whole.
+QuantizedWeight WeightReader::StageCodes(const Run& run) {
+  const int64_t rows = RowsOf(run.weights), in = run.weights.front().values.size(1);
+  const auto options = at::TensorOptions(placement_.device);
+  QuantizedWeight placed{at::empty({rows, in}, options.dtype(CodeType(run.scheme))),
+                         at::empty({rows}, options.dtype(at::kFloat))};
+  const at::Tensor scales = at::empty({rows}, at::TensorOptions(at::kFloat));
+  int64_t row = 0;
+  for (const StoredLinear& stored : run.weights) {
+    staging_->Write(
+        placed.codes.narrow(0, row, stored.values.size(0)),
+        [&](int64_t first, const at::Tensor& piece) {
+          const QuantizedWeight codes = ToScheme(Rows(stored, first, piece.size(0)), run.scheme);
+          piece.copy_(codes.codes);
+          scales.narrow(0, row + first, piece.size(0)).copy_(codes.scale);
+        },
+        IsStoredAs(stored, run.scheme) ? 0 : in * kFloatBytes);
+    row += stored.values.size(0);
+  }
+  staging_->Write(placed.scale, scales);
+  return placed;
 }
 
 Norm WeightReader::ReadNorm(const std::string& prefix, int64_t dim) {

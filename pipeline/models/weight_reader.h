@@ -17,6 +17,7 @@
 #include "pipeline/models/layers.h"
 #include "pipeline/models/linear_info.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/models/staged_copy.h"
 #include "pipeline/models/stored_linear.h"
 #include "pipeline/precision/layer_table.h"
 #include "pipeline/precision/scheme.h"
@@ -28,11 +29,15 @@ namespace fresco {
 // anything.
 //
 // On the CPU a tensor that is stored in the type it is computed in, aligned, is the file's mapping itself (read-only:
-// writing to it faults); all others are converted once.
+// writing to it faults); all others are converted once. For another device they are converted and quantised piece by
+// piece on their way (StagedCopy): from the file's mapping, with no second copy on the host that is larger than a
+// piece.
 class WeightReader {
  public:
-  // `layers`: which linears are stored and computed how.
-  WeightReader(WeightStore store, const Placement& placement, LayerTable layers = {});
+  // `layers`: which linears are stored and computed how. `piece_bytes`: of StagedCopy, which the CPU's weights are then
+  // brought by too; nothing: its own size.
+  WeightReader(WeightStore store, const Placement& placement, LayerTable layers = {},
+               std::optional<int64_t> piece_bytes = std::nullopt);
   // Random weights made on the device, every tensor that is asked for: for measuring speed without a checkpoint.
   explicit WeightReader(const Placement& placement, LayerTable layers = {});
   // Shapes and types alone, every tensor that is asked for, as they would be at `placement`: on libtorch's meta device,
@@ -91,6 +96,8 @@ class WeightReader {
   absl::StatusOr<at::Tensor> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   at::Tensor Place(const at::Tensor& stored, at::ScalarType dtype);
   at::Tensor PlaceStacked(const std::vector<at::Tensor>& parts, at::ScalarType dtype);
+  at::Tensor PlaceWeights(const std::vector<StoredLinear>& parts, const at::Tensor& multiplier, at::ScalarType dtype);
+  at::Tensor StageWeights(const std::vector<StoredLinear>& parts, const at::Tensor& multiplier, at::ScalarType dtype);
   StoredLinear ReadStored(const std::string& prefix, int64_t in, int64_t out);
   // Neighbours of one scheme: with their biases, or none.
   struct Run {
@@ -102,6 +109,8 @@ class WeightReader {
   };
   std::vector<Run> ReadRuns(const std::vector<Part>& parts, int64_t in, bool bias);
   Linear ToLinear(const Run& run);
+  QuantizedWeight PlaceCodes(const Run& run);
+  QuantizedWeight StageCodes(const Run& run);
   at::Tensor ReadMultiplier(const std::string& prefix, int64_t in);
   std::optional<float> InputScaleOf(const std::vector<std::string>& layers) const;
   at::Tensor Random(const std::vector<int64_t>& shape) const;
@@ -114,6 +123,7 @@ class WeightReader {
   const bool pack_;
   // Small normal numbers, on the device, or a meta tensor: shapes alone. Undefined where there is a store.
   const at::Tensor random_;
+  std::unique_ptr<StagedCopy> staging_;  // null: weights are placed as they are
   std::string component_;
   LinearObservers observers_;
   absl::Status status_;
