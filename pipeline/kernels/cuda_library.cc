@@ -33,6 +33,9 @@ bool Takes(const kernels::GroupNormJob& job) {
   return job.pixels > 0 && job.runs > 0 && job.runs <= job.pixels && job.channels > 0 && job.groups > 0 &&
          job.channels % kernels::kVector == 0 && job.channels % job.groups == 0;
 }
+bool Takes(const kernels::AddImagesJob& job) {
+  return job.pixels > 0 && job.channels > 0 && job.channels % kernels::kVector == 0;
+}
 template <typename Job>
 bool Takes(const Job& job) {
   return Takes(job.shape);
@@ -59,11 +62,11 @@ absl::StatusOr<std::shared_ptr<const CudaLibrary>> CudaLibrary::Load(const std::
 
 absl::Status CudaLibrary::FindKernels(const std::string& path) {
   int64_t (*jobs_layout)() = nullptr;
-  int64_t (*group_norm_layout)() = nullptr;
+  int64_t (*image_jobs_layout)() = nullptr;
   absl::Status found = FindSymbol(handle_, path, "fresco_cuda_jobs_layout", &jobs_layout);
-  found.Update(FindSymbol(handle_, path, "fresco_cuda_group_norm_layout", &group_norm_layout));
+  found.Update(FindSymbol(handle_, path, "fresco_cuda_image_jobs_layout", &image_jobs_layout));
   if (!found.ok()) return found;
-  if (jobs_layout() != kernels::kJobsLayout || group_norm_layout() != sizeof(kernels::GroupNormJob))
+  if (jobs_layout() != kernels::kJobsLayout || image_jobs_layout() != kernels::kImageJobsLayout)
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": built from another version of Fresco than this program"));
   absl::Status status = FindSymbol(handle_, path, "fresco_cuda_guidance_euler", &guidance_euler_);
@@ -73,6 +76,7 @@ absl::Status CudaLibrary::FindKernels(const std::string& path) {
   status.Update(FindSymbol(handle_, path, "fresco_cuda_norm_heads", &norm_heads_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_dequantize", &dequantize_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_group_norm", &group_norm_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_add_images", &add_images_));
   return status;
 }
 
@@ -119,6 +123,10 @@ absl::Status CudaLibrary::Dequantize(CudaElement type, const kernels::Dequantize
 
 absl::Status CudaLibrary::GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const {
   return Run("group_norm", group_norm_, type, job, stream);
+}
+
+absl::Status CudaLibrary::AddImages(CudaElement type, const kernels::AddImagesJob& job, void* stream) const {
+  return Run("add_images", add_images_, type, job, stream);
 }
 
 }  // namespace fresco

@@ -47,7 +47,9 @@ class CudaLibrary {
   absl::Status GateResidual(CudaElement type, const kernels::GateResidualJob& job, void* stream) const;
   absl::Status NormHeads(CudaElement type, const kernels::NormHeadsJob& job, void* stream) const;
   absl::Status Dequantize(CudaElement type, const kernels::DequantizeJob& job, void* stream) const;
-  absl::Status GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const;  // group_norm_job.h
+  // group_norm_job.h's, likewise.
+  absl::Status GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const;
+  absl::Status AddImages(CudaElement type, const kernels::AddImagesJob& job, void* stream) const;
 
  private:
   // Returns null, or CUDA's words for what went wrong.
@@ -67,6 +69,7 @@ class CudaLibrary {
   RowKernel<kernels::NormHeadsJob> norm_heads_ = nullptr;
   RowKernel<kernels::DequantizeJob> dequantize_ = nullptr;
   RowKernel<kernels::GroupNormJob> group_norm_ = nullptr;
+  RowKernel<kernels::AddImagesJob> add_images_ = nullptr;
 };
 
 }  // namespace fresco

@@ -1,5 +1,6 @@
-// GroupNorm over a channels-last image, with SiLU: what a GPU is asked to do. A plain struct, passed by value; pointers
-// are to memory of the device that computes, aligned to 16 bytes. Elements are bfloat16 or fp16, all alike.
+// GroupNorm over a channels-last image, with SiLU, and a sum of two images: what a GPU is asked to do. Plain structs,
+// passed by value; pointers are to memory of the device that computes, aligned to 16 bytes. Elements are bfloat16 or
+// fp16, all alike. An image may be a convolution's sums, whose bias is added on the way, in fp32.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@ struct GroupNormJob {
   int32_t channels = 0;
   int32_t groups = 1;
   const void* x = nullptr;       // [pixels, channels]
+  const void* x_bias = nullptr;  // [channels], which belongs to x; or null
   const void* weight = nullptr;  // [channels]
   const void* bias = nullptr;    // [channels]
   float eps = 0;
@@ -25,6 +27,19 @@ struct GroupNormJob {
   float* affine = nullptr;   // [3, channels]: of each channel what to subtract, to multiply by, and to add
   void* out = nullptr;       // [pixels, channels]; may be x
 };
+
+// out = x + x_bias + y, rounded once.
+struct AddImagesJob {
+  int64_t pixels = 0;
+  int32_t channels = 0;
+  const void* x = nullptr;       // [pixels, channels]
+  const void* x_bias = nullptr;  // [channels], or null
+  const void* y = nullptr;       // [pixels, channels]
+  void* out = nullptr;           // [pixels, channels]; may be x or y
+};
+
+// Changes when the structs do: a library built from others would read nonsense.
+constexpr int64_t kImageJobsLayout = static_cast<int64_t>(sizeof(GroupNormJob)) * 1009 + sizeof(AddImagesJob);
 
 // Lanes that fill a large GPU with loads under way, each of which takes 16 bytes at once, and pixels that are worth a
 // lane's results. So means and squares are 4 MiB at the most, or a sixteenth of x in bf16.

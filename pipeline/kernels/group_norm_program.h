@@ -1,6 +1,7 @@
 // GroupNorm over a channels-last image as what lanes do, in three passes one after the other: AddUpRun of each run's
 // vectors, GroupStatistics of each group, NormaliseRun of each run's vectors. The first and the last go over the image
-// once each. Shared by host and device code, as row_programs.h is, whose teams these are.
+// once each. A convolution's bias moves the means alone. Shared by host and device code, as row_programs.h is, whose
+// teams these are.
 //
 // Variances are sums of squared differences to means that are near: a run's to its first pixel, then the runs' means to
 // their group's. So a group whose mean is far from zero loses nothing.
@@ -18,6 +19,16 @@ constexpr int kPixelsAtOnce = 4;
 FRESCO_HOST_DEVICE float SiluOf(float x) {
   constexpr float kMinusLog2E = -1.44269504f;
   return Multiply(x, Reciprocal(1.0f + Exp2(Multiply(x, kMinusLog2E))));
+}
+
+// Of nothing: zeros.
+template <typename Type>
+FRESCO_HOST_DEVICE Vector<float> ChannelsOf(const void* values, int64_t vector) {
+  Vector<float> wide{};
+  if (values == nullptr) return wide;
+  const Vector<typename Type::Storage> stored = LoadVector<typename Type::Storage>(values, vector);
+  for (int c = 0; c < kVector; ++c) wide.element[c] = Type::Load(stored.element[c]);
+  return wide;
 }
 
 // The pixels of a run.
@@ -59,11 +70,13 @@ FRESCO_HOST_DEVICE void AddUpRun(const GroupNormJob& job, int64_t lane) {
       squares.element[c] = MultiplyAdd(away, away, squares.element[c]);
     }
   });
-  const auto pixels = static_cast<float>(PixelsOf(job, lane / (job.channels / kVector)));
+  const int64_t vectors = job.channels / kVector;
+  const Vector<float> bias = ChannelsOf<Type>(job.x_bias, lane % vectors);
+  const auto pixels = static_cast<float>(PixelsOf(job, lane / vectors));
   for (int c = 0; c < kVector; ++c) {
     const float mean = Divide(sums.element[c], pixels);
     const float beyond = squares.element[c] - Multiply(mean, sums.element[c]);
-    near.element[c] += mean;
+    near.element[c] = near.element[c] + mean + bias.element[c];
     squares.element[c] = beyond < 0 ? 0 : beyond;  // NaN stays
   }
   StoreVector(near, job.means, lane);
@@ -87,7 +100,7 @@ class GroupStatistics {
     const float inverse = Reciprocal(SquareRoot(Divide(squares, elements) + job_.eps));
     team_->ForEach([&](int lane) {
       for (int c = first_ + lane; c < first_ + channels_; c += team_->lanes()) {
-        job_.affine[c] = mean;
+        job_.affine[c] = job_.x_bias == nullptr ? mean : mean - Parameter(job_.x_bias, c);
         job_.affine[job_.channels + c] = Multiply(inverse, Parameter(job_.weight, c));
         job_.affine[2 * job_.channels + c] = Parameter(job_.bias, c);
       }
@@ -134,6 +147,17 @@ FRESCO_HOST_DEVICE void NormaliseRun(const GroupNormJob& job, int64_t lane) {
     }
     StoreVector(Stored<Type>(y), job.out, index);
   });
+}
+
+// One vector of all pixels'.
+template <typename Type>
+FRESCO_HOST_DEVICE void AddImagesVector(const AddImagesJob& job, int64_t index) {
+  using Storage = typename Type::Storage;
+  const Vector<Storage> x = LoadVector<Storage>(job.x, index), y = LoadVector<Storage>(job.y, index);
+  const Vector<float> bias = ChannelsOf<Type>(job.x_bias, index % (job.channels / kVector));
+  float sum[kVector];
+  for (int c = 0; c < kVector; ++c) sum[c] = Type::Load(x.element[c]) + bias.element[c] + Type::Load(y.element[c]);
+  StoreVector(Stored<Type>(sum), job.out, index);
 }
 
 }  // namespace fresco::kernels

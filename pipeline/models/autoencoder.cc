@@ -48,21 +48,29 @@ at::Tensor Convolve(const char* name, at::Tensor x, const BlockConv& conv, int64
   return conv.fp8->Convolve(std::move(x), stride, padding);
 }
 
-at::Tensor Normed(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups, bool silu = false) {
-  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+// Without its bias where what comes next adds it, so that nothing goes over the image for that alone.
+Unbiased ConvolveUnbiased(const char* name, at::Tensor x, const BlockConv& conv) {
+  if (conv.fp8 || !HasImageKernels(x, conv.high.weight.size(0))) return {Convolve(name, std::move(x), conv), {}};
+  const LayerScope scope(name, [&] { return WorkOf(conv.high, x, /*stride=*/1); });
+  const at::Tensor sums = at::conv2d(x, conv.high.weight, /*bias=*/{}, /*stride=*/{1, 1}, /*padding=*/{1, 1});
+  return {sums.contiguous(at::MemoryFormat::ChannelsLast), conv.high.bias};
+}
+
+at::Tensor Normed(const char* name, const Unbiased& x, const Norm& norm, int64_t groups, bool silu = false) {
+  const LayerScope scope(name, [&] { return ElementwiseWork({x.sums}); });
   return GroupNorm(x, {norm.weight, norm.bias, groups, kEps}, silu);
 }
 
-at::Tensor NormSilu(const char* name, const at::Tensor& x, const Norm& norm, int64_t groups) {
+at::Tensor NormSilu(const char* name, const Unbiased& x, const Norm& norm, int64_t groups) {
   return Normed(name, x, norm, groups, /*silu=*/true);
 }
 
 at::Tensor RunResnet(size_t index, const at::Tensor& x, const ResnetWeights& weights, int64_t groups) {
   const ModuleScope scope("resnets", index);
-  at::Tensor y = Convolve("conv1", NormSilu("norm1", x, weights.norm1, groups), weights.conv1);
-  y = NormSilu("norm2", y, weights.norm2, groups);
-  y = Convolve("conv2", std::move(y), weights.conv2);
-  return y.add_(weights.shortcut.defined() ? Convolve("conv_shortcut", x, weights.shortcut, 1, 0) : x);
+  Unbiased y = ConvolveUnbiased("conv1", NormSilu("norm1", {x, {}}, weights.norm1, groups), weights.conv1);
+  y = {NormSilu("norm2", y, weights.norm2, groups), {}};
+  y = ConvolveUnbiased("conv2", std::move(y.sums), weights.conv2);
+  return AddImage(y, weights.shortcut.defined() ? Convolve("conv_shortcut", x, weights.shortcut, 1, 0) : x);
 }
 
 // x [1, C, H, W] → [1, H W, out].
@@ -82,7 +90,7 @@ at::Tensor OneHead(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 // Every pixel attends to all, with one head as wide as the channels.
 at::Tensor RunAttention(const at::Tensor& x, const PixelAttentionWeights& weights, int64_t groups) {
   const ModuleScope scope("attentions.0");
-  const at::Tensor normed = Normed("group_norm", x, weights.norm, groups);
+  const at::Tensor normed = Normed("group_norm", {x, {}}, weights.norm, groups);
   const std::vector<at::Tensor> qkv = OverPixels("to_q, to_k, to_v", normed, weights.qkv).chunk(3, -1);
   const at::Tensor mixed = OneHead(qkv[0].unsqueeze(1), qkv[1].unsqueeze(1), qkv[2].unsqueeze(1));
   const at::Tensor image = mixed.squeeze(1).transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});
@@ -118,7 +126,7 @@ at::Tensor RunResolution(at::Tensor x, const ResolutionWeights& weights, int64_t
 }
 
 at::Tensor RunOut(const at::Tensor& x, const CoderWeights& weights, int64_t groups) {
-  return Convolve("conv_out", NormSilu("conv_norm_out", x, weights.norm_out, groups), weights.out);
+  return Convolve("conv_out", NormSilu("conv_norm_out", {x, {}}, weights.norm_out, groups), weights.out);
 }
 
 absl::Status CheckTiles(const std::string& path, const AutoencoderConfig& config, const VaeOptions& options) {

@@ -19,8 +19,8 @@ int64_t ScratchFloats(int64_t pixels, int64_t channels) {
   return (2 * kernels::GroupNormRuns(pixels, channels) + kAffine) * channels;
 }
 
-at::Tensor ByKernel(const at::Tensor& x, const GroupNormWeights& weights, bool silu) {
-  const at::Tensor in = x.contiguous(at::MemoryFormat::ChannelsLast);
+at::Tensor ByKernel(const Unbiased& x, const GroupNormWeights& weights, bool silu) {
+  const at::Tensor in = x.sums.contiguous(at::MemoryFormat::ChannelsLast);
   const at::Tensor weight = weights.weight.contiguous(), bias = weights.bias.contiguous();
   at::Tensor out = at::empty(in.sizes(), in.options(), at::MemoryFormat::ChannelsLast);
   const int64_t pixels = in.size(2) * in.size(3), channels = in.size(1);
@@ -31,6 +31,7 @@ at::Tensor ByKernel(const at::Tensor& x, const GroupNormWeights& weights, bool s
   job.channels = static_cast<int32_t>(channels);
   job.groups = static_cast<int32_t>(weights.groups);
   job.x = in.const_data_ptr();
+  if (x.bias.defined()) job.x_bias = x.bias.const_data_ptr();
   job.weight = weight.const_data_ptr();
   job.bias = bias.const_data_ptr();
   job.eps = static_cast<float>(weights.eps);
@@ -45,23 +46,41 @@ at::Tensor ByKernel(const at::Tensor& x, const GroupNormWeights& weights, bool s
   return out;
 }
 
-bool HasKernel(const at::Tensor& x) {
-  return x.is_cuda() && IsHalfWide(x.scalar_type()) && x.size(1) % kernels::kVector == 0 && CudaKernelsStatus().ok();
-}
-
 }  // namespace
+
+bool HasImageKernels(const at::Tensor& x, int64_t channels) {
+  return x.is_cuda() && IsHalfWide(x.scalar_type()) && channels % kernels::kVector == 0 && CudaKernelsStatus().ok();
+}
 
 int64_t GroupNormScratchBytes(int64_t pixels, int64_t channels) {
   return ScratchFloats(pixels, channels) * static_cast<int64_t>(sizeof(float));
 }
 
-at::Tensor GroupNorm(const at::Tensor& x, const GroupNormWeights& weights, bool silu) {
-  if (HasKernel(x)) {
-    TORCH_CHECK(x.dim() == 4 && x.size(0) == 1, "a group norm takes one image at a time, not ", x.sizes());
+at::Tensor GroupNorm(const Unbiased& x, const GroupNormWeights& weights, bool silu) {
+  if (HasImageKernels(x.sums, x.sums.size(1))) {
+    TORCH_CHECK(x.sums.dim() == 4 && x.sums.size(0) == 1, "a group norm takes one image, not ", x.sums.sizes());
     return ByKernel(x, weights, silu);
   }
-  at::Tensor normed = at::group_norm(x, weights.groups, weights.weight, weights.bias, weights.eps);
+  TORCH_CHECK(!x.bias.defined(), "a bias that no kernel adds");
+  at::Tensor normed = at::group_norm(x.sums, weights.groups, weights.weight, weights.bias, weights.eps);
   return silu ? at::silu_(normed) : normed;
+}
+
+at::Tensor AddImage(const Unbiased& x, const at::Tensor& y) {
+  if (!x.bias.defined()) return x.sums.add_(y);
+  TORCH_CHECK(x.sums.is_contiguous(at::MemoryFormat::ChannelsLast) && x.sums.sizes() == y.sizes(),
+              "sums that are not channels-last, or of another size than what is added");
+  const at::Tensor added = y.contiguous(at::MemoryFormat::ChannelsLast);
+  kernels::AddImagesJob job;
+  job.pixels = x.sums.size(2) * x.sums.size(3);
+  job.channels = static_cast<int32_t>(x.sums.size(1));
+  job.x = job.out = x.sums.data_ptr();
+  job.x_bias = x.bias.const_data_ptr();
+  job.y = added.const_data_ptr();
+  LaunchBeside(x.sums, "fresco::add_images", [&](const CudaLibrary& library, void* stream) {
+    return library.AddImages(ElementOf(x.sums.scalar_type()), job, stream);
+  });
+  return x.sums;
 }
 
 }  // namespace fresco

@@ -1,5 +1,6 @@
 // GroupNorm and SiLU over a channels-last image: three launches, of which two read the image and one writes it.
-// Libtorch's own works on images that are not channels-last, so that it would be laid out anew before and after.
+// Then the sum of two images. Libtorch's own norm works on images that are not channels-last, so that it would be laid
+// out anew before and after.
 #include <cuda_runtime.h>
 
 #include "pipeline/kernels/cuda/device_team.cuh"
@@ -32,12 +33,38 @@ __global__ void __launch_bounds__(kThreads) NormaliseKernel(const GroupNormJob j
 }
 
 template <typename Type>
+__global__ void __launch_bounds__(kThreads) AddImagesKernel(const AddImagesJob job, int64_t vectors) {
+  if (OwnLaneOfAll() < vectors) AddImagesVector<Type>(job, OwnLaneOfAll());
+}
+
+unsigned Blocks(int64_t lanes) {
+  return static_cast<unsigned>((lanes + kThreads - 1) / kThreads);
+}
+
+template <typename Type>
+void Launch(const AddImagesJob& job, cudaStream_t stream) {
+  const int64_t vectors = job.pixels * (job.channels / kVector);
+  AddImagesKernel<Type><<<Blocks(vectors), kThreads, 0, stream>>>(job, vectors);
+}
+
+template <typename Type>
 void Launch(const GroupNormJob& job, cudaStream_t stream) {
   const int64_t lanes = job.runs * (job.channels / kVector);
-  const auto blocks = static_cast<unsigned>((lanes + kThreads - 1) / kThreads);
-  AddUpKernel<Type><<<blocks, kThreads, 0, stream>>>(job, lanes);
+  AddUpKernel<Type><<<Blocks(lanes), kThreads, 0, stream>>>(job, lanes);
   StatisticsKernel<Type><<<static_cast<unsigned>(job.groups), kThreads, 0, stream>>>(job);
-  NormaliseKernel<Type><<<blocks, kThreads, 0, stream>>>(job, lanes);
+  NormaliseKernel<Type><<<Blocks(lanes), kThreads, 0, stream>>>(job, lanes);
+}
+
+// Returns null, or CUDA's words for what went wrong. type: CudaElement of cuda_library.h.
+template <typename Job>
+const char* Run(int32_t type, const Job* job, void* stream) {
+  if (type == 1) {
+    Launch<BFloat16>(*job, static_cast<cudaStream_t>(stream));
+  } else {
+    Launch<Float16>(*job, static_cast<cudaStream_t>(stream));
+  }
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace
@@ -45,17 +72,16 @@ void Launch(const GroupNormJob& job, cudaStream_t stream) {
 
 extern "C" {
 
-// Of GroupNormJob, as fresco_cuda_jobs_layout's.
-int64_t fresco_cuda_group_norm_layout() {
-  return static_cast<int64_t>(sizeof(fresco::kernels::GroupNormJob));
+int64_t fresco_cuda_image_jobs_layout() {
+  return fresco::kernels::kImageJobsLayout;
 }
 
-// Returns null, or CUDA's words for what went wrong. type: CudaElement of cuda_library.h.
 const char* fresco_cuda_group_norm(int32_t type, const fresco::kernels::GroupNormJob* job, void* stream) {
-  using namespace fresco::kernels;
-  (type == 1 ? &Launch<BFloat16> : &Launch<Float16>)(*job, static_cast<cudaStream_t>(stream));
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return fresco::kernels::Run(type, job, stream);
+}
+
+const char* fresco_cuda_add_images(int32_t type, const fresco::kernels::AddImagesJob* job, void* stream) {
+  return fresco::kernels::Run(type, job, stream);
 }
 
 }  // extern "C"

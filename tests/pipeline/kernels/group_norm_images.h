@@ -26,6 +26,7 @@ struct GroupNormTensors {
     x = random({shape.pixels, shape.channels}).add_(mean).to(type);
     weight = random({shape.channels}).to(type);
     bias = random({shape.channels}).to(type);
+    x_bias = random({shape.channels}).to(type);
     constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
     const int64_t runs = GroupNormRuns(shape.pixels, shape.channels);
     means = at::full({runs, shape.channels}, kNaN);
@@ -34,8 +35,10 @@ struct GroupNormTensors {
     out = at::full({shape.pixels, shape.channels}, kNaN, x.options());
   }
 
-  GroupNormJob Job(bool silu) const {
+  // `biased`: x is a convolution's sums.
+  GroupNormJob Job(bool silu, bool biased = false) const {
     GroupNormJob job;
+    if (biased) job.x_bias = x_bias.const_data_ptr();
     job.pixels = x.size(0);
     job.runs = means.size(0);
     job.channels = static_cast<int32_t>(x.size(1));
@@ -52,8 +55,15 @@ struct GroupNormTensors {
     return job;
   }
 
+  // out = x + x_bias + y.
+  AddImagesJob SumWith(const at::Tensor& y, bool biased) const {
+    return {x.size(0),          static_cast<int32_t>(x.size(1)),
+            x.const_data_ptr(), biased ? x_bias.const_data_ptr() : nullptr,
+            y.const_data_ptr(), out.data_ptr()};
+  }
+
   int64_t groups;
-  at::Tensor x, weight, bias, means, squares, affine, out;
+  at::Tensor x, weight, bias, x_bias, means, squares, affine, out;
 };
 
 template <typename Type>
@@ -66,6 +76,11 @@ void RunOnHost(const GroupNormJob& job) {
     GroupStatistics<Type, HostTeam>(&team, job, group).Write();
   }
   for (int64_t lane = 0; lane < lanes; ++lane) NormaliseRun<Type>(job, lane);
+}
+
+template <typename Type>
+void RunOnHost(const AddImagesJob& job) {
+  for (int64_t index = 0; index < job.pixels * (job.channels / kVector); ++index) AddImagesVector<Type>(job, index);
 }
 
 }  // namespace fresco::kernels

@@ -27,16 +27,21 @@ class GroupNormProgram : public ::testing::Test {
   static constexpr at::ScalarType kScalar = kHalf ? at::kHalf : at::kBFloat16;
   static constexpr double kRounding = kHalf ? 0x1p-11 : 0x1p-8;  // relative, of a store
 
-  static at::Tensor Exact(const GroupNormTensors& t, bool silu) {
+  static at::Tensor Exact(const GroupNormTensors& t, bool silu, bool biased) {
     const auto wide = [](const at::Tensor& values) { return values.to(at::kDouble); };
-    const at::Tensor image = wide(t.x).t().unsqueeze(0);
+    const at::Tensor x = biased ? wide(t.x) + wide(t.x_bias) : wide(t.x);
+    const at::Tensor image = x.t().unsqueeze(0);
     const at::Tensor normed = at::group_norm(image, t.groups, wide(t.weight), wide(t.bias), 1e-6).squeeze(0).t();
     return silu ? at::silu(normed) : normed;
   }
 
   // Computed in fp32 and rounded once. `accuracy`: of fp32's result, beside the size of what it is a sum of.
-  static void ExpectRounded(const GroupNormTensors& t, bool silu, double accuracy = 1e-5) {
-    const at::Tensor exact = Exact(t, silu), error = (t.out.to(at::kDouble) - exact).abs();
+  static void ExpectNorm(const GroupNormTensors& t, bool silu, double accuracy, bool biased = false) {
+    ExpectRounded(t, Exact(t, silu, biased), accuracy);
+  }
+
+  static void ExpectRounded(const GroupNormTensors& t, const at::Tensor& exact, double accuracy) {
+    const at::Tensor error = (t.out.to(at::kDouble) - exact).abs();
     const at::Tensor allowed = exact.abs() * (kRounding * 1.01) + accuracy * (1 + exact.abs());
     EXPECT_TRUE((error <= allowed).all().template item<bool>())
         << "by " << (error - allowed).max().template item<double>();
@@ -58,8 +63,8 @@ TYPED_TEST(GroupNormProgram, IsTheNormRoundedOnce) {
       SCOPED_TRACE(testing::Message() << shape.pixels << " pixels, " << shape.channels << " channels, silu " << silu);
       if (shape.pixels * shape.channels == shape.groups) continue;  // a group of one element has no deviation
       const GroupNormTensors t(shape, TestFixture::kScalar, /*mean=*/0.3, /*seed=*/5);
-      RunOnHost<TypeParam>(t.Job(silu));
-      TestFixture::ExpectRounded(t, silu, /*accuracy=*/3e-5);
+      RunOnHost<TypeParam>(t.Job(silu, /*biased=*/silu));
+      TestFixture::ExpectNorm(t, silu, /*accuracy=*/3e-5, /*biased=*/silu);
     }
   }
 }
@@ -68,7 +73,7 @@ TYPED_TEST(GroupNormProgram, IsTheNormRoundedOnce) {
 TYPED_TEST(GroupNormProgram, AMeanFarFromZeroCostsNothing) {
   const GroupNormTensors t({5000, 64, 32}, TestFixture::kScalar, /*mean=*/100, /*seed=*/6);
   RunOnHost<TypeParam>(t.Job(/*silu=*/false));
-  TestFixture::ExpectRounded(t, /*silu=*/false, /*accuracy=*/1e-4);
+  TestFixture::ExpectNorm(t, /*silu=*/false, /*accuracy=*/1e-4);
 }
 
 TYPED_TEST(GroupNormProgram, MayBeWrittenOverItsInput) {
@@ -98,6 +103,17 @@ TYPED_TEST(GroupNormProgram, AFlatImageBecomesItsBias) {
   t.x.fill_(2.5);
   RunOnHost<TypeParam>(t.Job(/*silu=*/false));
   EXPECT_TRUE(t.out.equal(t.bias.expand_as(t.out)));
+}
+
+TYPED_TEST(GroupNormProgram, SumsOfImagesAreRoundedOnce) {
+  for (const ImageShape& shape : kShapes) {
+    const GroupNormTensors t(shape, TestFixture::kScalar, 0.3, 10), other(shape, TestFixture::kScalar, 0, 11);
+    const at::Tensor x = t.x.to(at::kDouble), bias = t.x_bias.to(at::kDouble), y = other.x.to(at::kDouble);
+    RunOnHost<TypeParam>(t.SumWith(other.x, /*biased=*/true));
+    TestFixture::ExpectRounded(t, x + bias + y, /*accuracy=*/1e-6);
+    RunOnHost<TypeParam>(t.SumWith(other.x, /*biased=*/false));
+    TestFixture::ExpectRounded(t, x + y, /*accuracy=*/1e-6);
+  }
 }
 
 TEST(GroupNormRuns, AreBoundedByWhatTheyWouldHold) {
