@@ -53,22 +53,25 @@ FRESCO_HOST_DEVICE float GeluTanhOf(float x) {
 
 // ---- codes, four at once --------------------------------------------------------------------------------------------
 
-// E4M3Code(x[i], inverse) at byte i, for finite x and inverse: what the instruction of GPUs that have one also gives.
-FRESCO_HOST_DEVICE uint32_t FourE4M3Codes(const float* x, float inverse) {
+// ToE4M3(x[i]) at byte i, of NaN a NaN: what the instruction of GPUs that have one gives.
+FRESCO_HOST_DEVICE uint32_t FourE4M3Codes(const float* x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
   uint16_t low, high;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;"
-      : "=h"(low)
-      : "f"(Multiply(x[0], inverse)), "f"(Multiply(x[1], inverse)));
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;"
-      : "=h"(high)
-      : "f"(Multiply(x[2], inverse)), "f"(Multiply(x[3], inverse)));
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;" : "=h"(low) : "f"(x[0]), "f"(x[1]));
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;" : "=h"(high) : "f"(x[2]), "f"(x[3]));
   return static_cast<uint32_t>(high) << 16 | low;
 #else
   uint32_t codes = 0;
-  for (int i = 0; i < 4; ++i) codes |= static_cast<uint32_t>(E4M3Code(x[i], inverse)) << (8 * i);
+  for (int i = 0; i < 4; ++i) codes |= static_cast<uint32_t>(ToE4M3(x[i])) << (8 * i);
   return codes;
 #endif
+}
+
+// E4M3Code(x[i], inverse) at byte i, for finite x and inverse.
+FRESCO_HOST_DEVICE uint32_t FourE4M3Codes(const float* x, float inverse) {
+  const float products[4] = {Multiply(x[0], inverse), Multiply(x[1], inverse), Multiply(x[2], inverse),
+                             Multiply(x[3], inverse)};
+  return FourE4M3Codes(products);
 }
 
 }  // namespace fresco::kernels
