@@ -36,6 +36,20 @@ bool Takes(const kernels::GroupNormJob& job) {
 bool Takes(const kernels::AddImagesJob& job) {
   return job.pixels > 0 && job.channels > 0 && job.channels % kernels::kVector == 0;
 }
+// A grid has a row of blocks for each head.
+bool TakesHeads(int64_t samples, int64_t tokens, int32_t heads) {
+  return samples > 0 && heads > 0 && samples * heads <= 65535 && tokens > 0 &&
+         tokens <= std::numeric_limits<int32_t>::max();
+}
+bool Takes(const kernels::EncodeHeadsJob& job) {
+  for (const kernels::HeadRows& rows : {job.q, job.k, job.v})
+    if (rows.sample % kernels::kVector != 0 || rows.head % kernels::kVector != 0 || rows.token % kernels::kVector != 0)
+      return false;
+  return TakesHeads(job.samples, job.tokens, job.heads);
+}
+bool Takes(const kernels::Attention8Job& job) {
+  return TakesHeads(job.samples, job.tokens, job.heads) && job.scale > 0;
+}
 template <typename Job>
 bool Takes(const Job& job) {
   return Takes(job.shape);
@@ -63,10 +77,13 @@ absl::StatusOr<std::shared_ptr<const CudaLibrary>> CudaLibrary::Load(const std::
 absl::Status CudaLibrary::FindKernels(const std::string& path) {
   int64_t (*jobs_layout)() = nullptr;
   int64_t (*image_jobs_layout)() = nullptr;
+  int64_t (*attention8_layout)() = nullptr;
   absl::Status found = FindSymbol(handle_, path, "fresco_cuda_jobs_layout", &jobs_layout);
   found.Update(FindSymbol(handle_, path, "fresco_cuda_image_jobs_layout", &image_jobs_layout));
+  found.Update(FindSymbol(handle_, path, "fresco_cuda_attention8_layout", &attention8_layout));
   if (!found.ok()) return found;
-  if (jobs_layout() != kernels::kJobsLayout || image_jobs_layout() != kernels::kImageJobsLayout)
+  if (jobs_layout() != kernels::kJobsLayout || image_jobs_layout() != kernels::kImageJobsLayout ||
+      attention8_layout() != kernels::kAttention8Layout)
     return absl::FailedPreconditionError(
         absl::StrCat(path, ": built from another version of Fresco than this program"));
   absl::Status status = FindSymbol(handle_, path, "fresco_cuda_guidance_euler", &guidance_euler_);
@@ -77,6 +94,8 @@ absl::Status CudaLibrary::FindKernels(const std::string& path) {
   status.Update(FindSymbol(handle_, path, "fresco_cuda_dequantize", &dequantize_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_group_norm", &group_norm_));
   status.Update(FindSymbol(handle_, path, "fresco_cuda_add_images", &add_images_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_encode_heads", &encode_heads_));
+  status.Update(FindSymbol(handle_, path, "fresco_cuda_attention8", &attention8_));
   return status;
 }
 
@@ -127,6 +146,14 @@ absl::Status CudaLibrary::GroupNorm(CudaElement type, const kernels::GroupNormJo
 
 absl::Status CudaLibrary::AddImages(CudaElement type, const kernels::AddImagesJob& job, void* stream) const {
   return Run("add_images", add_images_, type, job, stream);
+}
+
+absl::Status CudaLibrary::EncodeHeads(CudaElement type, const kernels::EncodeHeadsJob& job, void* stream) const {
+  return Run("encode_heads", encode_heads_, type, job, stream);
+}
+
+absl::Status CudaLibrary::Attention8(CudaElement type, const kernels::Attention8Job& job, void* stream) const {
+  return Run("attention8", attention8_, type, job, stream);
 }
 
 }  // namespace fresco

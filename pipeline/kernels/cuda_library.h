@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "pipeline/kernels/attention8_jobs.h"
 #include "pipeline/kernels/group_norm_job.h"
 #include "pipeline/kernels/row_jobs.h"
 
@@ -51,6 +52,11 @@ class CudaLibrary {
   absl::Status GroupNorm(CudaElement type, const kernels::GroupNormJob& job, void* stream) const;
   absl::Status AddImages(CudaElement type, const kernels::AddImagesJob& job, void* stream) const;
 
+  // FP8 attention (attention8_jobs.h): heads into codes, and then the attention. As above; INTERNAL, saying so, on a
+  // GPU below compute capability 8.9.
+  absl::Status EncodeHeads(CudaElement type, const kernels::EncodeHeadsJob& job, void* stream) const;
+  absl::Status Attention8(CudaElement type, const kernels::Attention8Job& job, void* stream) const;
+
  private:
   // Returns null, or CUDA's words for what went wrong.
   template <typename Job>
@@ -70,6 +76,8 @@ class CudaLibrary {
   RowKernel<kernels::DequantizeJob> dequantize_ = nullptr;
   RowKernel<kernels::GroupNormJob> group_norm_ = nullptr;
   RowKernel<kernels::AddImagesJob> add_images_ = nullptr;
+  RowKernel<kernels::EncodeHeadsJob> encode_heads_ = nullptr;
+  RowKernel<kernels::Attention8Job> attention8_ = nullptr;
 };
 
 }  // namespace fresco
