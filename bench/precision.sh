@@ -24,6 +24,10 @@ say "the same, fp8 calibrated on 24 other prompts"
 quietly "$tool" calibrate models/demo --prompts bench/calibration_prompts.txt --output "$work/calibration.json"
 rows models/demo --prompts bench/prompts.txt --precisions fp32,fp8 --calibration "$work/calibration.json"
 
+say "attention in fp8 as well: as it is, and calibrated"
+rows models/demo --prompts bench/prompts.txt --precisions fp32,fp8 --attention fp8
+rows models/demo --prompts bench/prompts.txt --precisions fp32,fp8 --attention fp8 --calibration "$work/calibration.json"
+
 say "60 steps, fp8 as it is: without and with noise correction, which was fitted on the 24 prompts"
 quietly "$tool" calibrate models/demo --prompts bench/calibration_prompts.txt --steps 60 --sensitivity-samples 0 \
   --rounding-samples 0 --output "$work/noise.json"

@@ -83,6 +83,7 @@ class Run {
     // What belongs to the precision that is looked into.
     reference.calibration.clear();
     reference.static_scales = false;
+    reference.attention = AttentionScheme::kHigh;
     reference.layers.clear();
     reference.vae.precision = VaePrecision::kAuto;
     return reference_.Load(reference, reference_relay_, [this](std::string_view name, const at::Tensor& value) {

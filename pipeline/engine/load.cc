@@ -34,6 +34,7 @@
 #include "pipeline/engine/observers.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/precision/fp8_attention.h"
 
 namespace fresco {
 namespace {
@@ -122,6 +123,18 @@ std::vector<std::string> SettingsWithoutEffect(const LoadOptions& options, const
     notes.push_back(StrCat("static_scales: the calibration has none for ", without.size(), " of ", quantised,
                            " linears (", without.front(), " …): theirs are one for each token"));
   return notes;
+}
+
+// In what the attentions are computed, where that was asked for.
+std::optional<std::string> AttentionNote(const LoadOptions& options, const Precision& precision,
+                                         const at::Device& device) {
+  if (precision.transformer.attention() != AttentionScheme::kFp8) {
+    if (options.attention != AttentionScheme::kFp8) return std::nullopt;
+    return StrCat("attention: fp8 is of precision fp8, and this is ", precision.name);
+  }
+  if (!HasFp8Attention(device, precision.type))
+    return StrCat("attention: there are no FP8 kernels for it here, so that it is in ", precision.type_name());
+  return StrCat("attention: fp8", device.is_cpu() ? ", emulated: products of the hardware's codes in fp32" : "");
 }
 
 absl::StatusOr<std::shared_ptr<const NoiseCorrector>> MakeCorrector(const Calibration& calibration,
@@ -246,6 +259,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   }
   for (std::string& note : SettingsWithoutEffect(options, precision, parts.transformer.linears(), corrector != nullptr))
     info.notes.push_back(std::move(note));
+  if (std::optional<std::string> note = AttentionNote(options, precision, device))
+    info.notes.push_back(*std::move(note));
   auto engine = std::make_unique<DiffusionEngine>(
       std::move(info), std::move(parts), std::move(mapped), options.prompt_cache_bytes, std::move(corrector),
       options.noise_correction.value_or(true), observers.stages, AdvisorOf(options));

@@ -31,6 +31,8 @@ struct LoadOptions {
   std::optional<bool> noise_correction;  // of images that do not say; absent: where the calibration has it
   int threads = 0;                       // CPU threads for computing; 0: as many as the machine has
   int64_t prompt_cache_bytes = 256 << 20;
+  // Of precision fp8: what its attentions multiply. Absent: the folder's own (fresco.yaml), else high.
+  std::optional<AttentionScheme> attention;
   // What is to be different from the precision's own table and from the folder's (fresco.yaml); later ones win. A
   // pattern that matches no linear of the transformer or T5 is INVALID_ARGUMENT.
   std::vector<LayerTable::Rule> layers;

@@ -58,6 +58,8 @@ absl::StatusOr<LoadPrecision> DecidePrecision(const LoadOptions& options, const 
   FRESCO_ASSIGN_OR_RETURN(decided.calibration, FindCalibration(options, decided.precision));
   const auto rules = RulesFor(decided.calibration, defaults, options, decided.precision.name);
   FRESCO_ASSIGN_OR_RETURN(decided.precision, ChoosePrecision(options.precision, device, rules));
+  const AttentionScheme own = defaults.attention.value_or(AttentionScheme::kHigh);
+  SetAttention(options.attention.value_or(own), &decided.precision);
   if (decided.calibration) UseCalibration(*decided.calibration, options, &decided.precision);
   return decided;
 }

@@ -276,7 +276,8 @@ absl::StatusOr<MemoryPlanner> MemoryPlanner::ForPreset(std::string_view preset, 
   return CatchTorch(preset, [&]() -> absl::StatusOr<MemoryPlanner> {
     FRESCO_ASSIGN_OR_RETURN(const at::Device device, ParseDevice(options.device));
     FRESCO_ASSIGN_OR_RETURN(const PublishedModel published, FindPublishedModel(preset));
-    FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(options.precision, device, options.layers));
+    FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(options.precision, device, options.layers));
+    SetAttention(options.attention.value_or(AttentionScheme::kHigh), &precision);
     const Configs configs{published.transformer, published.clip_l, published.clip_g, published.t5, published.vae};
     FRESCO_ASSIGN_OR_RETURN(auto model, Model::Make(options, configs, {device, precision.type}, precision));
     return MemoryPlanner(std::move(model));

@@ -2,7 +2,9 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <set>
 #include <system_error>
 
@@ -46,10 +48,12 @@ class Reader {
     if (key == "height") return ReadInt(key, value, kMaxSide, &defaults_.height);
     if (key == "max_sequence_length") return ReadInt(key, value, kMaxTextTokens, &defaults_.max_sequence_length);
     if (key == "guidance_scale") return ReadGuidance(key, value);
+    if (key == "attention") return ReadAttention(value);
     if (key == "layers") return ReadLayers(value);
-    return ErrorAt(path_, key_node.Mark(),
-                   StrCat("unknown key '", PrintableName(key),
-                          "'; the keys are steps, guidance_scale, width, height, max_sequence_length, layers"));
+    return ErrorAt(
+        path_, key_node.Mark(),
+        StrCat("unknown key '", PrintableName(key),
+               "'; the keys are steps, guidance_scale, width, height, max_sequence_length, attention, layers"));
   }
 
   absl::Status ReadInt(const std::string& key, const YAML::Node& value, int max, std::optional<int>* out) {
@@ -66,6 +70,15 @@ class Reader {
     if (!ok || !std::isfinite(number) || number < 0 || number > kMaxGuidance)
       return ErrorAt(path_, value.Mark(), StrCat(key, ": ", Shown(value), " is not a number from 0 to ", kMaxGuidance));
     defaults_.guidance_scale = number;
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadAttention(const YAML::Node& value) {
+    const std::string word = value.IsScalar() ? value.Scalar() : "";
+    const auto* const found = std::find(std::begin(kAttentionNames), std::end(kAttentionNames), word);
+    if (found == std::end(kAttentionNames))
+      return ErrorAt(path_, value.Mark(), StrCat("attention: ", Shown(value), " is neither high nor fp8"));
+    defaults_.attention = static_cast<AttentionScheme>(found - std::begin(kAttentionNames));
     return absl::OkStatus();
   }
 

@@ -14,10 +14,11 @@ namespace fresco {
 struct ModelDefaults {
   std::optional<int> steps;
   std::optional<float> guidance_scale;
-  std::optional<int> width;                // pixels
-  std::optional<int> height;               // pixels
-  std::optional<int> max_sequence_length;  // T5 tokens
-  std::vector<LayerTable::Rule> layers;    // exceptions from a precision's table, in the file's order
+  std::optional<int> width;                  // pixels
+  std::optional<int> height;                 // pixels
+  std::optional<int> max_sequence_length;    // T5 tokens
+  std::optional<AttentionScheme> attention;  // of precision fp8
+  std::vector<LayerTable::Rule> layers;      // exceptions from a precision's table, in the file's order
 };
 
 // A file that is not there gives no defaults. INVALID_ARGUMENT, as "FILE:LINE: KEY: …", for an unknown key, a wrong

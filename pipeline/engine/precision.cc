@@ -76,6 +76,10 @@ std::string_view Precision::type_name() const {
   return type == at::kFloat ? "fp32" : type == at::kBFloat16 ? "bf16" : "fp16";
 }
 
+void SetAttention(AttentionScheme attention, Precision* precision) {
+  if (precision->name == "fp8") precision->transformer.SetAttention(attention);
+}
+
 absl::StatusOr<Precision> ChoosePrecision(std::string_view asked, const at::Device& device,
                                           const std::vector<LayerTable::Rule>& layers) {
   FRESCO_ASSIGN_OR_RETURN(Precision precision, Choose(asked, device));

@@ -36,4 +36,7 @@ struct Precision {
 absl::StatusOr<Precision> ChoosePrecision(std::string_view asked, const at::Device& device,
                                           const std::vector<LayerTable::Rule>& layers = {});
 
+// What the attentions of a precision fp8 multiply; another precision keeps its own type.
+void SetAttention(AttentionScheme attention, Precision* precision);
+
 }  // namespace fresco

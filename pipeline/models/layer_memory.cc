@@ -7,6 +7,7 @@
 #include "pipeline/base/ceiling.h"
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/row_jobs.h"
+#include "pipeline/precision/fp8_attention.h"
 #include "pipeline/precision/packed_product.h"
 #include "pipeline/precision/quantized_linear.h"
 #include "pipeline/precision/row_independence.h"
@@ -185,6 +186,12 @@ LayerMemory::Held LayerMemory::Attention(const Heads& heads, bool plain) {
   if (placement_.dtype != at::kFloat) scratch += threads_ * rows * keys * element_;
   ledger_.Touch(scratch);
   return result;
+}
+
+LayerMemory::Held LayerMemory::Attention(const Heads& heads, AttentionScheme scheme) {
+  if (scheme != AttentionScheme::kFp8 || !(on_cpu() || IsHalfWide(placement_.dtype))) return Attention(heads);
+  const Held codes = ledger_.Hold(Fp8AttentionBytes(heads.samples, heads.heads, heads.queries));
+  return Hold(heads.samples * heads.queries * heads.heads * heads.width);
 }
 
 }  // namespace fresco

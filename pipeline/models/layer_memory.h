@@ -6,6 +6,7 @@
 #include "pipeline/models/activation_ledger.h"
 #include "pipeline/models/layers.h"
 #include "pipeline/models/placement.h"
+#include "pipeline/precision/scheme.h"
 
 namespace fresco {
 
@@ -38,6 +39,8 @@ class LayerMemory {
     int64_t samples = 1, heads = 1, width = 64, queries = 1, keys = 1;
   };
   Held Attention(const Heads& heads, bool plain = true);
+  // The same, or where the scheme is FP8 and it is to be had, Fp8Attention's.
+  Held Attention(const Heads& heads, AttentionScheme scheme);
 
   // fused_rows.h's, of tokens of such a width.
   bool has_row_kernels(int64_t width) const;

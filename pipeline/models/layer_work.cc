@@ -65,8 +65,8 @@ LayerWork CodesWork(const Linear& linear, const at::Tensor& codes) {
   return Product(Weigh(linear), codes, kResultBytes);
 }
 
-LayerWork AttentionWork(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  return {4 * q.numel() * k.size(2), 2 * BytesOf(q) + BytesOf(k) + BytesOf(v), TypeName(q.scalar_type())};
+LayerWork AttentionWork(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool fp8) {
+  return {4 * q.numel() * k.size(2), 2 * BytesOf(q) + BytesOf(k) + BytesOf(v), fp8 ? "fp8" : TypeName(q.scalar_type())};
 }
 
 LayerWork ConvWork(const ConvShape& conv, const at::Tensor& x) {

@@ -16,8 +16,8 @@ namespace fresco {
 LayerWork LinearWork(const Linear& linear, const at::Tensor& x);
 // Of codes that a kernel has made of x's rows already.
 LayerWork CodesWork(const Linear& linear, const at::Tensor& codes);
-// Both products, q k^T and the mixture of v: q [B, heads, N, d], k and v [B, heads, M, d].
-LayerWork AttentionWork(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+// Both products, q k^T and the mixture of v: q [B, heads, N, d], k and v [B, heads, M, d]. `fp8`: Fp8Attention's.
+LayerWork AttentionWork(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool fp8 = false);
 // x [B, in, H, W] convolved by k × k kernels, `out` of them, to pictures smaller by `stride`; weight_bytes of them all.
 struct ConvShape {
   int64_t out = 0, kernel = 1, stride = 1, weight_bytes = 0;

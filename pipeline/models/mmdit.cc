@@ -19,6 +19,7 @@
 #include "pipeline/models/layer_work.h"
 #include "pipeline/models/mmdit_weights.h"
 #include "pipeline/models/position_table.h"
+#include "pipeline/precision/fp8_attention.h"
 #include "pipeline/precision/fused_rows.h"
 #include "pipeline/precision/quantized_linear.h"
 
@@ -134,7 +135,9 @@ Heads Split(const at::Tensor& qkv, int64_t heads) {
 }
 
 at::Tensor NamedAttention(const char* name, const Heads& heads, const MmditAttention& weights) {
-  const LayerScope scope(name, [&] { return AttentionWork(heads.q, heads.k, heads.v); });
+  const bool fp8 = weights.scheme == AttentionScheme::kFp8 && HasFp8Attention(heads.q.device(), heads.q.scalar_type());
+  const LayerScope scope(name, [&] { return AttentionWork(heads.q, heads.k, heads.v, fp8); });
+  if (fp8) return Fp8Attention(heads.q, heads.k, heads.v);
   return Attention(heads.q, heads.k, heads.v, {.kernels = weights.kernels.get()});
 }
 

@@ -59,7 +59,7 @@ class BlockMemory {
       text = Norm(block.context_attention, text_);
     }
     const Held joint = Stream(3 * tokens);
-    return layers_.Attention({samples_, heads_, dim_ / heads_, tokens, tokens});
+    return layers_.Attention({samples_, heads_, dim_ / heads_, tokens, tokens}, block.attention.scheme);
   }
 
   struct NormedHeads {
@@ -76,7 +76,7 @@ class BlockMemory {
   Held DualAttention(const MmditAttention& weights) {
     NormedHeads normed;
     if (!layers_.has_head_kernels(dim_, heads_)) normed = Norm(weights, image_);
-    const Held mixed = layers_.Attention({samples_, heads_, dim_ / heads_, image_, image_});
+    const Held mixed = layers_.Attention({samples_, heads_, dim_ / heads_, image_, image_}, weights.scheme);
     return layers_.Tokens(weights.out, samples_, image_);
   }
 

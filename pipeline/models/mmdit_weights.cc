@@ -3,6 +3,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/models/gpu_attention.h"
 #include "pipeline/precision/device_kernels.h"
+#include "pipeline/precision/fp8_attention.h"
 
 namespace fresco {
 namespace {
@@ -29,6 +30,7 @@ MmditAttention ReadImageAttention(const MmditConfig& config, const std::string& 
       .norm_q = ReadQkNorm(config, prefix + "norm_q", reader),
       .norm_k = ReadQkNorm(config, prefix + "norm_k", reader),
       .kernels = WantAttention(config, reader->placement()),
+      .scheme = reader->attention(),
   };
 }
 
@@ -84,6 +86,9 @@ Linear ReadPatchEmbedding(const MmditConfig& config, WeightReader* reader) {
 
 MmditWeights ReadMmditWeights(const MmditConfig& config, WeightReader* reader) {
   const int64_t dim = config.dim(), patch = config.patch_size * config.patch_size;
+  if (reader->attention() == AttentionScheme::kFp8 && config.head_dim != kFp8HeadDim)
+    reader->Fail(absl::InvalidArgumentError(
+        StrCat("attention: fp8 is for heads of ", kFp8HeadDim, " channels; the transformer's have ", config.head_dim)));
   MmditWeights weights;
   weights.patch = ReadPatchEmbedding(config, reader);
   weights.positions =

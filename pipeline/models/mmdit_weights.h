@@ -17,6 +17,7 @@ struct MmditAttention {
   Linear out;                                              // D → D; undefined for the last block's context
   at::Tensor norm_q, norm_k;                               // [head_dim], or undefined
   std::shared_ptr<const DeviceKernels> kernels = nullptr;  // of the placement, for the attention itself
+  AttentionScheme scheme = AttentionScheme::kHigh;         // likewise
 };
 
 struct MmditFeedForward {

@@ -90,6 +90,7 @@ class WeightReader {
   // Every linear that was read, in order.
   const std::vector<LinearInfo>& linears() const { return linears_; }
   const Placement& placement() const { return placement_; }
+  AttentionScheme attention() const { return layers_.attention(); }
 
  private:
   WeightReader(const Placement& placement, const at::Device& computes_on, LayerTable layers, at::Tensor random);

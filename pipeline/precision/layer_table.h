@@ -44,12 +44,17 @@ class LayerTable {
   void SetOverflowGuard(bool guard) { overflow_guard_ = guard; }
   bool overflow_guard() const { return overflow_guard_; }
 
+  // Of all the component's attentions.
+  void SetAttention(AttentionScheme attention) { attention_ = attention; }
+  AttentionScheme attention() const { return attention_; }
+
   const std::vector<Rule>& rules() const { return rules_; }
 
  private:
   std::vector<Rule> rules_;
   std::map<std::string, float, std::less<>> input_scales_;  // by layer
   bool overflow_guard_ = true;
+  AttentionScheme attention_ = AttentionScheme::kHigh;
 };
 
 // Whether `name` matches `pattern`, in which * stands for any characters, also none.

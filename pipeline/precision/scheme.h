@@ -15,6 +15,13 @@ enum class LinearScheme {
   kInt8WeightOnly,
 };
 
+// How attention multiplies queries, keys, weights and values.
+enum class AttentionScheme {
+  kHigh,  // in the model's own type
+  kFp8,   // on E4M3 codes (fp8_attention.h)
+};
+inline constexpr std::string_view kAttentionNames[] = {"high", "fp8"};  // by AttentionScheme
+
 // "high", "fp8", "fp8-weight-only", "int8", "int8-weight-only".
 std::string_view SchemeName(LinearScheme scheme);
 std::optional<LinearScheme> ParseScheme(std::string_view name);

@@ -168,7 +168,8 @@ void Print(const ModelOptions& model, const BenchOptions& options, const std::st
 absl::Status Run(const ModelOptions& model, const BenchOptions& asked) {
   FRESCO_ASSIGN_OR_RETURN(const BenchOptions options, WithSides(model, asked));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
-  FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(model.precision, device));
+  FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(model.precision, device));
+  SetAttention(model.attention.value_or(AttentionScheme::kHigh), &precision);
   std::optional<Precision> other;
   if (!options.beside.empty()) {
     FRESCO_ASSIGN_OR_RETURN(other, ChoosePrecision(options.beside, device));

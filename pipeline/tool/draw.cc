@@ -123,6 +123,7 @@ LoadOptions LoadOptionsOf(const ModelOptions& model) {
   options.precision = model.precision;
   options.vae = model.vae;
   options.calibration = model.calibration;
+  options.attention = model.attention;
   options.static_scales = model.static_scales;
   options.overflow_guard = model.overflow_guard;
   options.threads = model.threads;

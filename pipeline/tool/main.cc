@@ -151,6 +151,7 @@ class Program {
     AddDevice(command, &model_);
     AddJson(command, &model_);
     AddPrecision(command, &model_);
+    AddAttention(command, &model_.attention);
     AddCalibration(command, &model_);
     command->add_option("--html", inspect_.html, "Page to write: the modules, or with --activations layers and steps")
         ->type_name("FILE");
@@ -239,6 +240,7 @@ class Program {
     AddNeededModel(command, &model_);
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddAttention(command, &model_.attention);
     AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddText(command, "--prompt", &draw_.prompt, "What to draw")->required();
@@ -361,6 +363,7 @@ class Program {
                      "[all but fp16; on a GPU fp16,int8,fp8]")
         ->type_name("TYPES")
         ->delimiter(',');
+    AddAttention(command, &model_.attention);
     command->add_option("--prompts", compare_.prompts_file, "File with a prompt a line [four of the demo model's]")
         ->type_name("FILE");
     AddCalibration(command, &model_);
@@ -382,6 +385,7 @@ class Program {
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddAttention(command, &model_.attention);
     AddMemoryLimit(command, &model_);
     command->add_option("--preset", bench_.preset, "sd3.5-medium, sd3.5-large or sd3.5-large-turbo, instead of a model")
         ->type_name("NAME");
@@ -456,6 +460,7 @@ class Program {
     AddModel(command, &model_)->option_text("(or --preset)");
     AddDevice(command, &model_);
     AddPrecision(command, &model_);
+    AddAttention(command, &model_.attention);
     AddMemoryLimit(command, &model_);
     AddVae(command, &model_.vae);
     AddCalibration(command, &model_);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "pipeline/models/autoencoder_options.h"
+#include "pipeline/precision/scheme.h"
 
 namespace fresco {
 
@@ -20,14 +21,15 @@ struct ModelOptions {
   std::string device = "cpu";
   std::string precision = "auto";
   VaeOptions vae;
-  std::string calibration;     // file; empty: calibration.json in `model`, if it is there
-  bool static_scales = false;  // LoadOptions'
-  bool overflow_guard = true;  // LoadOptions'
-  int64_t budget = 0;          // bytes of the device's memory (LoadOptions::memory); 0: no bound
-  std::string kernel_choices;  // LoadOptions'
-  int threads = 0;             // 0: as many as the machine has
-  int64_t memory_limit = 0;    // bytes that tensors may take of the device; 0: as many as there are
-  bool json = false;           // one JSON object on standard output, nothing else there
+  std::string calibration;                   // file; empty: calibration.json in `model`, if it is there
+  std::optional<AttentionScheme> attention;  // LoadOptions'
+  bool static_scales = false;                // LoadOptions'
+  bool overflow_guard = true;                // LoadOptions'
+  int64_t budget = 0;                        // bytes of the device's memory (LoadOptions::memory); 0: no bound
+  std::string kernel_choices;                // LoadOptions'
+  int threads = 0;                           // 0: as many as the machine has
+  int64_t memory_limit = 0;                  // bytes that tensors may take of the device; 0: as many as there are
+  bool json = false;                         // one JSON object on standard output, nothing else there
 };
 
 // What is drawn. Where it is unset, the model's own default counts.

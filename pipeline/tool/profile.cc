@@ -170,7 +170,8 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   FRESCO_RETURN_IF_ERROR(CheckBenchOptions(model, bench));
   FRESCO_ASSIGN_OR_RETURN(bench, WithSides(model, bench));
   FRESCO_ASSIGN_OR_RETURN(const at::Device device, PrepareDevice(model.device, model.threads));
-  FRESCO_ASSIGN_OR_RETURN(const Precision precision, ChoosePrecision(model.precision, device));
+  FRESCO_ASSIGN_OR_RETURN(Precision precision, ChoosePrecision(model.precision, device));
+  SetAttention(model.attention.value_or(AttentionScheme::kHigh), &precision);
   const c10::InferenceMode inference;
   const c10::OptionalDeviceGuard guard(device);
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<TransformerSteps> steps,

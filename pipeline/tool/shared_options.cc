@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iterator>
+#include <map>
 #include <string_view>
 #include <vector>
 
@@ -95,6 +96,18 @@ void AddVae(CLI::App* command, VaeOptions* vae) {
       ->type_name("TYPE");
   command->add_flag("!--no-vae-overflow-guard", vae->overflow_guard,
                     "Naive FP8, which saturates and bands: to see what the guard is for");
+}
+
+void AddAttention(CLI::App* command, std::optional<AttentionScheme>* attention) {
+  static const std::map<std::string, AttentionScheme> kSchemes = {{"high", AttentionScheme::kHigh},
+                                                                  {"fp8", AttentionScheme::kFp8}};
+  command
+      ->add_option_function<std::string>(
+          "--attention", [attention](const std::string& name) { *attention = kSchemes.at(name); },
+          "Of precision fp8, what attention multiplies: high (the model's own type) or fp8 [the model's own, else "
+          "high]")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"high", "fp8"}).description(""));
 }
 
 void AddCalibration(CLI::App* command, ModelOptions* options) {

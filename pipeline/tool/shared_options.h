@@ -22,6 +22,8 @@ CLI::Option* AddBudget(CLI::App* command, int64_t* bytes, const char* descriptio
 void AddPrecision(CLI::App* command, ModelOptions* options);
 // --vae-…
 void AddVae(CLI::App* command, VaeOptions* vae);
+// --attention
+void AddAttention(CLI::App* command, std::optional<AttentionScheme>* attention);
 // --calibration, --static-scales, --no-overflow-guard
 void AddCalibration(CLI::App* command, ModelOptions* options);
 void AddJson(CLI::App* command, ModelOptions* options);

@@ -153,6 +153,8 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   model.base = ReadPath(&section, "base", source);
   if (const int choice = section.ReadChoice("precision", kPrecisions); choice >= 0)
     model.precision = kPrecisions[choice];
+  if (const int attention = section.ReadChoice("attention", kAttentionNames); attention >= 0)
+    model.attention = static_cast<AttentionScheme>(attention);
   ReadDevices(&section, &model.devices);
   ReadLayers(&section, errors, &model.layers);
   if (const YAML::Node vae = section.Take("vae")) {

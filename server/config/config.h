@@ -31,11 +31,12 @@ struct ModelConfig {
   std::string base;                             // absolute; a diffusers folder for what `path` lacks; empty: none
   std::string precision = "auto";               // fp32 | bf16 | fp16 | fp8 | fp8-weight-only | int8 | auto
   std::vector<std::string> devices = {"auto"};  // "cpu", "cuda:N", "auto": one replica each
-  std::string calibration;               // absolute; a calibration file; empty: calibration.json in `path`, if any
-  bool static_scales = false;            // inputs are quantised with the calibration's scales
-  bool overflow_guard = true;            // but for tokens that go beyond them
-  std::optional<bool> noise_correction;  // of requests that do not say; absent: where the calibration has it
-  std::vector<LayerTable::Rule> layers;  // exceptions from the precision's own choice of layers, in order
+  std::string calibration;                   // absolute; a calibration file; empty: calibration.json in `path`, if any
+  std::optional<AttentionScheme> attention;  // of precision fp8; absent: the model folder's own, else high
+  bool static_scales = false;                // inputs are quantised with the calibration's scales
+  bool overflow_guard = true;                // but for tokens that go beyond them
+  std::optional<bool> noise_correction;      // of requests that do not say; absent: where the calibration has it
+  std::vector<LayerTable::Rule> layers;      // exceptions from the precision's own choice of layers, in order
   VaeOptions vae;
   LoadPolicy load = LoadPolicy::kStartup;
   bool pinned = false;  // is not unloaded to make room for others

@@ -77,6 +77,7 @@ LoadOptions ForLoading(const ServerConfig& config, const ModelConfig& model, con
   load.layers = model.layers;
   load.vae = model.vae;
   load.calibration = model.calibration;
+  load.attention = model.attention;
   load.static_scales = model.static_scales;
   load.overflow_guard = model.overflow_guard;
   load.noise_correction = model.noise_correction;

@@ -148,6 +148,13 @@ TEST(MemoryPlanOfVaeInFp8, IsWhatIsMeasured) {
   ExpectNear(MemoryPlanner::Open(options).value().Plan(LoadOf(shape)), Measure(options, shape));
 }
 
+TEST(MemoryPlanOfAttentionInFp8, IsWhatIsMeasured) {
+  LoadOptions options = Demo("fp8");
+  options.attention = AttentionScheme::kFp8;
+  const Shape shape{256, 192, 2};
+  ExpectNear(MemoryPlanner::Open(options).value().Plan(LoadOf(shape)), Measure(options, shape));
+}
+
 // docs/PRECISION.md has what bench measured of Medium's transformer at 256x256 without guidance, before there was a
 // plan: 2159.2 MiB of weights in FP8 and 2200 MiB at the most, in bf16 4278.5 and 4309.
 TEST(MemoryPlanOfMedium, IsWhatBenchHasMeasured) {

@@ -62,6 +62,7 @@ TEST_F(ModelDefaultsTest, MistakesAreNamedByLineAndKey) {
       {"max_sequence_length: 100000\n", ":1: max_sequence_length: '100000'"},
       {"guidance_scale: .nan\n", ":1: guidance_scale: "},
       {"guidance_scale: -1\n", ":1: guidance_scale: '-1'"},
+      {"attention: fp16\n", ":1: attention: 'fp16'"},
       {"steps: 3\nsteps: 4\n", ":2: steps: given twice"},
       {"- steps\n", ":1: "},
       {"steps: {\n", "fresco.yaml:"},

@@ -16,6 +16,8 @@
 namespace fresco {
 namespace {
 
+constexpr char kAttention[] = "fp8-attention-too";
+
 class DeviceMmdit : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
@@ -30,8 +32,10 @@ class DeviceMmdit : public ::testing::TestWithParam<std::string> {
 
   // The demo model's velocity of two samples at unlike times.
   static at::Tensor Velocity(const Placement& placement, const std::string& precision) {
-    const Mmdit model =
-        Mmdit::Load("models/demo/transformer", placement, LayerTable::ForTransformer(precision)).value();
+    const bool attention = precision == kAttention;
+    LayerTable layers = LayerTable::ForTransformer(attention ? "fp8" : precision);
+    if (attention) layers.SetAttention(AttentionScheme::kFp8);
+    const Mmdit model = Mmdit::Load("models/demo/transformer", placement, layers).value();
     const MmditConfig& config = model.config();
     const auto place = [&](const at::Tensor& x) { return x.to(placement.device, placement.dtype); };
     return model
@@ -58,7 +62,7 @@ TEST_P(DeviceMmdit, IsAsCloseToFp32AsTheCpu) {
   EXPECT_LT(on_gpu, 1.2 * on_cpu + 1e-3);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, DeviceMmdit, ::testing::Values("bf16", "fp8", "fp8-weight-only", "int8"),
+INSTANTIATE_TEST_SUITE_P(All, DeviceMmdit, ::testing::Values("bf16", "fp8", kAttention, "fp8-weight-only", "int8"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (char& c : name) c = c == '-' ? '_' : c;

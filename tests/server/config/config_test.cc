@@ -117,7 +117,7 @@ models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"], load: on_demand, pinned: true}
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
-     static_scales: true, overflow_guard: false, noise_correction: false}
+     static_scales: true, overflow_guard: false, noise_correction: false, attention: fp8}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, slow_reader_rate: 2KiB, channel_bytes: 65536,
   watchdog: {floor: 2s, first: 3m, factor: 4.5, load: 7m},
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
@@ -157,6 +157,8 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_EQ(config->models[0].calibration, "");
   EXPECT_EQ(config->models[0].noise_correction, std::nullopt);
   EXPECT_EQ(config->models[1].calibration, (folder_ / "weights.safetensors").string());
+  EXPECT_EQ(config->models[0].attention, std::nullopt);
+  EXPECT_EQ(config->models[1].attention, AttentionScheme::kFp8);
   EXPECT_TRUE(config->models[1].static_scales);
   EXPECT_TRUE(config->models[0].overflow_guard);
   EXPECT_FALSE(config->models[1].overflow_guard);
