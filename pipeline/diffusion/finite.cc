@@ -17,6 +17,10 @@ std::vector<bool> FiniteFlags(const std::vector<at::Tensor>& tensors) {
   return finite;
 }
 
+void MarkNonfinite(const at::Tensor& values, const at::Tensor& flag) {
+  flag.add_(at::mul(values, 0).sum(at::kFloat));
+}
+
 bool AllFinite(const at::Tensor& values) {
   return FiniteFlags({values}).front();
 }

@@ -9,6 +9,11 @@
 
 namespace fresco {
 
+// Noise levels before and after a step.
+struct SigmaStep {
+  float from = 1, to = 0;
+};
+
 // Standard normal noise [1, channels, height, width] (latent pixels) in fp32 on the CPU: what torch.randn draws from
 // torch.Generator("cpu").manual_seed(seed). The generator takes the seed modulo 2^32.
 at::Tensor DrawNoise(uint64_t seed, int64_t channels, int64_t height, int64_t width);
@@ -20,6 +25,18 @@ at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, float s
 // One Euler step along `velocity` from noise level `sigma` to `sigma_next`. The difference of the levels and its
 // product with the velocity are rounded to the velocity's type, the sum is fp32, the result has the velocity's type.
 at::Tensor EulerStep(const at::Tensor& latents, const at::Tensor& velocity, float sigma, float sigma_next);
+
+// What a step makes of one image's velocities.
+struct SamplingUpdate {
+  at::Tensor latents;   // the next ones, in the velocities' type
+  at::Tensor velocity;  // guided
+};
+
+// Guide and EulerStep, in one pass over memory where there is a kernel for it (on a GPU), with the same bits. Waits for
+// no device. `negative`: undefined without guidance. `nonfinite` [] or [1], kFloat, on their device, at 0: becomes
+// another value, or NaN, where the next latents are not finite.
+SamplingUpdate GuidedEulerStep(const at::Tensor& latents, const at::Tensor& negative, const at::Tensor& positive,
+                               float scale, SigmaStep sigmas, const at::Tensor& nonfinite);
 
 // The noise-free latents that `velocity` points at: latents - sigma * velocity, in fp32.
 at::Tensor EstimateDenoised(const at::Tensor& latents, const at::Tensor& velocity, float sigma);

@@ -1,14 +1,14 @@
 #include "pipeline/engine/denoiser.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <utility>
 
 #include "pipeline/base/memory_scope.h"
 #include "pipeline/base/strings.h"
-#include "pipeline/diffusion/finite.h"
 #include "pipeline/diffusion/sampling.h"
+#include "pipeline/engine/transfer.h"
 #include "pipeline/precision/layer_scope.h"
 
 namespace fresco {
@@ -37,17 +37,21 @@ std::vector<at::Tensor> Latents(absl::Span<DiffusionJob* const> jobs) {
   return sizes;
 }
 
+// [rows] kFloat, one for each row of Texts.
 at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& device) {
-  std::vector<float> rows;
+  std::vector<at::Tensor> rows;
   for (const DiffusionJob* job : jobs) {
-    const float timestep = job->state().schedule.timesteps[static_cast<size_t>(job->step())];
-    rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), timestep);
+    const auto step = static_cast<size_t>(job->step());
+    const StepConditions* const ahead = job->state().conditions.get();
+    const at::Tensor own = ahead != nullptr ? ahead->timesteps.narrow(0, job->step(), 1)
+                                            : Upload({job->state().schedule.timesteps[step]}, device);
+    rows.insert(rows.end(), static_cast<size_t>(Rows(*job)), own);
   }
-  return at::tensor(rows, at::kFloat).to(device);
+  return at::cat(rows);
 }
 
-at::Tensor GuidedVelocity(const DiffusionJob& job, absl::Span<const at::Tensor> rows) {
-  return job.guided() ? Guide(rows[0], rows[1], job.spec().guidance_scale) : rows[0];
+absl::Status NotFinite(int step) {
+  return absl::DataLossError(StrCat("step ", step, ": the transformer's velocity is NaN or infinite"));
 }
 
 }  // namespace
@@ -70,10 +74,16 @@ const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
   return texts_;
 }
 
-at::Tensor Denoiser::VelocityOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows) const {
-  const at::Tensor guided = GuidedVelocity(job, rows);
-  if (corrector_ == nullptr || !job.state().correct_noise) return guided;
-  return corrector_->Correct(guided, job.sigma());
+SamplingUpdate Denoiser::UpdateOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows,
+                                  const at::Tensor& nonfinite) const {
+  const SigmaStep sigmas{job.sigma(), job.state().schedule.sigmas[static_cast<size_t>(job.step()) + 1]};
+  const at::Tensor negative = job.guided() ? rows[0] : at::Tensor(), &positive = rows[job.guided() ? 1 : 0];
+  const float scale = job.spec().guidance_scale;
+  const at::Tensor& latents = job.state().latents;
+  if (options_.corrector == nullptr || !job.state().correct_noise)
+    return GuidedEulerStep(latents, negative, positive, scale, sigmas, nonfinite);
+  const at::Tensor guided = negative.defined() ? Guide(negative, positive, scale) : positive;
+  return GuidedEulerStep(latents, {}, options_.corrector->Correct(guided, sigmas.from), scale, sigmas, nonfinite);
 }
 
 std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
@@ -81,35 +91,53 @@ std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> job
   const Texts& texts = TextsOf(jobs);
   const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
   std::vector<at::Tensor> rows;
-  for (const at::Tensor& size : transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps, observer_)) {
+  for (const at::Tensor& size :
+       transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps, options_.observer)) {
     for (int64_t row = 0; row < size.size(0); ++row) rows.push_back(size.narrow(0, row, 1));
   }
   return rows;
 }
 
+void Denoiser::Begin(DiffusionState* state) const {
+  const MemoryScope memory("images", MemoryKind::kState);
+  StepConditions conditions;
+  conditions.timesteps = Upload(state->schedule.timesteps, transformer_.placement().device);
+  state->conditions = std::make_shared<const StepConditions>(std::move(conditions));
+}
+
+absl::Status Denoiser::Settle(const DiffusionJob& job) {
+  const PendingCheck& pending = job.state().pending;
+  if (pending.check == nullptr || pending.check->Finite(pending.image)) return absl::OkStatus();
+  return NotFinite(pending.step);
+}
+
 std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
   const StageScope scope("step");
   const std::vector<at::Tensor> velocities = Velocities(jobs);
-  std::vector<at::Tensor> velocity;
-  std::vector<at::Tensor> latents;
   const MemoryScope memory("images", MemoryKind::kState);
   absl::Span<const at::Tensor> rows = velocities;
+  const at::Tensor nonfinite =
+      at::zeros({static_cast<int64_t>(jobs.size())}, velocities.front().options().dtype(at::kFloat));
+  std::vector<SamplingUpdate> updates;
   for (const DiffusionJob* job : jobs) {
-    velocity.push_back(VelocityOf(*job, rows));
-    const float next = job->state().schedule.sigmas[static_cast<size_t>(job->step()) + 1];
-    latents.push_back(EulerStep(job->state().latents, velocity.back(), job->sigma(), next));
+    updates.push_back(UpdateOf(*job, rows, nonfinite.select(0, static_cast<int64_t>(updates.size()))));
     rows.remove_prefix(static_cast<size_t>(Rows(*job)));
   }
-  const std::vector<bool> finite = FiniteFlags(latents);
-  std::vector<absl::Status> statuses(jobs.size());
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    if (!finite[i])
-      statuses[i] =
-          absl::DataLossError(StrCat("step ", jobs[i]->step() + 1, ": the transformer's velocity is NaN or infinite"));
-    jobs[i]->state().failed = !finite[i];
-    if (finite[i]) jobs[i]->Advance(std::move(latents[i]), std::move(velocity[i]));
-  }
+  const auto check = std::make_shared<const StepCheck>(nonfinite, options_.saturation);
+  std::vector<absl::Status> statuses;
+  for (size_t i = 0; i < jobs.size(); ++i) statuses.push_back(Advance(jobs[i], std::move(updates[i]), {check, i}));
   return statuses;
+}
+
+absl::Status Denoiser::Advance(DiffusionJob* job, SamplingUpdate update, PendingCheck pending) const {
+  pending.step = job->step() + 1;
+  absl::Status status = Settle(*job);  // which leaves the device busy with this step
+  if (status.ok() && !options_.look_later && !pending.check->Finite(pending.image)) status = NotFinite(pending.step);
+  DiffusionState& state = job->state();
+  state.failed = !status.ok();
+  state.pending = status.ok() && options_.look_later ? std::move(pending) : PendingCheck();
+  if (status.ok()) job->Advance(std::move(update.latents), std::move(update.velocity));
+  return status;
 }
 
 }  // namespace fresco

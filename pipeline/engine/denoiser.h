@@ -10,26 +10,46 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/noise_corrector.h"
 #include "pipeline/models/mmdit.h"
 #include "pipeline/models/observer.h"
+#include "pipeline/precision/saturation.h"
 
 namespace fresco {
 
-// Not thread-safe.
+struct DenoiserOptions {
+  std::shared_ptr<const NoiseCorrector> corrector;  // of the noise that quantisation makes; may be null
+  Observer observer;                                // of the transformer's stages, Mmdit::Forward's
+  // A step looks at what the one before it has made of a job, so that the host does not wait for the device: it is one
+  // step ahead, and the last step's result is looked at by Settle. Otherwise each looks at its own.
+  bool look_later = false;
+  // Whose counters on the device come to the host with each step's result; null: nobody's.
+  std::shared_ptr<SaturationCount> saturation;
+};
+
+// Not thread-safe, but for Settle.
 class Denoiser {
  public:
-  // `transformer` outlives the denoiser. `corrector`: of the noise that its quantisation makes; may be null.
-  // `observer`: of the transformer's stages, Mmdit::Forward's.
-  explicit Denoiser(const Mmdit& transformer, std::shared_ptr<const NoiseCorrector> corrector = nullptr,
-                    Observer observer = {})
-      : transformer_(transformer), corrector_(std::move(corrector)), observer_(std::move(observer)) {}
+  // `transformer` outlives the denoiser.
+  explicit Denoiser(const Mmdit& transformer, DenoiserOptions options = {})
+      : transformer_(transformer), options_(std::move(options)) {}
 
-  // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed).
-  // Jobs are distinct, not failed and not done, their texts have equal shapes and their latents equal areas; each job's
-  // result is the same whatever the others are. When it throws (libtorch's exceptions), no job has changed.
+  // Brings to the device what all steps of a job need, so that none has to (DiffusionState::conditions). Of a job that
+  // begins, or comes from another device; throws libtorch's exceptions.
+  void Begin(DiffusionState* state) const;
+
+  // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed);
+  // with `look_later`, for one whose latents were not when it began. Jobs are distinct, not failed and not done, their
+  // texts have equal shapes and their latents equal areas; each job's result is the same whatever the others are. When
+  // it throws (libtorch's exceptions), no job has changed. With `look_later` nothing here waits for what is computed in
+  // this step.
   std::vector<absl::Status> Step(absl::Span<DiffusionJob* const> jobs);
+
+  // Looks at the last step's result, which may still be on its way: waits for it. DATA_LOSS where it is not finite. OK
+  // where it has been looked at. May throw libtorch's exceptions. On any thread that has the job.
+  static absl::Status Settle(const DiffusionJob& job);
 
  private:
   // What the transformer is told about a set of jobs, the same at each of their steps. A job has two rows where it is
@@ -42,12 +62,14 @@ class Denoiser {
   const Texts& TextsOf(absl::Span<DiffusionJob* const> jobs);
   // One for each row, [1, C, H, W].
   std::vector<at::Tensor> Velocities(absl::Span<DiffusionJob* const> jobs);
-  // The job's own, whose rows are the first of these.
-  at::Tensor VelocityOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows) const;
+  // The job's next latents, of the velocities of its rows. `nonfinite`: GuidedEulerStep's.
+  SamplingUpdate UpdateOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows,
+                          const at::Tensor& nonfinite) const;
+  // The step is done but for looking at it; `pending`: where that can be.
+  absl::Status Advance(DiffusionJob* job, SamplingUpdate update, PendingCheck pending) const;
 
   const Mmdit& transformer_;
-  const std::shared_ptr<const NoiseCorrector> corrector_;
-  const Observer observer_;
+  const DenoiserOptions options_;
   Texts texts_;  // of the last step's jobs
 };
 

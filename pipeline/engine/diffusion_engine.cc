@@ -1,6 +1,7 @@
 #include "pipeline/engine/diffusion_engine.h"
 
 #include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
@@ -21,7 +22,9 @@
 #include "pipeline/engine/prompts.h"
 #include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
+#include "pipeline/engine/step_check.h"
 #include "pipeline/engine/torch_boundary.h"
+#include "pipeline/engine/transfer.h"
 #include "pipeline/precision/kernel_choice.h"
 #include "pipeline/precision/layer_scope.h"
 
@@ -100,6 +103,8 @@ DiffusionState StateOnDevice(const DiffusionState& state, const at::Device& devi
   moved.negative = OnDevice(state.negative, device);
   moved.latents = state.latents.to(device, dtype);
   if (state.velocity.defined()) moved.velocity = state.velocity.to(device);
+  moved.conditions = nullptr;  // of the device
+  moved.pending = {};          // whoever moves it has looked
   return moved;
 }
 
@@ -152,7 +157,11 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       advisor_(std::move(advisor)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
-      denoiser_(parts_.transformer, std::move(corrector), Under("transformer.", stages)) {}
+      text_stream_(parts_.transformer.placement().device),
+      denoiser_(parts_.transformer, {.corrector = std::move(corrector),
+                                     .observer = Under("transformer.", stages),
+                                     .look_later = parts_.transformer.placement().device.is_cuda() && !stages,
+                                     .saturation = parts_.saturation}) {}
 
 EngineStats DiffusionEngine::stats() const {
   const PromptCache::Counts cache = prompts_.counts();
@@ -251,7 +260,7 @@ at::Tensor DiffusionEngine::InitialLatents(const ImageSpec& spec) const {
   // Always drawn in fp32 on the CPU: a seed means one picture, whatever the device and type.
   const at::Tensor noise =
       DrawNoise(spec.seed, parts_.transformer.config().in_channels, spec.height / pixels, spec.width / pixels);
-  return noise.to(placement.device, placement.dtype);
+  return Upload(noise, placement.device).to(placement.dtype);
 }
 
 std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding positive, Embedding negative) {
@@ -264,16 +273,32 @@ std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding posi
   if (spec.noise_correction.value_or(false) && !has_corrector_) warnings.push_back(NoCorrection(info_));
   state.correct_noise = has_corrector_ && spec.noise_correction.value_or(correct_noise_);
   spec.noise_correction = has_corrector_ ? std::optional(state.correct_noise) : std::nullopt;
+  denoiser_.Begin(&state);
   auto job = std::make_unique<DiffusionJob>(next_job_++, std::move(spec), std::move(state));
   for (Warning& warning : warnings) job->Warn(std::move(warning));
   return job;
+}
+
+std::vector<absl::StatusOr<DiffusionEngine::Embedding>> DiffusionEngine::Embed(absl::Span<const PromptKey> keys,
+                                                                               TextCache cache) {
+  std::vector<absl::StatusOr<Embedding>> embeddings;
+  {
+    const SideStream::Scope stream(&text_stream_);
+    embeddings = cache == TextCache::kUse ? prompts_.Embed(keys) : prompts_.EmbedUncached(keys);
+  }
+  for (const absl::StatusOr<Embedding>& embedding : embeddings) {
+    if (!embedding.ok()) continue;
+    SideStream::UseInCurrentStream((*embedding)->text);
+    SideStream::UseInCurrentStream((*embedding)->pooled);
+  }
+  return embeddings;
 }
 
 std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareJobs(
     absl::Span<const ImageSpec* const> specs, TextCache cache) {
   const StageScope scope("prepare");
   const std::vector<PromptKey> keys = KeysOf(info_, specs);
-  const auto embeddings = cache == TextCache::kUse ? prompts_.Embed(keys) : prompts_.EmbedUncached(keys);
+  const auto embeddings = Embed(keys, cache);
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> jobs;
   auto next = embeddings.begin();
   for (const ImageSpec* spec : specs) {
@@ -377,7 +402,10 @@ absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
 
 absl::StatusOr<Image> DiffusionEngine::DecodeWith(const Autoencoder& vae, const at::Tensor& z) const {
   const at::Tensor pixels = vae.Decode(z, vae_stages_);
-  if (!AllFinite(pixels)) return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
+  const at::Tensor nonfinite = at::zeros({1}, pixels.options().dtype(at::kFloat));
+  MarkNonfinite(pixels, nonfinite);
+  if (!StepCheck(nonfinite, parts_.saturation).Finite(0))
+    return absl::DataLossError("the autoencoder's picture has NaN or infinite pixels");
   return ToImage(pixels);
 }
 
@@ -386,6 +414,7 @@ absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side
   if (own == nullptr) Die("a job of another engine");
   return Compute(parts_.vae.placement().device, info_, "preview", [&] {
     const DiffusionState& state = own->state();
+    if (const absl::Status status = Denoiser::Settle(*own); !status.ok()) return absl::StatusOr<Image>(status);
     const bool started = state.velocity.defined();
     const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
     return Decode(Downsample(estimate, parts_.vae.config().downscale(), max_side));
@@ -395,7 +424,7 @@ absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side
 absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
   using Result = absl::StatusOr<Image>;
   const at::Device& device = parts_.vae.placement().device;
-  // The latents are there: Step has waited for them (FiniteFlags), so that no event is needed to order the streams.
+  // Finish waits for the latents, so that nothing has to order the streams.
   return CatchTorch("decoding", [&]() -> Result {
     const c10::OptionalDeviceGuard guard(device);
     const SideStream::Scope stream(&side_stream_);
@@ -406,7 +435,10 @@ absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
 absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   const DiffusionJob& own = Own(&job);
   if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
-  auto image = Compute(parts_.vae.placement().device, info_, "decoding", [&] { return Decode(own.state().latents); });
+  auto image = Compute(parts_.vae.placement().device, info_, "decoding", [&]() -> absl::StatusOr<Image> {
+    FRESCO_RETURN_IF_ERROR(Denoiser::Settle(own));
+    return Decode(own.state().latents);
+  });
   if (absl::IsDataLoss(image.status())) ++nonfinite_;
   if (absl::IsResourceExhausted(image.status())) {
     const ImageSpec* const only = &own.spec();
@@ -452,6 +484,7 @@ void DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, ShortageR
 absl::Status DiffusionEngine::Park(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   return Compute(parts_.transformer.placement().device, info_, "parking", [&] {
+    FRESCO_RETURN_IF_ERROR(Denoiser::Settle(own));
     own.state() = StateOnDevice(own.state(), at::kCPU, own.state().latents.scalar_type());
     return absl::OkStatus();
   });
@@ -462,6 +495,7 @@ absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Snapshot(ImageJob& jo
   using Result = absl::StatusOr<std::unique_ptr<ImageJob>>;
   return Compute(parts_.transformer.placement().device, info_, "copying", [&]() -> Result {
     DiffusionState& state = own.state();
+    FRESCO_RETURN_IF_ERROR(Denoiser::Settle(own));
     if (state.host_positive == nullptr) {
       state.host_positive = OnDevice(state.positive, at::kCPU);
       state.host_negative = OnDevice(state.negative, at::kCPU);
@@ -479,7 +513,9 @@ absl::Status DiffusionEngine::Resume(ImageJob& job) {
   DiffusionJob& own = Own(&job);
   const Placement& placement = parts_.transformer.placement();
   return Compute(placement.device, info_, "resuming", [&] {
-    own.state() = StateOnDevice(own.state(), placement.device, placement.dtype);
+    DiffusionState state = StateOnDevice(own.state(), placement.device, placement.dtype);
+    denoiser_.Begin(&state);
+    own.state() = std::move(state);
     own.Rename(next_job_++);
     return absl::OkStatus();
   });

@@ -67,6 +67,8 @@ class DiffusionEngine final : public Engine {
 
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareJobs(absl::Span<const ImageSpec* const> specs,
                                                                      TextCache cache);
+  // One for each key, encoded in a stream of its own: on a GPU that does not wait for a step that is being computed.
+  std::vector<absl::StatusOr<Embedding>> Embed(absl::Span<const PromptKey> keys, TextCache cache);
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
@@ -102,6 +104,7 @@ class DiffusionEngine final : public Engine {
   SideStream side_stream_;  // of FinishBeside
 
   // Of the compute thread.
+  SideStream text_stream_;
   Denoiser denoiser_;
   uint64_t next_job_ = 0;
 };

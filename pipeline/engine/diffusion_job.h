@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -11,8 +12,21 @@
 #include "pipeline/diffusion/schedule.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory_reporting.h"
+#include "pipeline/engine/step_check.h"
 
 namespace fresco {
+
+// What the transformer is told at a job's steps besides its latents, on the device before the first of them.
+struct StepConditions {
+  at::Tensor timesteps;  // [steps] kFloat
+};
+
+// Where a step's result is looked at (step_check.h).
+struct PendingCheck {
+  std::shared_ptr<const StepCheck> check;  // null: it has been
+  size_t image = 0;
+  int step = 0;  // that it is of
+};
 
 // Written by the denoiser, and by the engine that parks or resumes its job.
 struct DiffusionState {
@@ -21,10 +35,12 @@ struct DiffusionState {
   std::shared_ptr<const PromptEmbedding> negative;  // null without guidance
   // The same in host memory; null until the first snapshot, whose successors share them.
   std::shared_ptr<const PromptEmbedding> host_positive, host_negative;
-  at::Tensor latents;          // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
-  at::Tensor velocity;         // [1, C, h, w], guided, of the last step; undefined before the first
-  bool correct_noise = false;  // each velocity is corrected, where the denoiser has a corrector
-  bool failed = false;         // a result was not finite: no further step
+  at::Tensor latents;   // [1, C, h, w], in the model's type, at noise level schedule.sigmas[step]
+  at::Tensor velocity;  // [1, C, h, w], guided, of the last step; undefined before the first
+  std::shared_ptr<const StepConditions> conditions;  // of this schedule; null: each step brings its own to the device
+  PendingCheck pending;                              // of the last step
+  bool correct_noise = false;                        // each velocity is corrected, where the denoiser has a corrector
+  bool failed = false;                               // a result was not finite: no further step
 };
 
 class DiffusionJob final : public ImageJob {

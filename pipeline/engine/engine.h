@@ -191,7 +191,9 @@ class Engine {
 
   // Advances each job by one step, all in one forward. The jobs have equal batch keys, are distinct and not done, and
   // one that is to be alone is alone. One status per job, in order: a job whose result is not finite fails alone and
-  // must not be stepped again; an error of the whole forward is every job's.
+  // must not be stepped again; an error of the whole forward is every job's. On a GPU it returns when the step before
+  // is done, so that the device need not wait for its caller: whether a result is finite is told by the job's next
+  // call.
   virtual std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) = 0;
 
   // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a

@@ -15,6 +15,7 @@
 #include "pipeline/checkpoint/sha256.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/engine/residency.h"
+#include "pipeline/precision/device_counters.h"
 
 namespace fresco {
 namespace {
@@ -235,8 +236,12 @@ Placement TransformerPlacement(const at::Device& device, const Precision& precis
   return {device, precision.type, precision.kernels};
 }
 
+// Who looks on wants to know at once; the engine's own count is read with each step's result.
 std::shared_ptr<SaturationCount> CountOf(const LinearObservers& observers) {
-  return observers.saturation != nullptr ? observers.saturation : std::make_shared<SaturationCount>();
+  if (observers.saturation != nullptr) return observers.saturation;
+  auto count = std::make_shared<SaturationCount>();
+  count->CountOnDevice(std::make_shared<DeviceCounters>());
+  return count;
 }
 
 }  // namespace

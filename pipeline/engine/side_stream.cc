@@ -18,6 +18,13 @@ SideStream::Scope::Scope(SideStream* stream)
   if (own_.has_value()) before_ = c10::impl::VirtualGuardImpl(own_->device_type()).exchangeStream(*own_);
 }
 
+void SideStream::UseInCurrentStream(const at::Tensor& tensor) {
+  const at::Device device = tensor.device();
+  if (device.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  guard.recordDataPtrOnStream(tensor.storage().data_ptr(), guard.getStream(device));
+}
+
 SideStream::Scope::~Scope() {
   if (!own_.has_value()) return;
   const c10::impl::VirtualGuardImpl guard(own_->device_type());

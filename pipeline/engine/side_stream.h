@@ -2,6 +2,7 @@
 // wait for the other.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/Stream.h>
 
@@ -28,6 +29,10 @@ class SideStream {
     const std::optional<c10::Stream> own_;
     std::optional<c10::Stream> before_;  // that was the thread's
   };
+
+  // What a side stream has made will be read in the calling thread's current stream: once nobody has it any more, its
+  // memory is not given away before that stream has come so far.
+  static void UseInCurrentStream(const at::Tensor& tensor);
 
  private:
   const at::Device device_;

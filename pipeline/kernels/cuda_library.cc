@@ -103,10 +103,8 @@ CudaLibrary::~CudaLibrary() {
   if (handle_ != nullptr) dlclose(handle_);
 }
 
-absl::Status CudaLibrary::GuidanceEuler(CudaElement type, int64_t elements, const GuidanceEulerJob& job,
-                                        void* stream) const {
-  const char* error = guidance_euler_(static_cast<int32_t>(type), elements, job.uncond, job.cond, job.latent,
-                                      job.guidance, job.sigma_delta, stream);
+absl::Status CudaLibrary::GuidanceEuler(CudaElement type, const kernels::GuidanceEulerJob& job, void* stream) const {
+  const char* const error = guidance_euler_(static_cast<int32_t>(type), &job, stream);
   if (error != nullptr) return absl::InternalError(absl::StrCat("CUDA guidance_euler: ", error));
   return absl::OkStatus();
 }

@@ -9,20 +9,12 @@
 #include "absl/status/statusor.h"
 #include "pipeline/kernels/attention8_jobs.h"
 #include "pipeline/kernels/group_norm_job.h"
+#include "pipeline/kernels/guidance_math.h"
 #include "pipeline/kernels/row_jobs.h"
 
 namespace fresco {
 
 enum class CudaElement : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
-
-// One job's part of a sampling update (guidance_math.h). All arrays hold `elements` values of one type.
-struct GuidanceEulerJob {
-  const void* uncond = nullptr;  // null: no guidance, the velocity is `cond`
-  const void* cond = nullptr;
-  void* latent = nullptr;  // updated in place
-  float guidance = 1;
-  float sigma_delta = 0;  // sigma_next - sigma, negative
-};
 
 // Immutable after load; thread-safe.
 class CudaLibrary {
@@ -37,9 +29,9 @@ class CudaLibrary {
   CudaLibrary(const CudaLibrary&) = delete;
   CudaLibrary& operator=(const CudaLibrary&) = delete;
 
-  // Enqueues the update of one job on `stream` (a cudaStream_t); does not wait. INTERNAL with CUDA's words if the
-  // launch fails.
-  absl::Status GuidanceEuler(CudaElement type, int64_t elements, const GuidanceEulerJob& job, void* stream) const;
+  // Enqueues the update of one image on `stream` (a cudaStream_t), on the current device; does not wait. Of any type.
+  // INTERNAL with CUDA's words if the launch fails.
+  absl::Status GuidanceEuler(CudaElement type, const kernels::GuidanceEulerJob& job, void* stream) const;
 
   // The row kernels (row_jobs.h says what each computes), of kBFloat16 or kFloat16 elements: enqueued on `stream`, on
   // the current device. INVALID_ARGUMENT for another type, or a job whose shape no kernel takes, else as above.
@@ -68,7 +60,7 @@ class CudaLibrary {
   static absl::Status Run(const char* name, RowKernel<Job> kernel, CudaElement type, const Job& job, void* stream);
 
   void* handle_ = nullptr;
-  const char* (*guidance_euler_)(int32_t, int64_t, const void*, const void*, void*, float, float, void*) = nullptr;
+  RowKernel<kernels::GuidanceEulerJob> guidance_euler_ = nullptr;
   RowKernel<kernels::NormModulateJob> norm_modulate_ = nullptr;
   RowKernel<kernels::RowJob> rows_ = nullptr;
   RowKernel<kernels::GateResidualJob> gate_residual_ = nullptr;

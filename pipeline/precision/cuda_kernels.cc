@@ -31,6 +31,7 @@ bool IsHalfWide(at::ScalarType type) {
 }
 
 CudaElement ElementOf(at::ScalarType type) {
+  if (type == at::kFloat) return CudaElement::kFloat32;
   return type == at::kHalf ? CudaElement::kFloat16 : CudaElement::kBFloat16;
 }
 

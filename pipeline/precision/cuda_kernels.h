@@ -17,8 +17,9 @@ enum class CudaElement : int32_t;  // likewise
 // without, FAILED_PRECONDITION with the linker's words.
 absl::Status CudaKernelsStatus();
 
-// bf16 or fp16, of which kernels' elements are.
+// bf16 or fp16, of which most kernels' elements are.
 bool IsHalfWide(at::ScalarType type);
+// Of these and fp32.
 CudaElement ElementOf(at::ScalarType type);
 
 // Calls launch(library, stream) with x's device as the current one and its current stream (a cudaStream_t), under

@@ -13,6 +13,7 @@
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/device_counters.h"
 
 namespace fresco {
 namespace {
@@ -152,7 +154,16 @@ QuantizedWeight Quantize(const at::Tensor& weight, const at::Device& device) {
 }  // namespace
 
 Fp8Conv::Fp8Conv(const at::Tensor& weight, const at::Tensor& bias, Fp8ConvOptions options)
-    : options_(std::move(options)), weight_(Quantize(weight, bias.device())), bias_(bias.to(at::kFloat)) {}
+    : options_(std::move(options)),
+      weight_(Quantize(weight, bias.device())),
+      bias_(bias.to(at::kFloat)),
+      counter_(NewCounter()) {}
+
+at::Tensor Fp8Conv::NewCounter() const {
+  const bool counts = options_.saturation && !options_.overflow_guard && weight_.codes.is_cuda();
+  if (!counts || options_.saturation->device_counters() == nullptr) return {};
+  return options_.saturation->device_counters()->Of(options_.name, weight_.codes.device());
+}
 
 void Fp8Conv::Count(int64_t beyond, int64_t elements) const {
   if (!options_.saturation) return;
@@ -188,17 +199,24 @@ at::Tensor Fp8Conv::ByAten(at::Tensor x, int64_t stride, int64_t padding) const 
   const at::Tensor inverse = scale.reciprocal();
   at::Tensor codes = at::empty(x.sizes(), x.options().dtype(ConvolvedType(x)), at::MemoryFormat::ChannelsLast);
   const at::Tensor from = Flat(x), to = Flat(codes);
-  at::Tensor saturated = at::zeros({}, x.options().dtype(at::kLong));
+  at::Tensor saturated = at::zeros({1}, x.options().dtype(at::kLong));
   for (int64_t begin = 0; begin < from.numel(); begin += kAtenPiece) {
     const int64_t n = std::min(kAtenPiece, from.numel() - begin);
     at::Tensor piece = from.narrow(0, begin, n).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).mul_(inverse);
     if (!options_.overflow_guard) saturated += at::count_nonzero(piece.abs().le(kLargest).logical_not());
     to.narrow(0, begin, n).copy_(piece.clamp_(-kLargest, kLargest).to(at::kFloat8_e4m3fn));
   }
-  Count(options_.overflow_guard ? 0 : saturated.item<int64_t>(), from.numel());
+  CountByAten(saturated, from.numel());
   x.reset();
   const at::Tensor channels = (weight_.scale * scale).view({1, -1, 1, 1});
   return Sums(codes, stride, padding).mul_(channels).add_(bias_.view({1, -1, 1, 1})).to(dtype);
+}
+
+// Two streams may decode at once: their additions to the counter are atomic.
+void Fp8Conv::CountByAten(const at::Tensor& saturated, int64_t elements) const {
+  const bool at_once = !options_.overflow_guard && !counter_.defined();
+  if (counter_.defined()) at::Tensor(counter_).index_add_(0, at::zeros_like(saturated), saturated);
+  Count(at_once ? saturated.item<int64_t>() : 0, elements);
 }
 
 at::Tensor Fp8Conv::Sums(const at::Tensor& codes, int64_t stride, int64_t padding) const {

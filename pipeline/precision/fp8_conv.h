@@ -46,15 +46,18 @@ class Fp8Conv {
   const Fp8ConvOptions& options() const { return options_; }
 
  private:
+  at::Tensor NewCounter() const;
   at::Tensor ByRows(at::Tensor x, int64_t stride, int64_t padding) const;
   at::Tensor ByAten(at::Tensor x, int64_t stride, int64_t padding) const;
   at::Tensor Sums(const at::Tensor& codes, int64_t stride, int64_t padding) const;
   // Of an input of so many elements, these are beyond ±448.
   void Count(int64_t beyond, int64_t elements) const;
+  void CountByAten(const at::Tensor& saturated, int64_t elements) const;
 
   const Fp8ConvOptions options_;
   const QuantizedWeight weight_;  // codes [out, in, k, k], channels-last
   const at::Tensor bias_;         // [out], kFloat
+  const at::Tensor counter_;      // the layer's of options_.saturation's counters; undefined: it tells at once
 };
 
 }  // namespace fresco

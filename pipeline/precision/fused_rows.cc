@@ -46,7 +46,8 @@ QuantizedRows EmptyRows(const at::Tensor& x, const RowQuantization& quantization
   QuantizedRows rows;
   rows.codes = at::empty(x.sizes(), options.dtype(CodeType(quantization.scheme)));
   rows.scale = at::empty({x.size(0) * x.size(1)}, options.dtype(at::kFloat));
-  if (quantization.count_saturated) rows.saturated = at::zeros({1}, options.dtype(at::kLong));
+  if (quantization.count_saturated)
+    rows.saturated = quantization.counter.defined() ? quantization.counter : at::zeros({1}, options.dtype(at::kLong));
   rows.dtype = x.scalar_type();
   return rows;
 }
@@ -150,7 +151,7 @@ void QuantizeOnCpu(const at::Tensor& x, const RowQuantization& quantization, con
       }
     }
   });
-  if (rows.saturated.defined()) rows.saturated.fill_(saturated.load());
+  if (rows.saturated.defined()) rows.saturated.add_(saturated.load());
 }
 
 // As the kernels, in libtorch's own operations.
@@ -164,7 +165,7 @@ void QuantizeByTensors(const at::Tensor& x, const RowQuantization& quantization,
     const at::Tensor within = quantization.guard ? largest <= fixed * limit : at::isfinite(largest);
     scale = at::where(within, fixed, scale);
     const bool counts = rows->saturated.defined() && !quantization.guard;
-    if (counts) rows->saturated.copy_((wide.abs() > scale * limit).sum());  // none of rows whose scale is NaN
+    if (counts) rows->saturated.add_((wide.abs() > scale * limit).sum());  // none of rows whose scale is NaN
   }
   rows->codes = CodesByTensors(wide, scale.reciprocal(), quantization.scheme);
   rows->scale = scale.view({-1});

@@ -28,13 +28,14 @@ struct RowQuantization {
   bool guard = true;      // with a fixed scale: a token that goes beyond it has its own instead
   at::Tensor multiplier;  // [width] kFloat: of each column, before all else; undefined: none
   bool count_saturated = false;
+  at::Tensor counter;  // [1] kLong, on the tokens' device: what saturates is added to it; undefined: a new one, at 0
 };
 
 // Tokens as codes. A token with a NaN or an infinity has the scale NaN.
 struct QuantizedRows {
   at::Tensor codes;                   // [B, N, width], kFloat8_e4m3fn or kChar, contiguous
   at::Tensor scale;                   // [B * N], kFloat
-  at::Tensor saturated;               // [1] kLong, on the tokens' device; undefined where it was not asked for
+  at::Tensor saturated;               // the counter; undefined where it was not asked for
   at::ScalarType dtype = at::kFloat;  // of the tokens
 };
 

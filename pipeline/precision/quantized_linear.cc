@@ -22,6 +22,7 @@
 #include "pipeline/base/processor.h"
 #include "pipeline/kernels/cpu/row_kernels.h"
 #include "pipeline/kernels/e4m3.h"
+#include "pipeline/precision/device_counters.h"
 #include "pipeline/precision/layer_scope.h"
 #include "pipeline/precision/packed_product.h"
 #include "pipeline/precision/row_codes.h"
@@ -226,7 +227,18 @@ QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, Linear
       bias_(std::move(bias)),
       scheme_(scheme),
       input_(std::move(input)),
-      kernels_(std::move(kernels)) {}
+      kernels_(std::move(kernels)),
+      counter_(NewCounter()) {}
+
+bool QuantizedLinear::MaySaturate() const {
+  return input_.scale && !input_.overflow_guard && input_.saturation != nullptr;
+}
+
+at::Tensor QuantizedLinear::NewCounter() const {
+  const bool on_device = MaySaturate() && weight_.codes.is_cuda() && input_.saturation->device_counters() != nullptr;
+  if (!on_device) return {};
+  return input_.saturation->device_counters()->Of(input_.layer, weight_.codes.device());
+}
 
 void QuantizedLinear::Count(int64_t beyond, int64_t elements) const {
   if (input_.saturation == nullptr) return;
@@ -397,13 +409,12 @@ bool QuantizedLinear::MultipliesCodes(const at::Device& device, LinearScheme sch
 }
 
 RowQuantization QuantizedLinear::input_rows() const {
-  const bool may_saturate = input_.scale && !input_.overflow_guard;
-  return {scheme_, input_.scale, input_.overflow_guard, input_.multiplier,
-          may_saturate && input_.saturation != nullptr};
+  return {scheme_, input_.scale, input_.overflow_guard, input_.multiplier, MaySaturate(), counter_};
 }
 
 at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
-  Count(rows.saturated.defined() ? rows.saturated.item<int64_t>() : 0, rows.codes.numel());
+  const bool at_once = rows.saturated.defined() && !rows.saturated.is_same(counter_);
+  Count(at_once ? rows.saturated.item<int64_t>() : 0, rows.codes.numel());
   const int64_t batch = rows.codes.size(0);
   const at::ScalarType type = rows.codes.is_cpu() && rows.dtype == at::kHalf ? at::kFloat : rows.dtype;
   at::Tensor y;

@@ -70,6 +70,8 @@ class QuantizedLinear {
 
  private:
   struct Tokens;
+  bool MaySaturate() const;
+  at::Tensor NewCounter() const;
   // Of inputs of so many elements, these are beyond a static scale.
   void Count(int64_t beyond, int64_t elements) const;
   Tokens Quantize(const at::Tensor& rows) const;
@@ -85,6 +87,7 @@ class QuantizedLinear {
   const LinearScheme scheme_;
   const InputQuantization input_;
   const std::shared_ptr<const DeviceKernels> kernels_;
+  const at::Tensor counter_;  // the layer's of input_.saturation's counters, where it counts on a GPU; else undefined
 };
 
 }  // namespace fresco

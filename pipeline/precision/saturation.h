@@ -5,13 +5,17 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipeline/base/mutex.h"
 
 namespace fresco {
+
+class DeviceCounters;  // device_counters.h, which knows tensors
 
 // Thread-safe.
 class SaturationCount {
@@ -26,6 +30,11 @@ class SaturationCount {
     Activations activations;
   };
 
+  // Where layers on a GPU keep what they count until somebody reads it (DeviceCounters::Settle, into this). Without it
+  // each tells at once, and waits for the GPU. Set before there are layers.
+  void CountOnDevice(std::shared_ptr<DeviceCounters> counters) { device_counters_ = std::move(counters); }
+  DeviceCounters* device_counters() const { return device_counters_.get(); }
+
   // One input of a layer.
   void Add(std::string_view layer, const Activations& activations);
 
@@ -37,6 +46,8 @@ class SaturationCount {
   std::vector<Layer> Worst(size_t limit) const;
 
  private:
+  std::shared_ptr<DeviceCounters> device_counters_;
+
   mutable Mutex mutex_;
   std::map<std::string, Activations, std::less<>> layers_ FRESCO_GUARDED_BY(mutex_);
 };

@@ -3,14 +3,19 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
+#include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -70,7 +75,7 @@ class CorrectedDenoiserTest : public ::testing::Test {
       jobs.back()->state().correct_noise = corrected[i];
       batch.push_back(jobs.back().get());
     }
-    Denoiser denoiser(transformer_, corrector_);
+    Denoiser denoiser(transformer_, {.corrector = corrector_});
     for (const absl::Status& status : denoiser.Step(batch)) EXPECT_TRUE(status.ok()) << status;
     return jobs;
   }
@@ -123,6 +128,99 @@ TEST_P(DenoiserTest, AVelocityThatIsNoNumberFailsItsOwnImageAlone) {
   EXPECT_TRUE(at::equal(bad->state().latents, before));
   EXPECT_TRUE(Denoiser(transformer_).Step({alone.get()}).front().ok());
   EXPECT_TRUE(at::equal(last->state().latents, alone->state().latents));
+}
+
+// Operations of libtorch that make the host wait for a device, or ask it for a value, whatever the device is.
+class WaitingOperations {
+ public:
+  WaitingOperations() {
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&Begin).scopes({at::RecordScope::FUNCTION}));
+    Names().clear();
+  }
+  ~WaitingOperations() { at::removeCallback(handle_); }
+  WaitingOperations(const WaitingOperations&) = delete;
+  WaitingOperations& operator=(const WaitingOperations&) = delete;
+
+  // All operations, and those that wait.
+  static size_t all() { return Names().size(); }
+  static std::vector<std::string> waiting() {
+    static constexpr std::string_view kWaiting[] = {
+        "aten::item",    "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal",
+        "aten::nonzero", "aten::masked_select",       "aten::to_list",    "aten::unique"};
+    std::vector<std::string> found;
+    for (const std::string& name : Names())
+      if (std::find(std::begin(kWaiting), std::end(kWaiting), name) != std::end(kWaiting)) found.push_back(name);
+    return found;
+  }
+
+ private:
+  static std::vector<std::string>& Names() {
+    thread_local std::vector<std::string> names;
+    return names;
+  }
+  static std::unique_ptr<at::ObserverContext> Begin(const at::RecordFunction& function) {
+    Names().emplace_back(function.name());
+    return nullptr;
+  }
+
+  at::CallbackHandle handle_;
+};
+
+class LookingLater : public ::testing::Test {
+ protected:
+  std::unique_ptr<DiffusionJob> Begun(uint64_t id, double text_value = 1) {
+    std::unique_ptr<DiffusionJob> job = Job(id, text_value);
+    later_.Begin(&job->state());
+    return job;
+  }
+
+  const c10::InferenceMode inference_;
+  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  Denoiser later_ = Denoiser(transformer_, {.look_later = true});
+};
+
+TEST_F(LookingLater, AStepAsksTheDeviceForNoValue) {
+  const auto first = Begun(1), second = Begun(2);
+  ASSERT_TRUE(later_.Step({first.get()}).front().ok());
+  const WaitingOperations operations;
+  for (const absl::Status& status : later_.Step({first.get(), second.get()})) EXPECT_TRUE(status.ok()) << status;
+  EXPECT_GT(operations.all(), 100u);
+  EXPECT_THAT(operations.waiting(), ::testing::IsEmpty());
+  static_cast<void>(first->state().latents.mean().item<float>());  // which would have been seen
+  EXPECT_THAT(operations.waiting(), ::testing::Contains("aten::item"));
+}
+
+TEST_F(LookingLater, PicturesAreTheSame) {
+  Denoiser at_once(transformer_);
+  const auto now = Job(1), then = Begun(1);
+  for (int step = 0; step < 2; ++step) {
+    ASSERT_TRUE(at_once.Step({now.get()}).front().ok());
+    ASSERT_TRUE(later_.Step({then.get()}).front().ok());
+    EXPECT_TRUE(at::equal(now->state().latents, then->state().latents)) << step;
+  }
+  EXPECT_TRUE(Denoiser::Settle(*then).ok());
+}
+
+TEST_F(LookingLater, AVelocityThatIsNoNumberFailsItsOwnImageOneStepLater) {
+  const auto good = Begun(1), bad = Begun(2, std::numeric_limits<double>::quiet_NaN());
+  for (const absl::Status& status : later_.Step({good.get(), bad.get()})) EXPECT_TRUE(status.ok()) << status;
+  const std::vector<absl::Status> statuses = later_.Step({good.get(), bad.get()});
+  EXPECT_TRUE(statuses[0].ok()) << statuses[0];
+  EXPECT_EQ(statuses[1].code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(statuses[1].message()), ::testing::HasSubstr("step 1: the transformer's velocity is NaN"));
+  EXPECT_TRUE(bad->state().failed);
+  EXPECT_TRUE(Denoiser::Settle(*good).ok());
+}
+
+TEST_F(LookingLater, ThatOfTheLastStepIsFoundWhenTheJobIsSettled) {
+  const auto bad = Begun(1);
+  ASSERT_TRUE(later_.Step({bad.get()}).front().ok());
+  bad->state().latents = at::full_like(bad->state().latents, std::numeric_limits<double>::infinity());
+  ASSERT_TRUE(later_.Step({bad.get()}).front().ok());
+  ASSERT_TRUE(bad->done());
+  const absl::Status settled = Denoiser::Settle(*bad);
+  EXPECT_EQ(settled.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(settled.message()), ::testing::HasSubstr("step 2"));
 }
 
 TEST(KeysOf, TextsOfAnImageThatMustBeAloneAre) {

@@ -4,11 +4,14 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "pipeline/kernels/cuda_library.h"
 
@@ -28,16 +31,31 @@ void ExpectEagerBits(at::ScalarType type) {
   const at::Tensor difference = at::scalar_tensor(sigma_delta, at::TensorOptions().dtype(type));
   const at::Tensor expected = (latent.to(at::kFloat) + velocity * difference).to(type);
 
-  const at::Tensor actual = latent.clone();
-  using Storage = typename Type::Storage;
-  auto* values = static_cast<Storage*>(actual.data_ptr());
-  const auto* u = static_cast<const Storage*>(uncond.data_ptr());
-  const auto* t = static_cast<const Storage*>(cond.data_ptr());
-  for (int64_t i = 0; i < actual.numel(); ++i) {
-    const float guided = Guided<Type>(Type::Load(u[i]), Type::Load(t[i]), guidance);
-    values[i] = Type::Store(EulerStep<Type>(Type::Load(values[i]), guided, sigma_delta));
-  }
-  EXPECT_TRUE(actual.equal(expected));
+  at::Tensor next = at::full_like(latent, -7), guided = at::full_like(latent, -7);
+  float nonfinite = 0;
+  const GuidanceEulerJob job{uncond.const_data_ptr(),
+                             cond.const_data_ptr(),
+                             latent.const_data_ptr(),
+                             guided.data_ptr(),
+                             next.data_ptr(),
+                             &nonfinite,
+                             latent.numel(),
+                             guidance,
+                             sigma_delta};
+  for (int64_t i = 0; i < job.elements; ++i) UpdateElement<Type>(job, i);
+  EXPECT_TRUE(next.equal(expected));
+  EXPECT_TRUE(guided.equal(velocity));
+  EXPECT_EQ(nonfinite, 0);
+}
+
+// Of one image without guidance: what becomes of a latent and a velocity, and whether it was found to be not finite.
+template <typename Type>
+std::pair<float, bool> UpdateOne(float latent, float velocity, float sigma_delta) {
+  const auto x = Type::Store(latent), v = Type::Store(velocity);
+  auto next = Type::Store(0);
+  float nonfinite = 0;
+  UpdateElement<Type>({nullptr, &v, &x, nullptr, &next, &nonfinite, 1, 1, sigma_delta}, 0);
+  return {Type::Load(next), nonfinite != 0};
 }
 
 TEST(GuidanceMath, Float32EqualsEagerTensors) {
@@ -45,6 +63,24 @@ TEST(GuidanceMath, Float32EqualsEagerTensors) {
 }
 TEST(GuidanceMath, BFloat16EqualsEagerTensors) {
   ExpectEagerBits<BFloat16>(at::kBFloat16);
+}
+
+TEST(GuidanceMath, Float16EqualsEagerTensors) {
+  ExpectEagerBits<Float16>(at::kHalf);
+}
+
+TEST(GuidanceMath, WithoutGuidanceTheVelocityIsTheConditionalOne) {
+  const auto [next, nonfinite] = UpdateOne<Float32>(1.5f, 2.0f, -0.25f);
+  EXPECT_EQ(next, 1.0f);
+  EXPECT_FALSE(nonfinite);
+}
+
+TEST(GuidanceMath, WhatIsNotFiniteIsFoundInTheTypeThatIsStored) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(UpdateOne<BFloat16>(1, std::numeric_limits<float>::quiet_NaN(), -0.1f).second);
+  EXPECT_TRUE(UpdateOne<BFloat16>(-kInfinity, 1, -0.1f).second);
+  EXPECT_TRUE(UpdateOne<Float16>(65504, -65504, -0.5f).second);  // beyond fp16's largest value
+  EXPECT_FALSE(UpdateOne<BFloat16>(65504, -65504, -0.5f).second);
 }
 
 TEST(BFloat16, RoundsEveryFloatPatternAsLibtorch) {
