@@ -2,7 +2,7 @@
 """collect.py --build DIR --site-packages DIR --output DIR [--cuda]: lays out what an image of Fresco holds, under OUTPUT/opt/fresco.
 
   bin/    fresco-server, fresco and fresco-model, stripped
-  lib/    of libtorch and CUDA, from Python's wheels, the libraries that these load and no others; with --cuda also libfresco_cuda.so
+  lib/    of libtorch and CUDA, from Python's wheels, the libraries that these load and no others; with --cuda also our own (KERNELS)
   share/fresco/models/demo
 
 The wheels' layout is kept below lib/, since their libraries find each other by relative paths. What comes from the distribution is not copied:
@@ -28,6 +28,9 @@ OF_THE_DRIVER = ("libcuda.so.1",)
 OF_THE_WHEELS = re.compile(r"lib(torch|c10|cuda|cudart|cudnn|cublas|cufft|cufile|cupti|curand|cusolver|cusparse|nv|nccl)")
 # Where the programs find libtorch: as from bin/.
 RUNPATH = "$ORIGIN/../lib/torch/lib"
+# What of ours is loaded where there is a GPU, and where that finds CUDA's and libtorch's libraries.
+KERNELS = ("libfresco_cuda.so", "libfresco_cuda_graph.so")
+KERNELS_RUNPATH = "$ORIGIN/nvidia/cu13/lib:$ORIGIN/torch/lib"
 
 
 class CollectError(Exception):
@@ -63,7 +66,7 @@ def roots_of(build, site_packages, cuda):
     """The files that everything else follows from."""
     roots = [build / "bin" / name for name in PROGRAMS]
     if cuda:
-        roots.append(build / "lib" / "libfresco_cuda.so")
+        roots += [build / "lib" / name for name in KERNELS]
         for pattern in LOADED_BY_NAME:
             found = sorted(site_packages.glob(pattern))
             if not found:
@@ -97,9 +100,9 @@ def collect(build, site_packages, output, cuda):
         copy(build / "bin" / name, prefix / "bin" / name, strip=True)
         subprocess.run(["patchelf", "--set-rpath", RUNPATH, prefix / "bin" / name], check=True)
     if cuda:
-        kernels = prefix / "lib" / "libfresco_cuda.so"
-        copy(build / "lib" / "libfresco_cuda.so", kernels, strip=True)
-        subprocess.run(["patchelf", "--set-rpath", "$ORIGIN/nvidia/cu13/lib", kernels], check=True)
+        for name in KERNELS:
+            copy(build / "lib" / name, prefix / "lib" / name, strip=True)
+            subprocess.run(["patchelf", "--set-rpath", KERNELS_RUNPATH, prefix / "lib" / name], check=True)
     shutil.copytree(ROOT / "models" / "demo", prefix / "share" / "fresco" / "models" / "demo", dirs_exist_ok=True,
                     ignore=shutil.ignore_patterns("card", "reference"))
     return prefix

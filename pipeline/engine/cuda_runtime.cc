@@ -4,10 +4,14 @@
 #include <dlfcn.h>
 
 #include <exception>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 
+#include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/load.h"
+#include "pipeline/kernels/cuda_library.h"
 
 namespace fresco {
 namespace {
@@ -19,7 +23,28 @@ absl::Status Open() {
   return absl::UnavailableError(StrCat("libtorch_cuda.so: ", reason == nullptr ? "cannot be loaded" : reason));
 }
 
+using MakeGraphs = GraphMaker* (*)(int device);
+
+absl::StatusOr<MakeGraphs> FindGraphs() {
+  FRESCO_RETURN_IF_ERROR(LoadCuda());
+  const std::filesystem::path path =
+      std::filesystem::path(CudaLibrary::DefaultPath()).replace_filename("libfresco_cuda_graph.so");
+  std::error_code error;
+  if (!std::filesystem::exists(path, error))
+    return absl::NotFoundError(StrCat(path.string(), ": this build has no CUDA graphs"));
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  void* const make = library == nullptr ? nullptr : dlsym(library, "fresco_cuda_graph_maker");
+  if (make == nullptr) return absl::FailedPreconditionError(StrCat(path.string(), ": ", dlerror()));
+  return reinterpret_cast<MakeGraphs>(make);
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device) {
+  static const auto* const found = new absl::StatusOr<MakeGraphs>(FindGraphs());
+  FRESCO_RETURN_IF_ERROR(found->status());
+  return std::unique_ptr<GraphMaker>((**found)(device));
+}
 
 absl::Status LoadCuda() {
   static const absl::Status* const status = new absl::Status(Open());

@@ -1,10 +1,12 @@
 // libtorch's CUDA half, loaded at run time: a program is linked to libtorch_cpu alone and runs where no GPU is.
 #pragma once
 
-#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pipeline/engine/device_graph.h"
 
 namespace fresco {
 
@@ -14,6 +16,10 @@ absl::Status LoadCuda();
 
 // Usable CUDA devices; 0 where there is no library, driver or GPU.
 int CudaDeviceCount();
+
+// What records the graphs of a CUDA device: of libfresco_cuda_graph.so, beside the running program's libfresco_cuda.so.
+// NOT_FOUND for a build without it, FAILED_PRECONDITION with the linker's words. May throw libtorch's exceptions.
+absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device);
 
 // 10 * major + minor: 90 for a Hopper. 0 where it cannot be asked.
 int CudaCapability(int device);

@@ -3,11 +3,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "pipeline/base/memory_scope.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/sampling.h"
+#include "pipeline/engine/memory.h"
 #include "pipeline/engine/transfer.h"
 #include "pipeline/precision/layer_scope.h"
 
@@ -50,11 +52,52 @@ at::Tensor Timesteps(absl::Span<DiffusionJob* const> jobs, const at::Device& dev
   return at::cat(rows);
 }
 
+bool IsAhead(const DiffusionJob* job) {
+  const StepConditions* const ahead = job->state().conditions.get();
+  return ahead != nullptr && ahead->modulations.blocks.defined();
+}
+
+// Of the step that comes next, a row for each of the job's.
+Mmdit::Modulations ModulationsOfStep(const DiffusionJob& job) {
+  const Mmdit::Modulations& all = job.state().conditions->modulations;
+  const int64_t rows = Rows(job), first = job.step() * rows;
+  return {all.blocks.narrow(0, first, rows), all.norm_out.narrow(0, first, rows)};
+}
+
+at::Tensor Joined(const std::vector<at::Tensor>& rows) {
+  return rows.size() == 1 ? rows.front() : at::cat(rows);
+}
+
+bool MustBeAlone(const DiffusionJob& job) {
+  return job.state().conditions != nullptr && job.state().conditions->alone;
+}
+
+// Of all steps of a job, in the order of StepConditions.
+Mmdit::Modulations ModulateAll(const Mmdit& transformer, const DiffusionState& state, const at::Tensor& timesteps) {
+  std::vector<at::Tensor> pooled;
+  if (state.negative != nullptr) pooled.push_back(state.negative->pooled);
+  pooled.push_back(state.positive->pooled);
+  const int64_t steps = timesteps.size(0), rows = static_cast<int64_t>(pooled.size());
+  const ModuleScope scope("transformer");
+  return transformer.Modulate(at::cat(pooled).repeat({steps, 1}),
+                              timesteps.unsqueeze(1).expand({steps, rows}).reshape({-1}));
+}
+
 absl::Status NotFinite(int step) {
   return absl::DataLossError(StrCat("step ", step, ": the transformer's velocity is NaN or infinite"));
 }
 
 }  // namespace
+
+DenoiserOptions FastestOptions(const Mmdit& transformer) {
+  const at::Device& device = transformer.placement().device;
+  DenoiserOptions options;
+  if (!device.is_cuda()) return options;
+  const int64_t memory = MemoryOf(device).total_bytes;
+  options.modulations_ahead = ByteAllowance::Of(ModulationAllowance(memory));
+  options.graphs = ForwardGraphs::OnGpu(transformer, GraphAllowance(memory, transformer.weight_bytes()), nullptr);
+  return options;
+}
 
 const Denoiser::Texts& Denoiser::TextsOf(absl::Span<DiffusionJob* const> jobs) {
   std::vector<uint64_t> ids = Ids(jobs);
@@ -86,22 +129,54 @@ SamplingUpdate Denoiser::UpdateOf(const DiffusionJob& job, absl::Span<const at::
   return GuidedEulerStep(latents, {}, options_.corrector->Correct(guided, sigmas.from), scale, sigmas, nonfinite);
 }
 
+Mmdit::Modulations Denoiser::ModulationsOf(absl::Span<DiffusionJob* const> jobs, const at::Tensor& pooled) const {
+  const ModuleScope scope("transformer");
+  if (std::none_of(jobs.begin(), jobs.end(), &IsAhead))
+    return transformer_.Modulate(pooled, Timesteps(jobs, pooled.device()));
+  std::vector<at::Tensor> blocks, norm_out;
+  int64_t row = 0;
+  for (DiffusionJob* const job : jobs) {
+    const at::Tensor own_pooled = pooled.narrow(0, row, Rows(*job));
+    row += Rows(*job);
+    const Mmdit::Modulations own =
+        IsAhead(job) ? ModulationsOfStep(*job) : transformer_.Modulate(own_pooled, Timesteps({job}, pooled.device()));
+    blocks.push_back(own.blocks);
+    norm_out.push_back(own.norm_out);
+  }
+  return {Joined(blocks), Joined(norm_out)};
+}
+
+std::vector<at::Tensor> Denoiser::Forward(absl::Span<DiffusionJob* const> jobs) {
+  const Texts& texts = TextsOf(jobs);
+  if (options_.graphs != nullptr && !MustBeAlone(*jobs.front()))
+    return options_.graphs->Forward(Latents(jobs), texts.text, ModulationsOf(jobs, texts.pooled));
+  if (std::any_of(jobs.begin(), jobs.end(), &IsAhead))
+    return transformer_.Forward(Latents(jobs), texts.text, ModulationsOf(jobs, texts.pooled), options_.observer);
+  const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
+  return transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps, options_.observer);
+}
+
 std::vector<at::Tensor> Denoiser::Velocities(absl::Span<DiffusionJob* const> jobs) {
   const MemoryScope memory("transformer", MemoryKind::kActivations);
-  const Texts& texts = TextsOf(jobs);
-  const at::Tensor timesteps = Timesteps(jobs, transformer_.placement().device);
   std::vector<at::Tensor> rows;
-  for (const at::Tensor& size :
-       transformer_.Forward(Latents(jobs), texts.text, texts.pooled, timesteps, options_.observer)) {
+  for (const at::Tensor& size : Forward(jobs)) {
     for (int64_t row = 0; row < size.size(0); ++row) rows.push_back(size.narrow(0, row, 1));
   }
   return rows;
 }
 
-void Denoiser::Begin(DiffusionState* state) const {
+void Denoiser::Begin(DiffusionState* state, bool alone) const {
   const MemoryScope memory("images", MemoryKind::kState);
   StepConditions conditions;
+  conditions.alone = alone;
   conditions.timesteps = Upload(state->schedule.timesteps, transformer_.placement().device);
+  if (options_.modulations_ahead != nullptr && !alone) {
+    const int64_t rows = conditions.timesteps.size(0) * (state->negative != nullptr ? 2 : 1);
+    if (auto lease = options_.modulations_ahead->Take(rows * transformer_.modulation_bytes())) {
+      conditions.held.emplace(std::move(*lease));
+      conditions.modulations = ModulateAll(transformer_, *state, conditions.timesteps);
+    }
+  }
   state->conditions = std::make_shared<const StepConditions>(std::move(conditions));
 }
 

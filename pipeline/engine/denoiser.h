@@ -11,7 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "pipeline/diffusion/sampling.h"
+#include "pipeline/engine/byte_allowance.h"
 #include "pipeline/engine/diffusion_job.h"
+#include "pipeline/engine/forward_graphs.h"
 #include "pipeline/engine/noise_corrector.h"
 #include "pipeline/models/mmdit.h"
 #include "pipeline/models/observer.h"
@@ -25,9 +27,18 @@ struct DenoiserOptions {
   // A step looks at what the one before it has made of a job, so that the host does not wait for the device: it is one
   // step ahead, and the last step's result is looked at by Settle. Otherwise each looks at its own.
   bool look_later = false;
+  // What the modulations of all steps of jobs that have begun may take, in bytes: computed when they begin, in one
+  // product, as long as there are some left. Null: each step computes its own.
+  std::shared_ptr<ByteAllowance> modulations_ahead;
+  // By which forwards are enqueued, of this transformer; null: launch by launch. Not beside an observer.
+  std::shared_ptr<ForwardGraphs> graphs;
   // Whose counters on the device come to the host with each step's result; null: nobody's.
   std::shared_ptr<SaturationCount> saturation;
 };
+
+// What a transformer that has its device for itself is advanced by: on a GPU graphs, and modulations ahead. It outlives
+// them.
+DenoiserOptions FastestOptions(const Mmdit& transformer);
 
 // Not thread-safe, but for Settle.
 class Denoiser {
@@ -37,8 +48,8 @@ class Denoiser {
       : transformer_(transformer), options_(std::move(options)) {}
 
   // Brings to the device what all steps of a job need, so that none has to (DiffusionState::conditions). Of a job that
-  // begins, or comes from another device; throws libtorch's exceptions.
-  void Begin(DiffusionState* state) const;
+  // begins, or comes from another device; throws libtorch's exceptions. `alone`: StepConditions'.
+  void Begin(DiffusionState* state, bool alone = false) const;
 
   // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed);
   // with `look_later`, for one whose latents were not when it began. Jobs are distinct, not failed and not done, their
@@ -60,6 +71,10 @@ class Denoiser {
     at::Tensor pooled;  // [rows, P]
   };
   const Texts& TextsOf(absl::Span<DiffusionJob* const> jobs);
+  // Of this step, a row for each of Texts, whose pooled ones are given.
+  Mmdit::Modulations ModulationsOf(absl::Span<DiffusionJob* const> jobs, const at::Tensor& pooled) const;
+  // Of latents by size.
+  std::vector<at::Tensor> Forward(absl::Span<DiffusionJob* const> jobs);
   // One for each row, [1, C, H, W].
   std::vector<at::Tensor> Velocities(absl::Span<DiffusionJob* const> jobs);
   // The job's next latents, of the velocities of its rows. `nonfinite`: GuidedEulerStep's.

@@ -140,11 +140,27 @@ Observer Under(const char* component, const Observer& stages) {
       [component, stages](std::string_view name, const at::Tensor& value) { stages(StrCat(component, name), value); };
 }
 
+// A CPU computes modulations step by step: there they cost what they cost.
+std::shared_ptr<ByteAllowance> AllowanceOf(const ModelParts& parts) {
+  const at::Device& device = parts.transformer.placement().device;
+  if (!device.is_cuda()) return nullptr;
+  const int64_t memory = parts.residency != nullptr ? parts.residency->budget_bytes() : MemoryOf(device).total_bytes;
+  return ByteAllowance::Of(ModulationAllowance(memory));
+}
+
+const absl::Status& StatusOf(const absl::Status& status) {
+  return status;
+}
+template <typename Value>
+const absl::Status& StatusOf(const absl::StatusOr<Value>& result) {
+  return result.status();
+}
+
 }  // namespace
 
 DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped,
                                  int64_t prompt_cache_bytes, std::shared_ptr<const NoiseCorrector> corrector,
-                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor)
+                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor, bool graphs)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
@@ -154,13 +170,20 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       has_corrector_(corrector != nullptr),
       correct_noise_(correct_noise),
       vae_stages_(Under("vae.", stages)),
+      modulations_ahead_(stages ? nullptr : AllowanceOf(parts_)),
       advisor_(std::move(advisor)),
+      graphs_(graphs
+                  ? ForwardGraphs::OnGpu(parts_.transformer, GraphAllowance(device_at_load_.total_bytes, weight_bytes_),
+                                         parts_.saturation)
+                  : nullptr),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       text_stream_(parts_.transformer.placement().device),
       denoiser_(parts_.transformer, {.corrector = std::move(corrector),
                                      .observer = Under("transformer.", stages),
                                      .look_later = parts_.transformer.placement().device.is_cuda() && !stages,
+                                     .modulations_ahead = modulations_ahead_,
+                                     .graphs = graphs_,
                                      .saturation = parts_.saturation}) {}
 
 EngineStats DiffusionEngine::stats() const {
@@ -236,9 +259,11 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   load.tokens = load.picture_tokens + load.text_tokens;
   load.rows = spec.guidance_scale > 1 ? 2 : 1;
   load.alone = MustBeAlone(info_, spec);
-  // The latents and the last velocity; for each row a text.
+  // The latents and the last velocity; for each row a text, and modulations for each step where they are ahead.
   const int64_t elements = 2 * latents + load.rows * (text * config.joint_attention_dim + config.pooled_projection_dim);
   load.state_bytes = elements * static_cast<int64_t>(c10::elementSize(parts_.transformer.placement().dtype));
+  const int64_t ahead = int64_t{spec.steps} * load.rows * parts_.transformer.modulation_bytes();
+  if (!load.alone && modulations_ahead_ != nullptr && ahead <= modulations_ahead_->bytes()) load.state_bytes += ahead;
   return load;
 }
 
@@ -273,7 +298,7 @@ std::unique_ptr<ImageJob> DiffusionEngine::NewJob(ImageSpec spec, Embedding posi
   if (spec.noise_correction.value_or(false) && !has_corrector_) warnings.push_back(NoCorrection(info_));
   state.correct_noise = has_corrector_ && spec.noise_correction.value_or(correct_noise_);
   spec.noise_correction = has_corrector_ ? std::optional(state.correct_noise) : std::nullopt;
-  denoiser_.Begin(&state);
+  denoiser_.Begin(&state, MustBeAlone(info_, spec));
   auto job = std::make_unique<DiffusionJob>(next_job_++, std::move(spec), std::move(state));
   for (Warning& warning : warnings) job->Warn(std::move(warning));
   return job;
@@ -283,7 +308,9 @@ std::vector<absl::StatusOr<DiffusionEngine::Embedding>> DiffusionEngine::Embed(a
                                                                                TextCache cache) {
   std::vector<absl::StatusOr<Embedding>> embeddings;
   {
-    const SideStream::Scope stream(&text_stream_);
+    // Where encoders come and go, their memory is to be the steps' too, which only tensors of one stream share.
+    std::optional<SideStream::Scope> stream;
+    if (parts_.residency == nullptr) stream.emplace(&text_stream_);
     embeddings = cache == TextCache::kUse ? prompts_.Embed(keys) : prompts_.EmbedUncached(keys);
   }
   for (const absl::StatusOr<Embedding>& embedding : embeddings) {
@@ -325,9 +352,35 @@ absl::Status DiffusionEngine::DrawNothing() {
   return Finish(*job).status();
 }
 
+absl::Status DiffusionEngine::RecordGraph() {
+  ImageSpec spec;
+  spec.width = info_.default_width;
+  spec.height = info_.default_height;
+  spec.steps = GraphLimits().uses_before + 1;
+  spec.guidance_scale = info_.default_guidance_scale;
+  spec.max_sequence_length = info_.default_max_sequence_length;
+  const ImageSpec* const only = &spec;
+  FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job,
+                          std::move(PrepareJobs({&only, 1}, TextCache::kPass).front()));
+  while (!job->done()) FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
+  return absl::OkStatus();
+}
+
 absl::Status DiffusionEngine::WarmUp() {
-  return Annotate(Compute(parts_.transformer.placement().device, info_, "drawing", [&] { return DrawNothing(); }),
-                  "warm-up");
+  const at::Device& device = parts_.transformer.placement().device;
+  const absl::Status drawn = Compute(device, info_, "drawing", [&] { return DrawNothing(); });
+  // A picture of that size may not fit, which whoever asks for one is told.
+  if (drawn.ok() && graphs_ != nullptr)
+    Compute(device, info_, "recording", [&] { return RecordGraph(); }).IgnoreError();
+  return Annotate(drawn, "warm-up");
+}
+
+template <typename Function>
+auto DiffusionEngine::ComputeWithRoom(std::string_view doing, const Function& function) {
+  const at::Device& device = parts_.transformer.placement().device;
+  auto result = Compute(device, info_, doing, function);
+  const bool again = absl::IsResourceExhausted(StatusOf(result)) && graphs_ != nullptr && graphs_->Drop();
+  return again ? Compute(device, info_, doing, function) : std::move(result);
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
@@ -344,7 +397,7 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
     if (statuses.back().ok()) valid.push_back(spec);
   }
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> made;
-  absl::Status whole = Compute(parts_.transformer.placement().device, info_, "preparing", [&] {
+  absl::Status whole = ComputeWithRoom("preparing", [&] {
     made = PrepareJobs(valid, cache);
     return absl::OkStatus();
   });
@@ -374,7 +427,7 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
   if (batch.empty()) return {};
   const std::vector<DiffusionJob*> jobs = OwnAll(info_, batch);
   std::vector<absl::Status> statuses;
-  const absl::Status whole = Compute(parts_.transformer.placement().device, info_, "denoising", [&] {
+  const absl::Status whole = ComputeWithRoom("denoising", [&] {
     const MemoryBudget::Claim room = RoomFor(jobs);
     const PinnedKernels pinned(jobs.front()->spec().deterministic);
     statuses = denoiser_.Step(jobs);
@@ -435,7 +488,7 @@ absl::StatusOr<Image> DiffusionEngine::FinishBeside(ImageJob& job) {
 absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   const DiffusionJob& own = Own(&job);
   if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
-  auto image = Compute(parts_.vae.placement().device, info_, "decoding", [&]() -> absl::StatusOr<Image> {
+  auto image = ComputeWithRoom("decoding", [&]() -> absl::StatusOr<Image> {
     FRESCO_RETURN_IF_ERROR(Denoiser::Settle(own));
     return Decode(own.state().latents);
   });
@@ -473,6 +526,7 @@ void DiffusionEngine::Advise(absl::Span<const ImageSpec* const> specs, ShortageR
   load.batch = report->batch;
   load.guided = HasNegative(*specs.front());
   load.max_sequence_length = specs.front()->max_sequence_length;
+  load.steps = specs.front()->steps;
   int64_t own = 0;
   for (const ImageSpec* spec : specs) own += LoadOf(*spec).state_bytes;
   MemoryAdvice advice = advisor_(load, AvailableBytes(*report, info_.name, own));
@@ -514,7 +568,7 @@ absl::Status DiffusionEngine::Resume(ImageJob& job) {
   const Placement& placement = parts_.transformer.placement();
   return Compute(placement.device, info_, "resuming", [&] {
     DiffusionState state = StateOnDevice(own.state(), placement.device, placement.dtype);
-    denoiser_.Begin(&state);
+    denoiser_.Begin(&state, MustBeAlone(info_, own.spec()));
     own.state() = std::move(state);
     own.Rename(next_job_++);
     return absl::OkStatus();

@@ -7,12 +7,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pipeline/diffusion/prompt_encoder.h"
+#include "pipeline/engine/byte_allowance.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
+#include "pipeline/engine/forward_graphs.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_advice.h"
 #include "pipeline/engine/memory_budget.h"
@@ -29,10 +32,10 @@ using MemoryAdvisor = std::function<MemoryAdvice(const MemoryLoad& load, int64_t
 class DiffusionEngine final : public Engine {
  public:
   // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
-  // say themselves where `correct_noise`. `stages`: EngineObservers'.
+  // say themselves where `correct_noise`. `stages`: EngineObservers'. `graphs`: LoadOptions::cuda_graphs.
   DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
-                  const Observer& stages = {}, MemoryAdvisor advisor = {});
+                  const Observer& stages = {}, MemoryAdvisor advisor = {}, bool graphs = false);
 
   // What it frees is reported.
   ~DiffusionEngine() override { while_destroyed_.emplace(parts_.transformer.placement().device); }
@@ -72,6 +75,11 @@ class DiffusionEngine final : public Engine {
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
+  // Steps of the default picture, until they are enqueued as one.
+  absl::Status RecordGraph();
+  // Calls `function` as Compute does; once more where memory has run out and graphs had some.
+  template <typename Function>
+  auto ComputeWithRoom(std::string_view doing, const Function& function);
   // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
   absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
   // Of these images; what the device holds besides is not theirs.
@@ -94,8 +102,10 @@ class DiffusionEngine final : public Engine {
   const bool has_corrector_;
   const bool correct_noise_;
   const Observer vae_stages_;
+  const std::shared_ptr<ByteAllowance> modulations_ahead_;  // DenoiserOptions'
   const MemoryAdvisor advisor_;
 
+  const std::shared_ptr<ForwardGraphs> graphs_;  // DenoiserOptions'
   PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;
   std::atomic<int64_t> peak_bytes_ =

@@ -6,19 +6,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "pipeline/diffusion/prompt_cache.h"
 #include "pipeline/diffusion/schedule.h"
+#include "pipeline/engine/byte_allowance.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/memory_reporting.h"
 #include "pipeline/engine/step_check.h"
+#include "pipeline/models/mmdit.h"
 
 namespace fresco {
 
 // What the transformer is told at a job's steps besides its latents, on the device before the first of them.
 struct StepConditions {
+  bool alone = false;    // the job's bits must not depend on what others hold of the device: no graphs, nothing ahead
   at::Tensor timesteps;  // [steps] kFloat
+  // Of all steps, step by step a row for each of the job's; undefined: computed at each step.
+  Mmdit::Modulations modulations;
+  std::optional<ByteAllowance::Lease> held;  // for these
 };
 
 // Where a step's result is looked at (step_check.h).

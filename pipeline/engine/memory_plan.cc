@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/text_conditioning.h"
+#include "pipeline/engine/byte_allowance.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/load_precision.h"
 #include "pipeline/engine/model_info.h"
@@ -110,6 +112,11 @@ struct MemoryPlanner::Model {
     const MmditConfig& config = transformer.config();
     return texts * (text_tokens(load) * config.joint_attention_dim + config.pooled_projection_dim) * element();
   }
+  // Of all steps of the images, where they are computed ahead (DenoiserOptions).
+  int64_t ModulationBytes(const MemoryLoad& load) const {
+    if (!on_gpu()) return 0;
+    return ShapeOf(load).samples * load.steps * transformer.modulation_bytes();
+  }
   // The images' latents and last velocities, the texts' embeddings, these as the forward has them in one tensor, and
   // the positions.
   int64_t StateBytes(const MemoryLoad& load) const {
@@ -127,6 +134,7 @@ MemoryLoad DefaultsOf(const ModelInfo& info) {
   load.height = info.default_height;
   load.guided = info.default_guidance_scale > 1;
   load.max_sequence_length = info.default_max_sequence_length;
+  load.steps = info.default_steps;
   return load;
 }
 
@@ -176,10 +184,10 @@ const StageMemory* MemoryPlan::Find(std::string_view stage) const {
 }
 
 MemoryPlan MemoryPlanner::Plan(const MemoryLoad& load) const {
-  return PlanWithout({}, /*streamed=*/false, load);
+  return PlanWithout({}, /*streamed=*/false, std::numeric_limits<int64_t>::max(), load);
 }
 
-MemoryPlan MemoryPlanner::PlanWithout(const std::vector<std::string_view>& away, bool streamed,
+MemoryPlan MemoryPlanner::PlanWithout(const std::vector<std::string_view>& away, bool streamed, int64_t ahead,
                                       const MemoryLoad& load) const {
   MemoryPlan plan;
   plan.components = model_->components;
@@ -193,7 +201,8 @@ MemoryPlan MemoryPlanner::PlanWithout(const std::vector<std::string_view>& away,
   if (!away.empty()) plan.stages.back().weight_bytes = plan.components.front().weight_bytes;
   for (const ComponentMemory& component : model_->components)
     if (component.name.starts_with("text_encoder")) stages.AddEncoder(&plan, component.name);
-  const int64_t state = model_->StateBytes(load) + load.cached_texts_bytes;
+  const int64_t modulations = std::min(ahead, model_->ModulationBytes(load));
+  const int64_t state = model_->StateBytes(load) + modulations + load.cached_texts_bytes;
   stages.Add(&plan, "step", "", state, StepBytes(load));
   stages.Add(&plan, "decode", "vae", state, DecodeBytes(load.width, load.height));
   return plan;
@@ -201,15 +210,16 @@ MemoryPlan MemoryPlanner::PlanWithout(const std::vector<std::string_view>& away,
 
 MemoryPlan MemoryPlanner::PlanWithin(int64_t budget, const MemoryLoad& load) const {
   std::vector<std::string_view> away;
-  MemoryPlan plan = PlanWithout(away, /*streamed=*/false, load);
+  const int64_t ahead = ModulationAllowance(budget);
+  MemoryPlan plan = PlanWithout(away, /*streamed=*/false, ahead, load);
   for (const std::string_view component : kGoes) {
     if (plan.peak().total_bytes() <= budget) break;
     if (component == "text_encoder_3" && !model_->t5) continue;
     away.push_back(component);
-    plan = PlanWithout(away, /*streamed=*/false, load);
+    plan = PlanWithout(away, /*streamed=*/false, ahead, load);
   }
   const bool too_large = plan.peak().total_bytes() > budget && plan.peak().name == "text_encoder_3";
-  return too_large ? PlanWithout(away, /*streamed=*/true, load) : plan;
+  return too_large ? PlanWithout(away, /*streamed=*/true, ahead, load) : plan;
 }
 
 int64_t MemoryPlanner::EncodeBytes(std::string_view encoder, int texts, int max_sequence_length) const {

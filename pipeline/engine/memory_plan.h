@@ -24,6 +24,7 @@ struct MemoryLoad {
   int batch = 1;                   // images that are advanced together, each with a text of its own
   bool guided = true;              // with a negative text, and two rows in each forward
   int max_sequence_length = 256;   // T5 tokens of a text
+  int steps = 28;                  // of an image
   int64_t cached_texts_bytes = 0;  // that the cache of embeddings holds besides
 };
 
@@ -89,7 +90,9 @@ class MemoryPlanner {
 
  private:
   struct Model;
-  MemoryPlan PlanWithout(const std::vector<std::string_view>& away, bool streamed, const MemoryLoad& load) const;
+  // `ahead`: bytes that modulations of steps to come may take on a GPU.
+  MemoryPlan PlanWithout(const std::vector<std::string_view>& away, bool streamed, int64_t ahead,
+                         const MemoryLoad& load) const;
   explicit MemoryPlanner(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
   std::shared_ptr<const Model> model_;
 };

@@ -113,6 +113,7 @@ at::Tensor Linear::Rows(const at::Tensor& x) const {
     if (product.defined()) return product.squeeze(0);
   }
   if (quantized != nullptr && quantized->ComputesRows()) return quantized->Rows(x);
+  if (!x.is_cpu()) return Product(*this, x);  // where nothing is promised, and each product reads all weights
   const int64_t rows = x.size(0);
   const int64_t padding = (kRows - rows % kRows) % kRows;
   const at::Tensor padded = padding == 0 ? x : at::constant_pad_nd(x, {0, 0, 0, padding});

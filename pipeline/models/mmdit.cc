@@ -347,6 +347,13 @@ at::Tensor Mmdit::Embed(const std::vector<at::Tensor>& latents) const {
   return tokens;
 }
 
+std::vector<at::Tensor> Mmdit::Positions(const std::vector<at::Tensor>& latents) const {
+  const int64_t p = config_.patch_size;
+  std::vector<at::Tensor> positions;
+  for (const at::Tensor& each : latents) positions.push_back(positions_->Crop(each.size(2) / p, each.size(3) / p));
+  return positions;
+}
+
 std::vector<at::Tensor> Mmdit::Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const {
   const int64_t p = config_.patch_size;
   std::vector<at::Tensor> velocities;
@@ -359,12 +366,10 @@ std::vector<at::Tensor> Mmdit::Unpatch(const at::Tensor& tokens, const std::vect
 }
 
 // Tokens [B, N, D] through all blocks and the output's projection: [B, N, p p C].
-at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor& temb, const Observer& observer) const {
+at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const Modulations& given,
+                            const Observer& observer) const {
   const MmditWeights& weights = *weights_;
-  at::Tensor activated = temb.clone();
-  Silu(activated);
-  constexpr char kModulation[] = "transformer_blocks.*.norm1.linear, norm1_context.linear";
-  ModulationParts modulations(RowsOf(kModulation, weights.modulation, activated), config_.dim());
+  ModulationParts modulations(given.blocks, config_.dim());
   Streams x{std::move(image), std::move(text)};
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const ModuleScope scope("transformer_blocks", i);
@@ -376,28 +381,51 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor&
     observer(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observer(StrCat("block.", i, ".context"), x.text);
   }
-  const at::Tensor parts = RowsOf("norm_out.linear", weights.norm_out, activated);
-  const at::Tensor normed = NormOut(x.image, ModulationParts(parts, config_.dim()).Next(2));
+  const at::Tensor normed = NormOut(x.image, ModulationParts(given.norm_out, config_.dim()).Next(2));
   if (observer) observer("norm_out", normed);
   return TokensOf("proj_out", weights.out, normed);
 }
 
-std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
-                                       const at::Tensor& pooled, const at::Tensor& timesteps,
-                                       const Observer& observer) const {
+Mmdit::Modulations Mmdit::Modulate(const at::Tensor& pooled, const at::Tensor& timesteps,
+                                   const Observer& observer) const {
+  constexpr char kModulation[] = "transformer_blocks.*.norm1.linear, norm1_context.linear";
+  at::Tensor temb = EmbedConditions(*weights_, timesteps, pooled);
+  if (observer) observer("temb", temb);
+  Silu(temb);
+  Modulations modulations;
+  modulations.blocks = RowsOf(kModulation, weights_->modulation, temb);
+  modulations.norm_out = RowsOf("norm_out.linear", weights_->norm_out, temb);
+  return modulations;
+}
+
+template <typename Given>
+std::vector<at::Tensor> Mmdit::Run(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                   const Given& modulate, const Observer& observer) const {
   const auto observe = [&](const auto& name, const at::Tensor& value) {
     if (observer) observer(name, value);
   };
   const ModuleScope scope("transformer");
   const at::Tensor image = Embed(latents);
   observe("patches", image);
-  const at::Tensor temb = EmbedConditions(*weights_, timesteps, pooled);
-  observe("temb", temb);
+  const Modulations modulations = modulate();
   const at::Tensor context = TokensOf("context_embedder", weights_->context, text);
   observe("context", context);
-  const std::vector<at::Tensor> velocities = Unpatch(RunBlocks(image, context, temb, observer), latents);
+  const std::vector<at::Tensor> velocities = Unpatch(RunBlocks(image, context, modulations, observer), latents);
   if (velocities.size() == 1) observe("output", velocities.front());
   return velocities;
+}
+
+std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                       const at::Tensor& pooled, const at::Tensor& timesteps,
+                                       const Observer& observer) const {
+  return Run(
+      latents, text, [&] { return Modulate(pooled, timesteps, observer); }, observer);
+}
+
+std::vector<at::Tensor> Mmdit::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                       const Modulations& modulations, const Observer& observer) const {
+  return Run(
+      latents, text, [&] { return modulations; }, observer);
 }
 
 at::Tensor Mmdit::Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,

@@ -59,6 +59,24 @@ class Mmdit {
                                   const at::Tensor& pooled, const at::Tensor& timesteps,
                                   const Observer& observer = {}) const;
 
+  // What the adaptive norms are given: functions of a sample's timestep and pooled text alone. A row for each sample.
+  struct Modulations {
+    at::Tensor blocks;    // [B, all blocks' parts · D]
+    at::Tensor norm_out;  // [B, 2 D]
+  };
+  // Forward's pooled and timesteps; of any samples, of many steps too: on a GPU all of them are one product, which
+  // reads a third of the model's weights once. Each row is the same, bit for bit, whatever the others are (on the CPU).
+  Modulations Modulate(const at::Tensor& pooled, const at::Tensor& timesteps, const Observer& observer = {}) const;
+  int64_t modulation_bytes() const;  // of a row
+
+  // As above, with what Modulate has given for the samples.
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                  const Modulations& modulations, const Observer& observer = {}) const;
+
+  // The positions that Forward adds to latents of these sizes, [1, N, D] each. They are where they are as long as
+  // somebody has them, for whoever has recorded a forward that reads them.
+  std::vector<at::Tensor> Positions(const std::vector<at::Tensor>& latents) const;
+
   // What Forward holds at the most besides its inputs, in bytes, its result included; `threads`: that compute on a CPU.
   struct ForwardShape {
     int64_t samples = 1;
@@ -84,7 +102,11 @@ class Mmdit {
   // Of latents of several shapes, the tokens [B, N, D] with their positions, and back.
   at::Tensor Embed(const std::vector<at::Tensor>& latents) const;
   std::vector<at::Tensor> Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const;
-  at::Tensor RunBlocks(at::Tensor image, at::Tensor text, const at::Tensor& temb, const Observer& observer) const;
+  // `modulate` is called between the embedding of the latents and that of the text.
+  template <typename Given>
+  std::vector<at::Tensor> Run(const std::vector<at::Tensor>& latents, const at::Tensor& text, const Given& modulate,
+                              const Observer& observer) const;
+  at::Tensor RunBlocks(at::Tensor image, at::Tensor text, const Modulations& given, const Observer& observer) const;
 
   MmditConfig config_;
   Placement placement_;

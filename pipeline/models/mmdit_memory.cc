@@ -113,8 +113,9 @@ int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
     const Held cut = layers.Hold(latents);
     first_image = layers.Tokens(weights.patch, shape.samples, patches);
   }
-  first_text = layers.Tokens(weights.context, shape.samples, shape.text_tokens);
   const Held modulations = layers.Rows(weights.modulation, shape.samples);
+  first_text = layers.Tokens(weights.context, shape.samples, shape.text_tokens);
+  const Held norm_out = layers.Rows(weights.norm_out, shape.samples);
   Held image, text;
   for (const MmditBlock& block : weights.blocks) {
     Held next_image, next_text;
@@ -123,6 +124,11 @@ int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
     text = std::move(next_text);
   }
   return ledger.peak();
+}
+
+int64_t Mmdit::modulation_bytes() const {
+  const int64_t values = OutputsOf(weights_->modulation) + OutputsOf(weights_->norm_out);
+  return values * static_cast<int64_t>(c10::elementSize(placement_.dtype));
 }
 
 int64_t Mmdit::loading_bytes() const {

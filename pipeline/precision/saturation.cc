@@ -21,6 +21,13 @@ void SaturationCount::Add(std::string_view layer, const Activations& activations
   AddTo(&found->second, activations);
 }
 
+std::map<std::string, int64_t, std::less<>> SaturationCount::Elements() const {
+  const MutexLock lock(&mutex_);
+  std::map<std::string, int64_t, std::less<>> elements;
+  for (const auto& [name, activations] : layers_) elements[name] = activations.elements;
+  return elements;
+}
+
 SaturationCount::Activations SaturationCount::Total() const {
   const MutexLock lock(&mutex_);
   Activations total;

@@ -38,6 +38,9 @@ class SaturationCount {
   // One input of a layer.
   void Add(std::string_view layer, const Activations& activations);
 
+  // Of each layer, all that were looked at.
+  std::map<std::string, int64_t, std::less<>> Elements() const;
+
   // Over all layers.
   Activations Total() const;
 

@@ -134,8 +134,11 @@ TransformerSteps::TransformerSteps(Mmdit transformer, double load_seconds, const
     : transformer_(std::move(transformer)),
       load_seconds_(load_seconds),
       owned_(MakeJobs(transformer_, options)),
-      denoiser_(transformer_) {
-  for (const auto& job : owned_) jobs_.push_back(job.get());
+      denoiser_(transformer_, FastestOptions(transformer_)) {
+  for (const auto& job : owned_) {
+    denoiser_.Begin(&job->state());
+    jobs_.push_back(job.get());
+  }
 }
 
 absl::StatusOr<double> TransformerSteps::Time() {

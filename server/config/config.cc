@@ -167,6 +167,7 @@ ModelConfig ReadModel(const YAML::Node& node, const std::string& key, const Conf
   section.Read("static_scales", &model.static_scales);
   section.Read("overflow_guard", &model.overflow_guard);
   section.Read("noise_correction", &model.noise_correction);
+  section.Read("cuda_graphs", &model.cuda_graphs);
   if (const int load = section.ReadChoice("load", kLoadPolicies); load >= 0) model.load = static_cast<LoadPolicy>(load);
   section.Read("pinned", &model.pinned);
   if (model.name.empty()) model.name = NameFromPath(model.path);

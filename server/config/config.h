@@ -38,6 +38,7 @@ struct ModelConfig {
   std::optional<bool> noise_correction;      // of requests that do not say; absent: where the calibration has it
   std::vector<LayerTable::Rule> layers;      // exceptions from the precision's own choice of layers, in order
   VaeOptions vae;
+  bool cuda_graphs = true;  // LoadOptions'
   LoadPolicy load = LoadPolicy::kStartup;
   bool pinned = false;  // is not unloaded to make room for others
 };

@@ -81,6 +81,7 @@ LoadOptions ForLoading(const ServerConfig& config, const ModelConfig& model, con
   load.static_scales = model.static_scales;
   load.overflow_guard = model.overflow_guard;
   load.noise_correction = model.noise_correction;
+  load.cuda_graphs = model.cuda_graphs;
   load.threads = config.threads;
   load.prompt_cache_bytes = config.prompt_cache_bytes;
   load.measure_kernels = config.measure_kernels;

@@ -223,6 +223,76 @@ TEST_F(LookingLater, ThatOfTheLastStepIsFoundWhenTheJobIsSettled) {
   EXPECT_THAT(std::string(settled.message()), ::testing::HasSubstr("step 2"));
 }
 
+// Modulations of all steps are there when a job begins, for as many jobs as the allowance is for.
+class ModulationsAhead : public ::testing::TestWithParam<at::ScalarType> {
+ protected:
+  // As Job, guided or not, in the transformer's type.
+  std::unique_ptr<DiffusionJob> Guided(uint64_t id, bool guided) const {
+    std::unique_ptr<DiffusionJob> job = Job(id, static_cast<double>(id));
+    ImageSpec spec = job->spec();
+    spec.guidance_scale = guided ? 4.5F : 1;
+    DiffusionState state = job->state();
+    state.latents = state.latents.to(GetParam());
+    const auto typed = [](const PromptEmbedding& text, double factor) {
+      auto copy = std::make_shared<PromptEmbedding>(text);
+      copy->text = (text.text * factor).to(GetParam());
+      copy->pooled = (text.pooled * factor).to(GetParam());
+      return copy;
+    };
+    if (guided) state.negative = typed(*state.positive, -0.5);
+    state.positive = typed(*state.positive, 1);
+    return std::make_unique<DiffusionJob>(id, spec, std::move(state));
+  }
+
+  // What becomes of a guided and an unguided image, together, in all their steps.
+  std::vector<at::Tensor> Draw(Denoiser& denoiser) const {
+    const auto first = Guided(1, true), second = Guided(2, false);
+    for (DiffusionJob* job : {first.get(), second.get()}) denoiser.Begin(&job->state());
+    while (!first->done())
+      for (const absl::Status& status : denoiser.Step({first.get(), second.get()})) EXPECT_TRUE(status.ok()) << status;
+    return {first->state().latents, second->state().latents};
+  }
+
+  const c10::InferenceMode inference_;
+  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, GetParam()}).value();
+};
+
+TEST_P(ModulationsAhead, PicturesAreTheSameBitForBit) {
+  Denoiser step_by_step(transformer_);
+  const std::vector<at::Tensor> expected = Draw(step_by_step);
+  // For both images, for the guided one alone, and for none: 2 steps of 2 rows and of 1.
+  for (const int64_t rows : {6, 4, 3, 0}) {
+    Denoiser ahead(transformer_, {.modulations_ahead = ByteAllowance::Of(rows * transformer_.modulation_bytes())});
+    const std::vector<at::Tensor> latents = Draw(ahead);
+    for (size_t i = 0; i < latents.size(); ++i) EXPECT_TRUE(at::equal(latents[i], expected[i])) << rows << " " << i;
+  }
+}
+
+TEST_P(ModulationsAhead, AJobHasThemAsLongAsThereIsRoom) {
+  const auto allowance = ByteAllowance::Of(4 * transformer_.modulation_bytes());
+  const Denoiser denoiser(transformer_, {.modulations_ahead = allowance});
+  auto first = Guided(1, true);
+  const auto second = Guided(2, false), alone = Guided(3, true);
+  const auto has_them = [](const std::unique_ptr<DiffusionJob>& job) {
+    return job->state().conditions->modulations.blocks.defined();
+  };
+  denoiser.Begin(&first->state());
+  denoiser.Begin(&second->state());
+  EXPECT_TRUE(has_them(first));
+  EXPECT_EQ(
+      first->state().conditions->modulations.blocks.nbytes() + first->state().conditions->modulations.norm_out.nbytes(),
+      static_cast<size_t>(allowance->bytes()));
+  EXPECT_FALSE(has_them(second));
+  first.reset();
+  denoiser.Begin(&second->state());
+  EXPECT_TRUE(has_them(second));
+  denoiser.Begin(&alone->state(), /*alone=*/true);
+  EXPECT_FALSE(has_them(alone));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, ModulationsAhead, ::testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return std::string(c10::toString(info.param)); });
+
 TEST(KeysOf, TextsOfAnImageThatMustBeAloneAre) {
   ModelInfo gpu, cpu;
   cpu.batch_invariant = true;

@@ -117,7 +117,8 @@ models:
   - {name: first, path: models/demo, precision: bf16, devices: [cpu, "cuda:1"], load: on_demand, pinned: true}
   - {name: second, path: weights.safetensors, base: models/demo, devices: cpu,
      vae: {tiling: always, tile_size: 256, precision: fp8, overflow_guard: false}, calibration: weights.safetensors,
-     static_scales: true, overflow_guard: false, noise_correction: false, attention: fp8}
+     static_scales: true, overflow_guard: false, noise_correction: false, attention: fp8,
+     cuda_graphs: false}
 scheduler: {max_queue: 1, max_batch: 2, encode_threads: 3, slow_reader_limit: 4, slow_reader_rate: 2KiB, channel_bytes: 65536,
   watchdog: {floor: 2s, first: 3m, factor: 4.5, load: 7m},
   policy: dynamic, fairness_window: 6s, max_resident: 7, resident_bytes: 8MiB, cost_model: costs.json, measure_at_load: 0s,
@@ -163,6 +164,8 @@ log: {level: warning, format: json, prompts: true}
   EXPECT_TRUE(config->models[0].overflow_guard);
   EXPECT_FALSE(config->models[1].overflow_guard);
   EXPECT_EQ(config->models[1].noise_correction, false);
+  EXPECT_TRUE(config->models[0].cuda_graphs);
+  EXPECT_FALSE(config->models[1].cuda_graphs);
   EXPECT_THAT(config->models[1].devices, ElementsAre("cpu"));
   EXPECT_EQ(config->models[0].vae.tiling, VaeTiling::kAuto);
   EXPECT_EQ(config->models[0].vae.tile_size, 512);

@@ -1,0 +1,229 @@
+// Forwards by graphs, with a graph of the CPU that does its work again: what is recorded, and what a replay reads and
+// writes.
+#include "pipeline/engine/forward_graphs.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pipeline/base/clock.h"
+#include "pipeline/base/scope_log.h"
+#include "pipeline/checkpoint/weights.h"
+
+namespace fresco {
+namespace {
+
+struct Counts {
+  int captures = 0, replays = 0;
+  bool fails = false;
+};
+
+class FakeGraph final : public DeviceGraph {
+ public:
+  FakeGraph(std::function<void()> work, Counts* counts) : work_(std::move(work)), counts_(*counts) {}
+  void Replay() override {
+    ++counts_.replays;
+    work_();
+  }
+
+ private:
+  const std::function<void()> work_;
+  Counts& counts_;
+};
+
+class FakeMaker final : public GraphMaker {
+ public:
+  explicit FakeMaker(Counts* counts) : counts_(*counts) {}
+  std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
+    ++counts_.captures;
+    if (counts_.fails) throw std::runtime_error("operation not permitted when stream is capturing");
+    work();
+    return std::make_unique<FakeGraph>(work, &counts_);
+  }
+
+ private:
+  Counts& counts_;
+};
+
+MmditConfig Small() {
+  MmditConfig config;
+  config.num_layers = 2;
+  config.num_heads = 2;
+  config.head_dim = 16;
+  config.joint_attention_dim = 24;
+  config.pooled_projection_dim = 8;
+  config.pos_embed_max_size = 8;
+  config.patch_size = 2;
+  config.in_channels = config.out_channels = 4;
+  config.sample_size = 8;
+  config.dual_attention_layers = {0};
+  config.qk_norm = true;
+  return config;
+}
+
+class ForwardGraphsTest : public ::testing::Test {
+ protected:
+  struct Inputs {
+    std::vector<at::Tensor> latents;
+    at::Tensor text;
+    Mmdit::Modulations modulations;
+  };
+  // Other numbers each time.
+  Inputs Draw(const std::vector<std::vector<int64_t>>& sizes) {
+    Inputs inputs;
+    int64_t rows = 0;
+    for (const std::vector<int64_t>& size : sizes) {
+      inputs.latents.push_back(Random({size[0], 4, size[1], size[2]}));
+      rows += size[0];
+    }
+    inputs.text = Random({rows, 5, 24});
+    inputs.modulations = transformer_.Modulate(Random({rows, 8}), Random({rows}).abs() * 500);
+    return inputs;
+  }
+  at::Tensor Random(at::IntArrayRef shape) { return at::randn(shape, generator_, at::TensorOptions()); }
+
+  std::unique_ptr<ForwardGraphs> Make(int64_t bytes = int64_t{1} << 40) {
+    ForwardGraphs::Options options;
+    options.maker = std::make_unique<FakeMaker>(&counts_);
+    options.limits = {.bytes = bytes, .uses_before = 1};
+    options.warn = [this](const std::string& why) { warnings_.push_back(why); };
+    return std::make_unique<ForwardGraphs>(transformer_, std::move(options));
+  }
+
+  // By graphs, against the model itself.
+  void ExpectForward(ForwardGraphs* graphs, const Inputs& inputs) {
+    const auto expected = transformer_.Forward(inputs.latents, inputs.text, inputs.modulations);
+    const auto velocities = graphs->Forward(inputs.latents, inputs.text, inputs.modulations);
+    ASSERT_EQ(velocities.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_TRUE(at::equal(velocities[i], expected[i])) << i;
+  }
+
+  const c10::InferenceMode inference_;
+  at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(3);
+  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  Counts counts_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(ForwardGraphsTest, EachReplayIsOfItsOwnInputs) {
+  const auto graphs = Make();
+  for (int i = 0; i < 4; ++i) ExpectForward(graphs.get(), Draw({{2, 8, 8}}));
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 3);
+}
+
+TEST_F(ForwardGraphsTest, WhatAForwardHasGivenStaysAsItIs) {
+  const auto graphs = Make();
+  const Inputs first = Draw({{1, 8, 8}});
+  std::vector<at::Tensor> kept;
+  for (int i = 0; i < 2; ++i) kept = graphs->Forward(first.latents, first.text, first.modulations);
+  const at::Tensor before = kept.front().clone();
+  ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_TRUE(at::equal(kept.front(), before));
+}
+
+TEST_F(ForwardGraphsTest, EachShapeHasItsOwn) {
+  const auto graphs = Make();
+  const std::vector<std::vector<std::vector<int64_t>>> shapes = {
+      {{1, 8, 8}}, {{2, 8, 8}}, {{1, 4, 16}}, {{1, 8, 8}, {1, 4, 16}}, {{1, 4, 16}, {1, 8, 8}}};
+  for (int i = 0; i < 3; ++i)
+    for (const auto& shape : shapes) ExpectForward(graphs.get(), Draw(shape));
+  EXPECT_EQ(counts_.captures, 5);
+  EXPECT_EQ(counts_.replays, 10);
+}
+
+TEST_F(ForwardGraphsTest, WhereNoneCanBeMadeForwardsGoOnWithoutThem) {
+  counts_.fails = true;
+  const auto graphs = Make();
+  for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_THAT(warnings_, ::testing::ElementsAre(::testing::HasSubstr("capturing")));
+}
+
+TEST_F(ForwardGraphsTest, AShortageTakesThemAndTheyComeAgain) {
+  const auto graphs = Make();
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_GT(graphs->bytes(), 0);
+  EXPECT_TRUE(graphs->Drop());
+  EXPECT_EQ(graphs->bytes(), 0);
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(counts_.captures, 2);
+}
+
+TEST_F(ForwardGraphsTest, NoneIsMadeThatTakesMoreThanThereIs) {
+  const auto graphs = Make(/*bytes=*/1000);
+  for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(counts_.captures, 0);
+}
+
+TEST_F(ForwardGraphsTest, AProfilerSeesTheForwardItself) {
+  const auto graphs = Make();
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  const int replays = counts_.replays;
+  const SystemClock clock;
+  ScopeLog log(&clock);
+  log.Open();
+  ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(counts_.replays, replays);
+}
+
+TEST_F(ForwardGraphsTest, CpusHaveNone) {
+  EXPECT_EQ(ForwardGraphs::OnGpu(transformer_, 1 << 30, nullptr), nullptr);
+}
+
+// As a GPU's: twice its work, once of which is only recorded, and replays in which no layer is asked.
+class HollowMaker final : public GraphMaker {
+ public:
+  std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
+    work();
+    work();
+    return std::make_unique<Hollow>();
+  }
+
+ private:
+  struct Hollow final : DeviceGraph {
+    void Replay() override {}
+  };
+};
+
+TEST(ForwardGraphs, ReplaysCountWhatTheirLayersDo) {
+  const c10::InferenceMode inference;
+  const auto count = std::make_shared<SaturationCount>();
+  const std::string path = "models/demo/transformer";
+  const Mmdit transformer = Mmdit::Load(ReadMmditConfig(path).value(), WeightStore::Open(path, kDiffusersStem).value(),
+                                        {at::kCPU, at::kFloat}, LayerTable::ForTransformer("fp8"), {nullptr, count})
+                                .value();
+  const MmditConfig& config = transformer.config();
+  const std::vector<at::Tensor> latents = {at::zeros({1, config.in_channels, 8, 8})};
+  const at::Tensor text = at::zeros({1, 5, config.joint_attention_dim});
+  const Mmdit::Modulations modulations =
+      transformer.Modulate(at::zeros({1, config.pooled_projection_dim}), at::tensor({500.0f}));
+  transformer.Forward(latents, text, modulations);
+  const int64_t of_one = count->Total().elements;
+  ASSERT_GT(of_one, 0);
+
+  ForwardGraphs::Options options;
+  options.maker = std::make_unique<HollowMaker>();
+  options.limits = {.bytes = int64_t{1} << 40, .uses_before = 0};
+  options.saturation = count;
+  ForwardGraphs graphs(transformer, std::move(options));
+  for (int i = 0; i < 3; ++i) graphs.Forward(latents, text, modulations);
+  // The one above, the maker's first, and three replays.
+  EXPECT_EQ(count->Total().elements, 5 * of_one);
+}
+
+}  // namespace
+}  // namespace fresco
