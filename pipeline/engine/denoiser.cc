@@ -200,19 +200,22 @@ std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
   }
   const auto check = std::make_shared<const StepCheck>(nonfinite, options_.saturation);
   std::vector<absl::Status> statuses;
-  for (size_t i = 0; i < jobs.size(); ++i) statuses.push_back(Advance(jobs[i], std::move(updates[i]), {check, i}));
+  for (size_t i = 0; i < jobs.size(); ++i) statuses.push_back(Look(*jobs[i], *check, i));
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    DiffusionState& state = jobs[i]->state();
+    state.failed = !statuses[i].ok();
+    state.pending = {};
+    if (state.failed) continue;
+    if (options_.look_later) state.pending = {check, i, jobs[i]->step() + 1};
+    jobs[i]->Advance(std::move(updates[i].latents), std::move(updates[i].velocity));
+  }
   return statuses;
 }
 
-absl::Status Denoiser::Advance(DiffusionJob* job, SamplingUpdate update, PendingCheck pending) const {
-  pending.step = job->step() + 1;
-  absl::Status status = Settle(*job);  // which leaves the device busy with this step
-  if (status.ok() && !options_.look_later && !pending.check->Finite(pending.image)) status = NotFinite(pending.step);
-  DiffusionState& state = job->state();
-  state.failed = !status.ok();
-  state.pending = status.ok() && options_.look_later ? std::move(pending) : PendingCheck();
-  if (status.ok()) job->Advance(std::move(update.latents), std::move(update.velocity));
-  return status;
+absl::Status Denoiser::Look(const DiffusionJob& job, const StepCheck& own, size_t image) const {
+  const absl::Status before = Settle(job);  // which leaves the device busy with this step
+  if (!before.ok() || options_.look_later || own.Finite(image)) return before;
+  return NotFinite(job.step() + 1);
 }
 
 }  // namespace fresco

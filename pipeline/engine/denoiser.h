@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -80,8 +81,8 @@ class Denoiser {
   // The job's next latents, of the velocities of its rows. `nonfinite`: GuidedEulerStep's.
   SamplingUpdate UpdateOf(const DiffusionJob& job, absl::Span<const at::Tensor> rows,
                           const at::Tensor& nonfinite) const;
-  // The step is done but for looking at it; `pending`: where that can be.
-  absl::Status Advance(DiffusionJob* job, SamplingUpdate update, PendingCheck pending) const;
+  // Of the steps before the one that has been enqueued, or of that: `own`, of its `image`.
+  absl::Status Look(const DiffusionJob& job, const StepCheck& own, size_t image) const;
 
   const Mmdit& transformer_;
   const DenoiserOptions options_;

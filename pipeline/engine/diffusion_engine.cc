@@ -259,11 +259,10 @@ ImageLoad DiffusionEngine::LoadOf(const ImageSpec& spec) const {
   load.tokens = load.picture_tokens + load.text_tokens;
   load.rows = spec.guidance_scale > 1 ? 2 : 1;
   load.alone = MustBeAlone(info_, spec);
-  // The latents and the last velocity; for each row a text, and modulations for each step where they are ahead.
+  // The latents and the last velocity; for each row a text. Modulations have an allowance of their own, beyond which
+  // there are none.
   const int64_t elements = 2 * latents + load.rows * (text * config.joint_attention_dim + config.pooled_projection_dim);
   load.state_bytes = elements * static_cast<int64_t>(c10::elementSize(parts_.transformer.placement().dtype));
-  const int64_t ahead = int64_t{spec.steps} * load.rows * parts_.transformer.modulation_bytes();
-  if (!load.alone && modulations_ahead_ != nullptr && ahead <= modulations_ahead_->bytes()) load.state_bytes += ahead;
   return load;
 }
 

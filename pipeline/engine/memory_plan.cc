@@ -27,8 +27,8 @@
 namespace fresco {
 namespace {
 
-// A GPU's libraries keep what they multiply with: cuBLAS's and cuBLASLt's, of each stream (of steps, texts, decoding).
-constexpr int64_t kGpuWorkspaceBytes = 96 << 20;
+// A GPU's libraries keep what they multiply with: cuBLAS's and cuBLASLt's, of each stream.
+constexpr int64_t kGpuWorkspaceBytes = 64 << 20;
 
 // What is away while it is not needed, in the order in which it goes: what is large and seldom needed first.
 constexpr std::array<std::string_view, 4> kGoes = {"text_encoder_3", "text_encoder_2", "text_encoder", "vae"};

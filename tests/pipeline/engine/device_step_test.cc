@@ -23,7 +23,7 @@
 #include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/device.h"
-#include "pipeline/precision/fused_rows.h"
+#include "pipeline/precision/cuda_kernels.h"
 
 namespace fresco {
 namespace {

@@ -199,6 +199,27 @@ TEST(MemoryPlanOfMedium, FitsSmallCards) {
   EXPECT_LE(small.peak().total_bytes(), kGoal + kGoal / 20);
 }
 
+// Of Medium's 24 blocks 13 have 9 + 6 parts, 10 have 6 + 6 and the last has 6 + 2; the output's norm has 2.
+TEST(MemoryPlanOfMedium, HasModulationsOfAllStepsOnAGpu) {
+  constexpr int64_t kParts = 13 * 15 + 10 * 12 + 8 + 2, kBytesOfRow = kParts * 1536 * 2;
+  const auto state = [](const char* device, int64_t budget, int steps) {
+    LoadOptions options;
+    options.precision = "bf16";
+    options.device = device;
+    const MemoryPlanner planner = MemoryPlanner::ForPreset("sd3.5-medium", options).value();
+    MemoryLoad load = planner.default_load();
+    load.steps = steps;
+    const MemoryPlan plan = budget == 0 ? planner.Plan(load) : planner.PlanWithin(budget, load);
+    return plan.Find("step")->state_bytes;
+  };
+  EXPECT_EQ(state("cuda:0", 0, 38) - state("cuda:0", 0, 28), 10 * 2 * kBytesOfRow);
+  EXPECT_EQ(state("cpu", 0, 38), state("cpu", 0, 28));
+  // A budget's 32nd, beyond which each step computes its own.
+  constexpr int64_t kBudget = int64_t{1} << 30;
+  EXPECT_EQ(state("cuda:0", kBudget, 150), state("cuda:0", kBudget, 100));
+  EXPECT_LE(state("cuda:0", kBudget, 100) - state("cuda:0", kBudget, 1), kBudget / 32);
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, PredictedMemory,
                          ::testing::Values("fp32", "bf16", "fp8", "fp8-weight-only", "int8"), [](const auto& info) {
                            std::string name = info.param;
