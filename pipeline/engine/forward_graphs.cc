@@ -11,6 +11,7 @@
 #include "pipeline/base/scope_log.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/precision/kernel_choice.h"
 
 namespace fresco {
 namespace {
@@ -33,8 +34,10 @@ void AddElements(SaturationCount* saturation, const Elements& elements, int64_t 
     if (count != 0) saturation->Add(layer, {.elements = times * count});
 }
 
+// A graph holds the kernels that it was recorded with: those of pinned ones are graphs of their own.
 std::string KeyOf(const std::vector<at::Tensor>& latents, const at::Tensor& text) {
   std::string key = StrCat(text.size(1), " ", c10::toString(text.scalar_type()));
+  if (PinnedKernels::OnThisThread()) key += " pinned";
   for (const at::Tensor& size : latents) key += StrCat(" ", size.size(0), "x", size.size(2), "x", size.size(3));
   return key;
 }

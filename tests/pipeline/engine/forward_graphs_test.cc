@@ -22,6 +22,7 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/scope_log.h"
 #include "pipeline/checkpoint/weights.h"
+#include "pipeline/precision/kernel_choice.h"
 
 namespace fresco {
 namespace {
@@ -143,6 +144,23 @@ TEST_F(ForwardGraphsTest, EachShapeHasItsOwn) {
     for (const auto& shape : shapes) ExpectForward(graphs.get(), Draw(shape));
   EXPECT_EQ(counts_.captures, 5);
   EXPECT_EQ(counts_.replays, 10);
+}
+
+// A deterministic picture's steps are not those of a graph with kernels that were measured, nor the other way round.
+TEST_F(ForwardGraphsTest, PinnedKernelsHaveTheirOwn) {
+  const auto graphs = Make();
+  const auto thrice = [&] {
+    for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{2, 6, 4}}));
+  };
+  thrice();
+  EXPECT_EQ(counts_.captures, 1);
+  {
+    const PinnedKernels pinned(true);
+    thrice();
+  }
+  EXPECT_EQ(counts_.captures, 2);
+  thrice();
+  EXPECT_EQ(counts_.captures, 2);
 }
 
 TEST_F(ForwardGraphsTest, WhereNoneCanBeMadeForwardsGoOnWithoutThem) {
