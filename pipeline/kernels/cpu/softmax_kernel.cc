@@ -33,10 +33,11 @@ float MaxOf(const float* scores, size_t n) {
   return hn::GetLane(hn::MaxOfLanes(kFloats, largest));
 }
 
-// Highway's Exp makes 0 of a NaN.
+// Highway's Exp makes 0 of a NaN, and where vectors are emulated casts it to an integer, which is undefined.
 HWY_INLINE Floats WeightsOf(Floats scores, Floats largest, Floats scale) {
   const Floats exponents = hn::Mul(hn::Sub(scores, largest), scale);
-  return hn::IfThenElse(hn::IsNaN(exponents), exponents, hn::Exp(kFloats, exponents));
+  const auto none = hn::IsNaN(exponents);
+  return hn::IfThenElse(none, exponents, hn::Exp(kFloats, hn::IfThenZeroElse(none, exponents)));
 }
 
 }  // namespace
