@@ -274,10 +274,10 @@ TEST(MetricsTest, TheProcessIsDescribed) {
 }
 
 // A sanitizer's heap is its own. Each compiler has its way to say that there is one.
-#if defined(__has_feature)
-constexpr bool kHeapIsSanitizers = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kHeapIsSanitizers = true;
+#elif defined(__has_feature)
+constexpr bool kHeapIsSanitizers = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
 #else
 constexpr bool kHeapIsSanitizers = false;
 #endif
