@@ -4,6 +4,7 @@
 
 #include "pipeline/kernels/cuda/attention8_warps.cuh"
 #include "pipeline/kernels/cuda/device_team.cuh"
+#include "pipeline/kernels/cuda/launch.cuh"
 #include "pipeline/kernels/encode_heads.h"
 
 namespace fresco::kernels {
@@ -154,13 +155,7 @@ bool ComputesFp8() {
 template <typename Job>
 const char* Run(int32_t type, const Job* job, void* stream) {
   if (!ComputesFp8()) return "FP8 attention needs a GPU of compute capability 8.9 or later";
-  if (type == 1) {
-    Launch<BFloat16>(*job, static_cast<cudaStream_t>(stream));
-  } else {
-    Launch<Float16>(*job, static_cast<cudaStream_t>(stream));
-  }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return LaunchByType(type, [&](auto element) { Launch<decltype(element)>(*job, static_cast<cudaStream_t>(stream)); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "pipeline/kernels/cuda/device_team.cuh"
+#include "pipeline/kernels/cuda/launch.cuh"
 #include "pipeline/kernels/group_norm_program.h"
 
 namespace fresco::kernels {
@@ -58,13 +59,7 @@ void Launch(const GroupNormJob& job, cudaStream_t stream) {
 // Returns null, or CUDA's words for what went wrong. type: CudaElement of cuda_library.h.
 template <typename Job>
 const char* Run(int32_t type, const Job* job, void* stream) {
-  if (type == 1) {
-    Launch<BFloat16>(*job, static_cast<cudaStream_t>(stream));
-  } else {
-    Launch<Float16>(*job, static_cast<cudaStream_t>(stream));
-  }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return LaunchByType(type, [&](auto element) { Launch<decltype(element)>(*job, static_cast<cudaStream_t>(stream)); });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // velocity and the next latent, and says whether that is finite. Eager tensors take ten passes and as many launches.
 #include <cuda_runtime.h>
 
+#include "pipeline/kernels/cuda/launch.cuh"
 #include "pipeline/kernels/guidance_math.h"
 
 namespace fresco::kernels {
@@ -30,6 +31,5 @@ extern "C" const char* fresco_cuda_guidance_euler(int32_t type, const fresco::ke
   using namespace fresco::kernels;
   const auto launch = type == 0 ? &Launch<Float32> : type == 1 ? &Launch<BFloat16> : &Launch<Float16>;
   if (job->elements > 0) launch(*job, static_cast<cudaStream_t>(stream));
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return LaunchError();
 }

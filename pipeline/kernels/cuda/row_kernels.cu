@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "pipeline/kernels/cuda/device_team.cuh"
+#include "pipeline/kernels/cuda/launch.cuh"
 #include "pipeline/kernels/row_programs.h"
 
 namespace fresco::kernels {
@@ -95,13 +96,7 @@ int64_t Rows(const Job& job) {
 template <typename Job>
 const char* Run(int32_t type, const Job* job, void* stream) {
   if (Rows(*job) == 0) return nullptr;
-  if (type == 1) {
-    Launch<BFloat16>(*job, static_cast<cudaStream_t>(stream));
-  } else {
-    Launch<Float16>(*job, static_cast<cudaStream_t>(stream));
-  }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return LaunchByType(type, [&](auto element) { Launch<decltype(element)>(*job, static_cast<cudaStream_t>(stream)); });
 }
 
 }  // namespace
