@@ -21,28 +21,13 @@
 
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/prompts.h"
+#include "tests/pipeline/engine/small_transformer.h"
 
 namespace fresco {
 namespace {
 
 constexpr int kTextTokens = 4;
 constexpr ScheduleConfig kSchedule = {1000, 3.0};
-
-MmditConfig Small() {
-  MmditConfig config;
-  config.num_layers = 2;
-  config.num_heads = 2;
-  config.head_dim = 16;
-  config.joint_attention_dim = 24;
-  config.pooled_projection_dim = 8;
-  config.pos_embed_max_size = 4;
-  config.patch_size = 2;
-  config.in_channels = config.out_channels = 4;
-  config.sample_size = 8;
-  config.dual_attention_layers = {0};
-  config.qk_norm = true;
-  return config;
-}
 
 std::unique_ptr<DiffusionJob> Job(uint64_t id, double text_value = 1) {
   const auto text = std::make_shared<PromptEmbedding>();
@@ -61,7 +46,7 @@ std::unique_ptr<DiffusionJob> Job(uint64_t id, double text_value = 1) {
 class DenoiserTest : public ::testing::TestWithParam<double> {
  protected:
   const c10::InferenceMode inference_;
-  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/4), {at::kCPU, at::kFloat}).value();
 };
 
 class CorrectedDenoiserTest : public ::testing::Test {
@@ -81,7 +66,7 @@ class CorrectedDenoiserTest : public ::testing::Test {
   }
 
   const c10::InferenceMode inference_;
-  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/4), {at::kCPU, at::kFloat}).value();
   // The first step is at sigma 1.
   const std::shared_ptr<const NoiseCorrector> corrector_ = std::make_shared<NoiseCorrector>(
       SigmaBuckets{{1, 0.9F}}, NoiseCorrection{{{2, 1, 0.5F, 1}, {0, 0.25F, 0, -1}}, {{9, 9, 9, 9}, {9, 9, 9, 9}}},
@@ -175,7 +160,7 @@ class LookingLater : public ::testing::Test {
   }
 
   const c10::InferenceMode inference_;
-  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/4), {at::kCPU, at::kFloat}).value();
   Denoiser later_ = Denoiser(transformer_, {.look_later = true});
 };
 
@@ -254,7 +239,7 @@ class ModulationsAhead : public ::testing::TestWithParam<at::ScalarType> {
   }
 
   const c10::InferenceMode inference_;
-  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, GetParam()}).value();
+  const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/4), {at::kCPU, GetParam()}).value();
 };
 
 TEST_P(ModulationsAhead, PicturesAreTheSameBitForBit) {

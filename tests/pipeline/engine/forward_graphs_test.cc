@@ -23,6 +23,7 @@
 #include "pipeline/base/scope_log.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/precision/kernel_choice.h"
+#include "tests/pipeline/engine/small_transformer.h"
 
 namespace fresco {
 namespace {
@@ -58,22 +59,6 @@ class FakeMaker final : public GraphMaker {
  private:
   Counts& counts_;
 };
-
-MmditConfig Small() {
-  MmditConfig config;
-  config.num_layers = 2;
-  config.num_heads = 2;
-  config.head_dim = 16;
-  config.joint_attention_dim = 24;
-  config.pooled_projection_dim = 8;
-  config.pos_embed_max_size = 8;
-  config.patch_size = 2;
-  config.in_channels = config.out_channels = 4;
-  config.sample_size = 8;
-  config.dual_attention_layers = {0};
-  config.qk_norm = true;
-  return config;
-}
 
 class ForwardGraphsTest : public ::testing::Test {
  protected:
@@ -114,7 +99,7 @@ class ForwardGraphsTest : public ::testing::Test {
 
   const c10::InferenceMode inference_;
   at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(3);
-  const Mmdit transformer_ = Mmdit::Random(Small(), {at::kCPU, at::kFloat}).value();
+  const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/8), {at::kCPU, at::kFloat}).value();
   Counts counts_;
   std::vector<std::string> warnings_;
 };
