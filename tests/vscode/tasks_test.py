@@ -28,6 +28,22 @@ def built(folder, *targets):
     return f"cmake --build {folder} -j 2 --target {' '.join(targets)}"
 
 
+def ctest(arguments):
+    return f"ctest {arguments} --output-junit results.xml -j 2"
+
+
+# In ctest's place: a test that fails under ThreadSanitizer, and passes when it is run once more.
+FAILS_ONCE = """#!/bin/bash
+case "$*" in
+  "--preset tsan "*--rerun-failed*) mkdir -p build-tsan && cat >build-tsan/again.xml <<< '<testsuite><testcase name="a.b" status="run"/></testsuite>' ;;
+  "--preset tsan "*)
+    mkdir -p build-tsan
+    cat >build-tsan/results.xml <<< '<testsuite><testcase name="a.b" status="fail"><failure/><system-out>said of the race</system-out></testcase></testsuite>'
+    exit 8 ;;
+esac
+"""
+
+
 class TasksTest(unittest.TestCase):
     tried = set()
 
@@ -96,12 +112,21 @@ class TasksTest(unittest.TestCase):
     def test_test(self):
         self.run_task("test")
         self.assert_called(RELEASE, built("build", "all"))
-        self.assert_called("cmake --preset asan -B build-asan -DFRESCO_CUDA=OFF", built("build-asan", "all"), "ctest --preset asan -j 2")
-        self.assert_called("ctest --test-dir build --output-on-failure -j 2")
+        self.assert_called("cmake --preset asan -B build-asan -DFRESCO_CUDA=OFF", built("build-asan", "all"), ctest("--preset asan"))
+        self.assert_called(ctest("--test-dir build --output-on-failure"))
+
+    def test_what_failed_under_a_sanitizer_is_told_last(self):
+        """Where a log is kept, its end is."""
+        self.sandbox.put("stubs/ctest", FAILS_ONCE)
+        code, output = self.sandbox.run("./dev test")
+        self.assertNotEqual(code, 0)
+        last = output.splitlines()[-3:]
+        self.assertRegex(last[0], r"a\.b failed \(tsan\); .* passed")
+        self.assertEqual(last[1:], ["said of the race", "dev: not all tests pass: see above"])
 
     def test_test_by_name(self):
         self.run_task("test: by name", tests="mmdit|a b")
-        self.assert_called(RELEASE, built("build", "all"), "ctest --test-dir build --output-on-failure -j 2 -R 'mmdit|a b'")
+        self.assert_called(RELEASE, built("build", "all"), ctest("--test-dir build --output-on-failure") + " -R 'mmdit|a b'")
         self.assertEqual(self.sandbox.called("asan"), [])
 
     def test_test_the_open_file(self):
@@ -114,7 +139,7 @@ class TasksTest(unittest.TestCase):
     def test_sanitizers(self):
         self.run_task("test: sanitizers")
         for kind in ("asan", "tsan"):
-            self.assert_called(f"cmake --preset {kind} -B build-{kind} -DFRESCO_CUDA=OFF", built(f"build-{kind}", "all"), f"ctest --preset {kind} -j 2")
+            self.assert_called(f"cmake --preset {kind} -B build-{kind} -DFRESCO_CUDA=OFF", built(f"build-{kind}", "all"), ctest(f"--preset {kind}"))
 
     # ---- the code ----------------------------------------------------------------------------------------------------
 
