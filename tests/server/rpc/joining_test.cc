@@ -40,6 +40,16 @@ class JoiningTest : public ServiceTest {
     script_->step_gate()->Close();
   }
 
+  // With one model, which is loaded for who asks for it. `load` may be running when the test's body has ended.
+  void StartOnDemand(decltype(Options::load) load) {
+    Options options;
+    ManagedModel model = {"a", {"cpu"}};
+    model.load = LoadPolicy::kOnDemand;
+    options.managed = {model};
+    options.load = std::move(load);
+    Start(options);
+  }
+
   grpc::Status Create(const v1::CreateImageRequest& request, v1::CreateImageResponse* response,
                       const std::string& idempotency_key = "") {
     grpc::ClientContext context;
@@ -522,17 +532,12 @@ TEST_F(JoiningTest, WhatIsKeptOutlivesItsModel) {
 }
 
 TEST_F(JoiningTest, WhoWaitsForAModelIsJoinedToo) {
-  Gate loading;
-  loading.Close();
-  Options options;
-  ManagedModel model = {"a", {"cpu"}};
-  model.load = LoadPolicy::kOnDemand;
-  options.managed = {model};
-  options.load = [&](const std::string& name, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  StartOnDemand([this, loading](const std::string& name, const std::string& device) {
+    loading->Pass();
     return std::make_unique<FakeEngine>(FakeModelInfo(name, device), script_, nullptr);
-  };
-  Start(options);
+  });
   OpenCall first(stub_.get(), Named("x"));
   EXPECT_TRUE(first.Next().has_queued());
   OpenCall second(stub_.get(), Named("x"));
@@ -541,7 +546,7 @@ TEST_F(JoiningTest, WhoWaitsForAModelIsJoinedToo) {
   EXPECT_EQ(hasty.Rest().status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   first.Hangup();
   EXPECT_EQ(AwaitCalls(2).size(), 2u);
-  loading.Open();
+  loading->Open();
   const Drawn drawn = second.Rest();
   EXPECT_TRUE(drawn.status.ok()) << drawn.status.error_message();
   EXPECT_EQ(drawn.images().size(), 1u);
@@ -549,17 +554,12 @@ TEST_F(JoiningTest, WhoWaitsForAModelIsJoinedToo) {
 }
 
 TEST_F(JoiningTest, WhatWaitsForItsModelCanBeCancelled) {
-  Gate loading;
-  loading.Close();
-  Options options;
-  ManagedModel model = {"a", {"cpu"}};
-  model.load = LoadPolicy::kOnDemand;
-  options.managed = {model};
-  options.load = [&](const std::string& name, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  StartOnDemand([this, loading](const std::string& name, const std::string& device) {
+    loading->Pass();
     return std::make_unique<FakeEngine>(FakeModelInfo(name, device), script_, nullptr);
-  };
-  Start(options);
+  });
   OpenCall first(stub_.get(), Named("x"));
   EXPECT_TRUE(first.Next().has_queued());
   OpenCall second(stub_.get(), Named("x"));
@@ -568,28 +568,23 @@ TEST_F(JoiningTest, WhatWaitsForItsModelCanBeCancelled) {
   for (OpenCall* call : {&first, &second}) EXPECT_EQ(call->Rest().status.error_code(), grpc::StatusCode::CANCELLED);
   OpenCall third(stub_.get(), Named("y"));
   EXPECT_TRUE(third.Next().has_queued());
-  loading.Open();
+  loading->Open();
   EXPECT_TRUE(third.Rest().status.ok());
   EXPECT_EQ(script_->steps().size(), size_t{kSteps});
 }
 
 TEST_F(JoiningTest, WhoWaitsForAModelThatDoesNotComeIsToldAsTheFirstIs) {
-  Gate loading;
-  loading.Close();
-  Options options;
-  ManagedModel model = {"a", {"cpu"}};
-  model.load = LoadPolicy::kOnDemand;
-  options.managed = {model};
-  options.load = [&](const std::string&, const std::string&) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    loading.Pass();
+  const auto loading = std::make_shared<Gate>();
+  loading->Close();
+  StartOnDemand([loading](const std::string&, const std::string&) {
+    loading->Pass();
     return absl::InternalError("tensor x is cut short");
-  };
-  Start(options);
+  });
   OpenCall first(stub_.get(), Named("x"));
   EXPECT_TRUE(first.Next().has_queued());
   OpenCall second(stub_.get(), Named("x"));
   EXPECT_TRUE(second.Next().has_queued());
-  loading.Open();
+  loading->Open();
   for (OpenCall* call : {&first, &second}) {
     const grpc::Status status = call->Rest().status;
     EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);

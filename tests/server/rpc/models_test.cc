@@ -263,10 +263,11 @@ TEST_F(ModelsTest, AModelThatIsUnloadedFinishesWhatItHasBegunAndTellsWhoWaits) {
 }
 
 TEST_F(ModelsTest, AFailedLoadSaysWhyAndMayBeTriedAgain) {
-  std::atomic<bool> broken = true;
+  const auto broken = std::make_shared<std::atomic<bool>>(true);
   Options options = With({Model("a"), Model("b", LoadPolicy::kOnDemand)});
-  options.load = [&](const std::string& model, const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
-    if (model == "b" && broken) return absl::InvalidArgumentError("tensor x is cut short");
+  options.load = [this, broken](const std::string& model,
+                                const std::string& device) -> absl::StatusOr<std::unique_ptr<Engine>> {
+    if (model == "b" && *broken) return absl::InvalidArgumentError("tensor x is cut short");
     return std::make_unique<FakeEngine>(FakeModelInfo(model, device), script_, nullptr);
   };
   Start(options);
@@ -279,7 +280,7 @@ TEST_F(ModelsTest, AFailedLoadSaysWhyAndMayBeTriedAgain) {
   EXPECT_THAT(Draw("b"), HasSubstr("could not be loaded"));
   const grpc::Status status = Load("b");
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  broken = false;
+  *broken = false;
   EXPECT_TRUE(Load("b").ok());
   EXPECT_EQ(Draw("b"), "OK");
 }
