@@ -31,7 +31,9 @@ class ProfileCallTest : public ServiceTest {
  protected:
   void StartProfiled() {
     Options options;
-    options.scheduler.step_profiler = std::make_shared<StepProfiler>(fake_.source(), &time_);
+    // Lives with what it uses as long as the scheduler: the step that ends last may still be measured when the test is
+    // over.
+    options.scheduler.step_profiler = {profiling_, &profiling_->profiler};
     Start(options);
   }
 
@@ -83,8 +85,13 @@ class ProfileCallTest : public ServiceTest {
     return profiled;
   }
 
-  SystemClock time_;
-  FakeProfiler fake_;
+  struct Profiling {
+    SystemClock clock;
+    FakeProfiler fake;
+    StepProfiler profiler{fake.source(), &clock};
+  };
+  const std::shared_ptr<Profiling> profiling_ = std::make_shared<Profiling>();
+  FakeProfiler& fake_ = profiling_->fake;
 };
 
 TEST_F(ProfileCallTest, TheTableOfTheStepsThatOthersHaveMade) {
