@@ -7,9 +7,12 @@
 #include <filesystem>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
+#include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/capture_turn.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/kernels/cuda_library.h"
 
@@ -23,7 +26,7 @@ absl::Status Open() {
   return absl::UnavailableError(StrCat("libtorch_cuda.so: ", reason == nullptr ? "cannot be loaded" : reason));
 }
 
-using MakeGraphs = GraphMaker* (*)(int device);
+using MakeGraphs = GraphMaker* (*)(int device, bool first);
 
 absl::StatusOr<MakeGraphs> FindGraphs() {
   FRESCO_RETURN_IF_ERROR(LoadCuda());
@@ -38,12 +41,47 @@ absl::StatusOr<MakeGraphs> FindGraphs() {
   return reinterpret_cast<MakeGraphs>(make);
 }
 
+// Waits for the device as it goes.
+class TurnTakingGraph final : public DeviceGraph {
+ public:
+  explicit TurnTakingGraph(std::unique_ptr<DeviceGraph> graph) : graph_(std::move(graph)) {}
+  ~TurnTakingGraph() override {
+    const MutexLock turn(&CaptureTurn());
+    graph_.reset();
+  }
+  TurnTakingGraph(const TurnTakingGraph&) = delete;
+  TurnTakingGraph& operator=(const TurnTakingGraph&) = delete;
+
+  void Replay() override { graph_->Replay(); }
+
+ private:
+  std::unique_ptr<DeviceGraph> graph_;
+};
+
+class TurnTakingMaker final : public GraphMaker {
+ public:
+  explicit TurnTakingMaker(std::unique_ptr<GraphMaker> maker) : maker_(std::move(maker)) {}
+
+  std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
+    std::unique_ptr<DeviceGraph> graph;
+    {
+      const MutexLock turn(&CaptureTurn());
+      graph = maker_->Capture(work);
+    }
+    return std::make_unique<TurnTakingGraph>(std::move(graph));
+  }
+
+ private:
+  const std::unique_ptr<GraphMaker> maker_;
+};
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device) {
+absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device, GraphPriority priority) {
   static const auto* const found = new absl::StatusOr<MakeGraphs>(FindGraphs());
   FRESCO_RETURN_IF_ERROR(found->status());
-  return std::unique_ptr<GraphMaker>((**found)(device));
+  std::unique_ptr<GraphMaker> maker((**found)(device, priority == GraphPriority::kFirst));
+  return std::make_unique<TurnTakingMaker>(std::move(maker));
 }
 
 absl::Status LoadCuda() {

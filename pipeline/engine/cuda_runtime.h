@@ -17,9 +17,10 @@ absl::Status LoadCuda();
 // Usable CUDA devices; 0 where there is no library, driver or GPU.
 int CudaDeviceCount();
 
-// What records the graphs of a CUDA device: of libfresco_cuda_graph.so, beside the running program's libfresco_cuda.so.
-// NOT_FOUND for a build without it, FAILED_PRECONDITION with the linker's words. May throw libtorch's exceptions.
-absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device);
+// What records the graphs of a CUDA device, in its turn (capture_turn.h): of libfresco_cuda_graph.so, beside the
+// running program's libfresco_cuda.so. NOT_FOUND for a build without it, FAILED_PRECONDITION with the linker's words.
+// May throw libtorch's exceptions.
+absl::StatusOr<std::unique_ptr<GraphMaker>> MakeCudaGraphs(int device, GraphPriority priority);
 
 // 10 * major + minor: 90 for a Hopper. 0 where it cannot be asked.
 int CudaCapability(int device);

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
+#include "pipeline/engine/capture_turn.h"
 #include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/engine/gpu_allocator.h"
 #include "pipeline/engine/memory.h"
@@ -49,7 +50,9 @@ absl::StatusOr<at::Device> PrepareDevice(const std::string& name, int threads) {
 }
 
 void Synchronize(const at::Device& device) {
-  if (device.is_cuda()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+  if (!device.is_cuda()) return;
+  const MutexLock turn(&CaptureTurn());
+  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
 }  // namespace fresco

@@ -12,6 +12,9 @@
 #include <fstream>
 #include <string>
 
+#include "pipeline/base/mutex.h"
+#include "pipeline/engine/capture_turn.h"
+
 namespace fresco {
 namespace {
 
@@ -183,6 +186,7 @@ void SetMemory(const at::Device& device, ShortageReport* report) {
 
 CacheRelease::~CacheRelease() {
   if (device_.is_cpu()) return;
+  const MutexLock turn(&CaptureTurn());
   try {
     c10::getDeviceAllocator(device_.type())->emptyCache();
   } catch (...) {  // as in MemoryUseOf

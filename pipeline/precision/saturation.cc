@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 namespace fresco {
 namespace {
+
+// Of this thread; null: there is none.
+thread_local SaturationTally* current_tally = nullptr;
 
 void AddTo(SaturationCount::Activations* sum, const SaturationCount::Activations& more) {
   sum->saturated += more.saturated;
@@ -14,18 +18,20 @@ void AddTo(SaturationCount::Activations* sum, const SaturationCount::Activations
 
 }  // namespace
 
+SaturationTally::SaturationTally(const SaturationCount* count)
+    : count_(count), before_(std::exchange(current_tally, this)) {}
+
+SaturationTally::~SaturationTally() {
+  current_tally = before_;
+}
+
 void SaturationCount::Add(std::string_view layer, const Activations& activations) {
+  if (current_tally != nullptr && current_tally->count_ == this)
+    current_tally->elements_[std::string(layer)] += activations.elements;
   const MutexLock lock(&mutex_);
   auto found = layers_.find(layer);
   if (found == layers_.end()) found = layers_.emplace(layer, Activations()).first;
   AddTo(&found->second, activations);
-}
-
-std::map<std::string, int64_t, std::less<>> SaturationCount::Elements() const {
-  const MutexLock lock(&mutex_);
-  std::map<std::string, int64_t, std::less<>> elements;
-  for (const auto& [name, activations] : layers_) elements[name] = activations.elements;
-  return elements;
 }
 
 SaturationCount::Activations SaturationCount::Total() const {

@@ -38,9 +38,6 @@ class SaturationCount {
   // One input of a layer.
   void Add(std::string_view layer, const Activations& activations);
 
-  // Of each layer, all that were looked at.
-  std::map<std::string, int64_t, std::less<>> Elements() const;
-
   // Over all layers.
   Activations Total() const;
 
@@ -53,6 +50,28 @@ class SaturationCount {
 
   mutable Mutex mutex_;
   std::map<std::string, Activations, std::less<>> layers_ FRESCO_GUARDED_BY(mutex_);
+};
+
+// While it lives, what layers tell `count` on the calling thread is here too, whatever other threads tell it. Of a
+// thread the innermost one alone.
+class SaturationTally {
+ public:
+  // By layer, activations that were looked at.
+  using Elements = std::map<std::string, int64_t, std::less<>>;
+
+  explicit SaturationTally(const SaturationCount* count);  // null: nothing is told
+  ~SaturationTally();
+  SaturationTally(const SaturationTally&) = delete;
+  SaturationTally& operator=(const SaturationTally&) = delete;
+
+  const Elements& elements() const { return elements_; }
+
+ private:
+  friend class SaturationCount;
+
+  const SaturationCount* const count_;
+  SaturationTally* const before_;
+  Elements elements_;
 };
 
 }  // namespace fresco

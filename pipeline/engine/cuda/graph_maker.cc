@@ -1,12 +1,17 @@
-// DeviceGraph for CUDA, by libtorch's own graphs: a library that is loaded after libtorch_cuda.so (cuda_runtime.h), so
-// that programs stay linked to libtorch_cpu alone.
+// DeviceGraph for CUDA, with memory from libtorch's allocator: a library that is loaded after libtorch_cuda.so
+// (cuda_runtime.h), so that programs stay linked to libtorch_cpu alone.
+//
+// Not at::cuda::CUDAGraph: it keeps the state of random numbers, one for a device, of which one thread's recording
+// makes another's replay throw, and its kernels always have the priority of the stream that they were recorded in.
 #include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 
 #include <exception>
 #include <memory>
@@ -18,7 +23,7 @@ namespace {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
 
-// Memory of one graph: blocks that its stream takes from the caching allocator while it is opened, and its work on the
+// Memory of one graph: blocks that its stream takes from the caching allocators while it is opened, and its work on the
 // GPU from then on. Others get them when the pool is gone.
 class GraphPool {
  public:
@@ -28,60 +33,126 @@ class GraphPool {
   ~GraphPool() {
     try {
       allocator::releasePool(device_, id_);
+      if (has_host_pool_) Host().release_pool(id_);
     } catch (...) {  // the device has failed, and the next call says so
     }
   }
   GraphPool(const GraphPool&) = delete;
   GraphPool& operator=(const GraphPool&) = delete;
 
-  at::cuda::MempoolId_t id() const { return id_; }
-
-  // Calls `work`, which is computed, with memory from the pool.
+  // Calls `work`, which is computed, with memory of the GPU from the pool.
   void Run(const c10::cuda::CUDAStream& stream, const std::function<void()>& work) {
-    allocator::beginAllocateToPool(device_, id_, [own = stream.stream()](cudaStream_t asked) { return asked == own; });
-    std::exception_ptr failed;
+    const Opened opened(this, stream);
     try {
       work();
-      stream.synchronize();
     } catch (...) {
-      failed = std::current_exception();
+      Wait(stream);  // what was enqueued before reads what is let go of next
+      throw;
     }
-    allocator::endAllocateToPool(device_, id_);
-    allocator::releasePool(device_, id_);  // of the beginning, which counts as another user
-    if (failed) std::rethrow_exception(failed);
+    stream.synchronize();
   }
 
-  // After a capture that began and could not be ended: what CUDAGraph would have done at its end and as it goes.
-  void Abandon() noexcept {
+  // Likewise `work`, which is recorded, with pinned memory of the host too: what copies read has to stay.
+  void Record(const c10::cuda::CUDAStream& stream, const std::function<void()>& work) {
+    const Opened opened(this, stream);
+    Host().begin_allocate_to_pool(id_, [own = stream.unwrap()](c10::Stream asked) { return asked == own; });
+    has_host_pool_ = true;
+    const OpenedHost opened_host(id_);
+    work();
+  }
+
+ private:
+  static void Wait(const c10::cuda::CUDAStream& stream) noexcept {
     try {
-      allocator::endAllocateToPool(device_, id_);
-      at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(id_);
-      allocator::releasePool(device_, id_);
-      at::getHostAllocator(at::kCUDA)->release_pool(id_);
+      stream.synchronize();
     } catch (...) {  // as above
     }
   }
 
- private:
+  static at::HostAllocator& Host() { return *at::getHostAllocator(at::kCUDA); }
+
+  class Opened {
+   public:
+    Opened(GraphPool* pool, const c10::cuda::CUDAStream& stream) : pool_(*pool) {
+      allocator::beginAllocateToPool(pool_.device_, pool_.id_,
+                                     [own = stream.stream()](cudaStream_t asked) { return asked == own; });
+    }
+    ~Opened() {
+      try {
+        allocator::endAllocateToPool(pool_.device_, pool_.id_);
+        allocator::releasePool(pool_.device_, pool_.id_);  // of the beginning, which counts as another user
+      } catch (...) {                                      // as above
+      }
+    }
+    Opened(const Opened&) = delete;
+    Opened& operator=(const Opened&) = delete;
+
+   private:
+    const GraphPool& pool_;
+  };
+
+  class OpenedHost {
+   public:
+    explicit OpenedHost(at::cuda::MempoolId_t id) : id_(id) {}
+    ~OpenedHost() {
+      try {
+        Host().end_allocate_to_pool(id_);
+      } catch (...) {  // as above
+      }
+    }
+    OpenedHost(const OpenedHost&) = delete;
+    OpenedHost& operator=(const OpenedHost&) = delete;
+
+   private:
+    const at::cuda::MempoolId_t id_;
+  };
+
   const c10::DeviceIndex device_;
   const at::cuda::MempoolId_t id_;
+  bool has_host_pool_ = false;  // from its first beginning on
 };
+
+struct DestroyGraph {
+  void operator()(cudaGraph_t graph) const { C10_CUDA_CHECK_WARN(cudaGraphDestroy(graph)); }
+};
+struct DestroyExecutable {
+  void operator()(cudaGraphExec_t executable) const { C10_CUDA_CHECK_WARN(cudaGraphExecDestroy(executable)); }
+};
+using Graph = std::unique_ptr<CUgraph_st, DestroyGraph>;
+using Executable = std::unique_ptr<CUgraphExec_st, DestroyExecutable>;
+
+// What `work` enqueues in the stream, which is the current one.
+Graph Recorded(const c10::cuda::CUDAStream& stream, const std::function<void()>& work) {
+  // Of this thread: others may allocate and wait for their streams meanwhile.
+  C10_CUDA_CHECK(cudaStreamBeginCapture(stream.stream(), cudaStreamCaptureModeThreadLocal));
+  std::exception_ptr failed;
+  try {
+    work();
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  // The stream records until it is told to stop, whatever has failed.
+  cudaGraph_t raw = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream.stream(), &raw);
+  Graph graph(raw);
+  if (failed != nullptr) {
+    static_cast<void>(cudaGetLastError());  // of the recording's end: the next launch would be told of it
+    std::rethrow_exception(failed);
+  }
+  C10_CUDA_CHECK(ended);
+  return graph;
+}
 
 class CudaGraph final : public DeviceGraph {
  public:
-  CudaGraph(c10::DeviceIndex device, const c10::cuda::CUDAStream& stream, const std::function<void()>& work)
-      : device_(device), pool_(device) {
+  CudaGraph(const c10::cuda::CUDAStream& stream, bool first, const std::function<void()>& work)
+      : device_(stream.device_index()), pool_(device_) {
     pool_.Run(stream, work);
-    // Of this thread: others may allocate, copy and wait on the device meanwhile.
-    graph_.capture_begin(pool_.id(), cudaStreamCaptureModeThreadLocal);
-    std::exception_ptr failed;
-    try {
-      work();
-    } catch (...) {
-      failed = std::current_exception();
-    }
-    End(&failed);
-    if (failed) std::rethrow_exception(failed);
+    Graph graph;
+    pool_.Record(stream, [&] { graph = Recorded(stream, work); });
+    cudaGraphExec_t executable = nullptr;
+    C10_CUDA_CHECK(cudaGraphInstantiate(&executable, graph.get(), first ? cudaGraphInstantiateFlagUseNodePriority : 0));
+    executable_.reset(executable);
   }
 
   // A replay may be on its way, in another stream than the one whose memory this is.
@@ -93,46 +164,40 @@ class CudaGraph final : public DeviceGraph {
     }
   }
 
-  void Replay() override { graph_.replay(); }
-
- private:
-  // The stream records until it is told to stop, whatever has failed.
-  void End(std::exception_ptr* failed) {
-    try {
-      graph_.capture_end();
-    } catch (...) {
-      if (*failed == nullptr) *failed = std::current_exception();
-      pool_.Abandon();
-    }
+  void Replay() override {
+    C10_CUDA_CHECK(cudaGraphLaunch(executable_.get(), c10::cuda::getCurrentCUDAStream(device_).stream()));
   }
 
+ private:
   const c10::DeviceIndex device_;
   GraphPool pool_;  // goes after the graph
-  at::cuda::CUDAGraph graph_;
+  Executable executable_;
 };
 
 class CudaGraphMaker final : public GraphMaker {
  public:
   // The stream is one of libtorch's own, and the same for all graphs: libraries keep what they multiply with for each.
-  // From the pool that nobody else here takes streams from: what others enqueued in it would be recorded too.
-  explicit CudaGraphMaker(c10::DeviceIndex device)
-      : device_(device), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device)) {}
+  // From the pool of high priority, which nobody else here takes streams from: what others enqueued in it would be
+  // recorded too.
+  CudaGraphMaker(c10::DeviceIndex device, bool first)
+      : device_(device), first_(first), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device)) {}
 
   std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
     c10::cuda::getCurrentCUDAStream(device_).synchronize();  // what the work reads is there
     const c10::cuda::CUDAStreamGuard guard(stream_);
-    return std::make_unique<CudaGraph>(device_, stream_, work);
+    return std::make_unique<CudaGraph>(stream_, first_, work);
   }
 
  private:
   const c10::DeviceIndex device_;
+  const bool first_;
   const c10::cuda::CUDAStream stream_;
 };
 
 }  // namespace
 }  // namespace fresco
 
-// The caller's; throws libtorch's exceptions.
-extern "C" __attribute__((visibility("default"))) fresco::GraphMaker* fresco_cuda_graph_maker(int device) {
-  return new fresco::CudaGraphMaker(static_cast<c10::DeviceIndex>(device));
+// The caller's; `first`: GraphPriority::kFirst. Throws libtorch's exceptions.
+extern "C" __attribute__((visibility("default"))) fresco::GraphMaker* fresco_cuda_graph_maker(int device, bool first) {
+  return new fresco::CudaGraphMaker(static_cast<c10::DeviceIndex>(device), first);
 }

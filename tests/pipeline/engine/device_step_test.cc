@@ -138,7 +138,7 @@ TEST_F(DeviceStep, PicturesByGraphsAndWithModulationsAheadAreThoseWithout) {
 }
 
 TEST_F(DeviceStep, WhatCannotBeRecordedLeavesTheDeviceUsable) {
-  const absl::StatusOr<std::unique_ptr<GraphMaker>> maker = MakeCudaGraphs(0);
+  const absl::StatusOr<std::unique_ptr<GraphMaker>> maker = MakeCudaGraphs(0, GraphPriority::kFirst);
   ASSERT_TRUE(maker.ok()) << maker.status();
   const at::Tensor values = Random({64}).to(kGpu), sum = at::zeros({}, at::TensorOptions(kGpu));
   int calls = 0;

@@ -12,9 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,42 +21,11 @@
 #include "pipeline/base/scope_log.h"
 #include "pipeline/checkpoint/weights.h"
 #include "pipeline/precision/kernel_choice.h"
+#include "tests/pipeline/engine/fake_graphs.h"
 #include "tests/pipeline/engine/small_transformer.h"
 
 namespace fresco {
 namespace {
-
-struct Counts {
-  int captures = 0, replays = 0;
-  bool fails = false;
-};
-
-class FakeGraph final : public DeviceGraph {
- public:
-  FakeGraph(std::function<void()> work, Counts* counts) : work_(std::move(work)), counts_(*counts) {}
-  void Replay() override {
-    ++counts_.replays;
-    work_();
-  }
-
- private:
-  const std::function<void()> work_;
-  Counts& counts_;
-};
-
-class FakeMaker final : public GraphMaker {
- public:
-  explicit FakeMaker(Counts* counts) : counts_(*counts) {}
-  std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
-    ++counts_.captures;
-    if (counts_.fails) throw std::runtime_error("operation not permitted when stream is capturing");
-    work();
-    return std::make_unique<FakeGraph>(work, &counts_);
-  }
-
- private:
-  Counts& counts_;
-};
 
 class ForwardGraphsTest : public ::testing::Test {
  protected:
@@ -83,7 +50,7 @@ class ForwardGraphsTest : public ::testing::Test {
 
   std::unique_ptr<ForwardGraphs> Make(int64_t bytes = int64_t{1} << 40) {
     ForwardGraphs::Options options;
-    options.maker = std::make_unique<FakeMaker>(&counts_);
+    options.maker = fake_.Maker();
     options.limits = {.bytes = bytes, .uses_before = 1};
     options.warn = [this](const std::string& why) { warnings_.push_back(why); };
     return std::make_unique<ForwardGraphs>(transformer_, std::move(options));
@@ -100,15 +67,15 @@ class ForwardGraphsTest : public ::testing::Test {
   const c10::InferenceMode inference_;
   at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(3);
   const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/8), {at::kCPU, at::kFloat}).value();
-  Counts counts_;
+  FakeGraphs fake_;
   std::vector<std::string> warnings_;
 };
 
 TEST_F(ForwardGraphsTest, EachReplayIsOfItsOwnInputs) {
   const auto graphs = Make();
   for (int i = 0; i < 4; ++i) ExpectForward(graphs.get(), Draw({{2, 8, 8}}));
-  EXPECT_EQ(counts_.captures, 1);
-  EXPECT_EQ(counts_.replays, 3);
+  EXPECT_EQ(fake_.captures, 1);
+  EXPECT_EQ(fake_.replays, 3);
 }
 
 TEST_F(ForwardGraphsTest, WhatAForwardHasGivenStaysAsItIs) {
@@ -127,8 +94,8 @@ TEST_F(ForwardGraphsTest, EachShapeHasItsOwn) {
       {{1, 8, 8}}, {{2, 8, 8}}, {{1, 4, 16}}, {{1, 8, 8}, {1, 4, 16}}, {{1, 4, 16}, {1, 8, 8}}};
   for (int i = 0; i < 3; ++i)
     for (const auto& shape : shapes) ExpectForward(graphs.get(), Draw(shape));
-  EXPECT_EQ(counts_.captures, 5);
-  EXPECT_EQ(counts_.replays, 10);
+  EXPECT_EQ(fake_.captures, 5);
+  EXPECT_EQ(fake_.replays, 10);
 }
 
 // A deterministic picture's steps are not those of a graph with kernels that were measured, nor the other way round.
@@ -138,21 +105,21 @@ TEST_F(ForwardGraphsTest, PinnedKernelsHaveTheirOwn) {
     for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{2, 6, 4}}));
   };
   thrice();
-  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(fake_.captures, 1);
   {
     const PinnedKernels pinned(true);
     thrice();
   }
-  EXPECT_EQ(counts_.captures, 2);
+  EXPECT_EQ(fake_.captures, 2);
   thrice();
-  EXPECT_EQ(counts_.captures, 2);
+  EXPECT_EQ(fake_.captures, 2);
 }
 
 TEST_F(ForwardGraphsTest, WhereNoneCanBeMadeForwardsGoOnWithoutThem) {
-  counts_.fails = true;
+  fake_.fails = true;
   const auto graphs = Make();
   for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
-  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(fake_.captures, 1);
   EXPECT_THAT(warnings_, ::testing::ElementsAre(::testing::HasSubstr("capturing")));
 }
 
@@ -163,44 +130,29 @@ TEST_F(ForwardGraphsTest, AShortageTakesThemAndTheyComeAgain) {
   EXPECT_TRUE(graphs->Drop());
   EXPECT_EQ(graphs->bytes(), 0);
   for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
-  EXPECT_EQ(counts_.captures, 2);
+  EXPECT_EQ(fake_.captures, 2);
 }
 
 TEST_F(ForwardGraphsTest, NoneIsMadeThatTakesMoreThanThereIs) {
   const auto graphs = Make(/*bytes=*/1000);
   for (int i = 0; i < 3; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
-  EXPECT_EQ(counts_.captures, 0);
+  EXPECT_EQ(fake_.captures, 0);
 }
 
 TEST_F(ForwardGraphsTest, AProfilerSeesTheForwardItself) {
   const auto graphs = Make();
   for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
-  const int replays = counts_.replays;
+  const int replays = fake_.replays;
   const SystemClock clock;
   ScopeLog log(&clock);
   log.Open();
   ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
-  EXPECT_EQ(counts_.replays, replays);
+  EXPECT_EQ(fake_.replays, replays);
 }
 
 TEST_F(ForwardGraphsTest, CpusHaveNone) {
   EXPECT_EQ(ForwardGraphs::OnGpu(transformer_, 1 << 30, nullptr), nullptr);
 }
-
-// As a GPU's: twice its work, once of which is only recorded, and replays in which no layer is asked.
-class HollowMaker final : public GraphMaker {
- public:
-  std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
-    work();
-    work();
-    return std::make_unique<Hollow>();
-  }
-
- private:
-  struct Hollow final : DeviceGraph {
-    void Replay() override {}
-  };
-};
 
 TEST(ForwardGraphs, ReplaysCountWhatTheirLayersDo) {
   const c10::InferenceMode inference;

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace fresco {
@@ -49,6 +50,29 @@ TEST(SaturationCount, LosesNothingBetweenThreads) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count.Total().saturated, 4000);
   EXPECT_EQ(count.Worst(1).front().activations.saturated, 2000);
+}
+
+TEST(SaturationTally, IsOfItsThreadAndItsCountAlone) {
+  SaturationCount count, another;
+  count.Add("a", {.elements = 1});
+  {
+    const SaturationTally tally(&count);
+    count.Add("a", {.saturated = 1, .elements = 10});
+    count.Add("a", {.elements = 100});
+    count.Add("b", {.elements = 5});
+    another.Add("a", {.elements = 1000});
+    std::thread([&] { count.Add("a", {.elements = 10000}); }).join();
+    EXPECT_THAT(tally.elements(), ElementsAre(std::pair<const std::string, int64_t>("a", 110),
+                                              std::pair<const std::string, int64_t>("b", 5)));
+    {
+      const SaturationTally inner(nullptr);
+      count.Add("a", {.elements = 7});
+      EXPECT_THAT(inner.elements(), IsEmpty());
+    }
+    EXPECT_EQ(tally.elements().at("a"), 110);
+  }
+  count.Add("a", {.elements = 1});
+  EXPECT_EQ(count.Total().elements, 10124);
 }
 
 }  // namespace
