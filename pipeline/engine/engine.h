@@ -28,6 +28,7 @@ struct ModelInfo {
   std::string device;              // "cpu", "cuda:0"
   std::string precision;           // what is computed in: "fp32", "bf16", …
   std::string precision_asked;     // as LoadOptions::precision
+  std::string attention;           // "fp8" where that is what the attentions multiply; empty: the precision's own type
   std::string weights_digest;      // "sha256:…" over the weights as stored
   std::string calibration_digest;  // "sha256:…" of the calibration file in use; empty: none
   bool batch_invariant = false;    // an image's bits do not depend on what else is in its steps; else to 50 dB

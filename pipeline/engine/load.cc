@@ -125,6 +125,10 @@ std::vector<std::string> SettingsWithoutEffect(const LoadOptions& options, const
   return notes;
 }
 
+bool HasFp8Attentions(const Precision& precision, const at::Device& device) {
+  return precision.transformer.attention() == AttentionScheme::kFp8 && HasFp8Attention(device, precision.type);
+}
+
 // In what the attentions are computed, where that was asked for.
 std::optional<std::string> AttentionNote(const LoadOptions& options, const Precision& precision,
                                          const at::Device& device) {
@@ -132,7 +136,7 @@ std::optional<std::string> AttentionNote(const LoadOptions& options, const Preci
     if (options.attention != AttentionScheme::kFp8) return std::nullopt;
     return StrCat("attention: fp8 is of precision fp8, and this is ", precision.name);
   }
-  if (!HasFp8Attention(device, precision.type))
+  if (!HasFp8Attentions(precision, device))
     return StrCat("attention: there are no FP8 kernels for it here, so that it is in ", precision.type_name());
   return StrCat("attention: fp8", device.is_cpu() ? ", emulated: products of the hardware's codes in fp32" : "");
 }
@@ -259,6 +263,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   }
   for (std::string& note : SettingsWithoutEffect(options, precision, parts.transformer.linears(), corrector != nullptr))
     info.notes.push_back(std::move(note));
+  if (HasFp8Attentions(precision, device)) info.attention = "fp8";
   if (std::optional<std::string> note = AttentionNote(options, precision, device))
     info.notes.push_back(*std::move(note));
   auto engine = std::make_unique<DiffusionEngine>(

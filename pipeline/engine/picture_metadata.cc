@@ -49,6 +49,7 @@ std::string ProvenanceJson(const ImageProvenance& provenance, const PictureMetad
       {"batch_size_min", provenance.batch_size_min},
       {"batch_size_max", provenance.batch_size_max},
   };
+  if (!provenance.attention.empty()) json["attention"] = provenance.attention;
   if (!provenance.calibration_digest.empty()) json["calibration_digest"] = provenance.calibration_digest;
   if (spec.noise_correction) json["noise_correction"] = *spec.noise_correction;
   if (spec.deterministic) json["deterministic"] = true;
@@ -65,6 +66,7 @@ ImageProvenance ProvenanceOf(const ModelInfo& info, const std::string& software)
   provenance.weights_digest = info.weights_digest;
   provenance.calibration_digest = info.calibration_digest;
   provenance.precision = info.precision;
+  provenance.attention = info.attention;
   provenance.device = info.device;
   provenance.software = software;
   provenance.sampler = kSampler;

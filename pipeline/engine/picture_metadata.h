@@ -15,6 +15,7 @@ struct ImageProvenance {
   std::string weights_digest;
   std::string calibration_digest;  // empty: not calibrated, and left out
   std::string precision;
+  std::string attention;  // ModelInfo's; empty: left out
   std::string device;
   std::string software;
   std::string sampler;

@@ -49,7 +49,9 @@ TEST(Fp8AttentionSetting, APictureIsAnotherAndLooksTheSame) {
              plain = LoadEngine(Demo("fp8", std::nullopt)).value(),
              fp8 = LoadEngine(Demo("fp8", AttentionScheme::kFp8)).value();
   EXPECT_THAT(fp8->info().notes, Contains(HasSubstr("attention: fp8, emulated")));
+  EXPECT_EQ(fp8->info().attention, "fp8");
   EXPECT_THAT(plain->info().notes, Not(Contains(HasSubstr("attention"))));
+  EXPECT_EQ(plain->info().attention, "");
   const Image expected = Draw(exact.get(), kPrompt), drawn = Draw(fp8.get(), kPrompt);
   EXPECT_NE(drawn.rgb, Draw(plain.get(), kPrompt).rgb);
   // What is kept of a quantised model elsewhere (quantize --keep-psnr), and what SSIM calls the same picture.
@@ -71,6 +73,7 @@ TEST(Fp8AttentionSetting, AnotherPrecisionHasNone) {
   const auto plain = LoadEngine(Demo("fp32", std::nullopt)).value(),
              asked = LoadEngine(Demo("fp32", AttentionScheme::kFp8)).value();
   EXPECT_THAT(asked->info().notes, Contains("attention: fp8 is of precision fp8, and this is fp32"));
+  EXPECT_EQ(asked->info().attention, "");
   EXPECT_EQ(Draw(asked.get(), kPrompt).rgb, Draw(plain.get(), kPrompt).rgb);
 }
 

@@ -66,6 +66,15 @@ TEST(PictureMetadataTest, ProvenanceIsJson) {
   EXPECT_EQ(json["negative_prompt"], "blurry");
   EXPECT_FALSE(json.contains("prompt_2"));
   EXPECT_FALSE(json.contains("calibration_digest"));
+  EXPECT_FALSE(json.contains("attention"));
+}
+
+TEST(PictureMetadataTest, SaysThatAttentionsMultiplyFp8) {
+  ModelInfo info;
+  info.precision = info.attention = "fp8";
+  const auto json =
+      nlohmann::json::parse(Value(PictureMetadata(ProvenanceOf(info, "fresco"), {}), "fresco:provenance"));
+  EXPECT_EQ(json["attention"], "fp8");
 }
 
 TEST(PictureMetadataTest, ACalibratedModelIsToldFromOneThatIsNot) {
