@@ -53,9 +53,16 @@ inline int64_t ModulationAllowance(int64_t memory_bytes) {
   return memory_bytes / 32;
 }
 
-// What graphs of steps may keep (forward_graphs.h): a part of what all weights leave.
+// What graphs may keep (graph_calls.h), those of steps and those of decoding together: a part of what all weights
+// leave.
 inline int64_t GraphAllowance(int64_t memory_bytes, int64_t weight_bytes) {
   return memory_bytes > weight_bytes ? (memory_bytes - weight_bytes) / 4 : 0;
+}
+
+// Those of decoding, of what all may keep. A part of their own: each would let go of the other's, whose next use would
+// bring them back.
+inline int64_t DecodeGraphAllowance(int64_t graph_bytes) {
+  return graph_bytes / 4;
 }
 
 }  // namespace fresco

@@ -31,7 +31,8 @@
 namespace fresco {
 namespace {
 
-constexpr int kWarmUpPatches = 4;  // a side
+constexpr int kWarmUpPatches = 4;        // a side
+constexpr int kWarmUpPreviewSide = 512;  // pixels: a server's, where nothing else is asked for
 constexpr int64_t kClipTokens = 77;
 
 // A caller that breaks the interface's contract has lost track of its jobs: nothing it draws could be trusted.
@@ -172,10 +173,10 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       vae_stages_(Under("vae.", stages)),
       modulations_ahead_(stages ? nullptr : AllowanceOf(parts_)),
       advisor_(std::move(advisor)),
-      graphs_(graphs
-                  ? ForwardGraphs::OnGpu(parts_.transformer, GraphAllowance(device_at_load_.total_bytes, weight_bytes_),
-                                         parts_.saturation)
-                  : nullptr),
+      graph_bytes_(graphs ? GraphAllowance(device_at_load_.total_bytes, weight_bytes_) : 0),
+      step_graphs_(ForwardGraphs::OnGpu(parts_.transformer, graph_bytes_ - DecodeGraphAllowance(graph_bytes_),
+                                        parts_.saturation)),
+      decode_graphs_(DecodeGraphs::OnGpu(parts_.vae, DecodeGraphAllowance(graph_bytes_), parts_.saturation)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       text_stream_(parts_.transformer.placement().device),
@@ -183,7 +184,7 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
                                      .observer = Under("transformer.", stages),
                                      .look_later = parts_.transformer.placement().device.is_cuda() && !stages,
                                      .modulations_ahead = modulations_ahead_,
-                                     .graphs = graphs_,
+                                     .graphs = step_graphs_,
                                      .saturation = parts_.saturation}) {}
 
 EngineStats DiffusionEngine::stats() const {
@@ -209,6 +210,8 @@ EngineStats DiffusionEngine::stats() const {
       stats.weight_bytes -= component.weight_bytes;
     }
   }
+  if (step_graphs_ != nullptr) stats.step_graph_bytes = step_graphs_->bytes();
+  if (decode_graphs_ != nullptr) stats.decode_graph_bytes = decode_graphs_->bytes();
   stats.allocated_bytes = memory.allocated_bytes;
   stats.peak_bytes = std::max(peak_bytes_.load(), memory.peak_bytes);
   for (MemoryHeld& held : LedgerOf(parts_.transformer.placement().device).Snapshot().held) {
@@ -351,7 +354,7 @@ absl::Status DiffusionEngine::DrawNothing() {
   return Finish(*job).status();
 }
 
-absl::Status DiffusionEngine::RecordGraph() {
+absl::Status DiffusionEngine::RecordGraphs() {
   ImageSpec spec;
   spec.width = info_.default_width;
   spec.height = info_.default_height;
@@ -362,6 +365,7 @@ absl::Status DiffusionEngine::RecordGraph() {
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job,
                           std::move(PrepareJobs({&only, 1}, TextCache::kPass).front()));
   while (!job->done()) FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
+  for (int i = 0; i < spec.steps; ++i) FRESCO_RETURN_IF_ERROR(Preview(*job, kWarmUpPreviewSide).status());
   return absl::OkStatus();
 }
 
@@ -369,8 +373,8 @@ absl::Status DiffusionEngine::WarmUp() {
   const at::Device& device = parts_.transformer.placement().device;
   const absl::Status drawn = Compute(device, info_, "drawing", [&] { return DrawNothing(); });
   // A picture of that size may not fit, which whoever asks for one is told.
-  if (drawn.ok() && graphs_ != nullptr)
-    Compute(device, info_, "recording", [&] { return RecordGraph(); }).IgnoreError();
+  if (drawn.ok() && step_graphs_ != nullptr)
+    Compute(device, info_, "recording", [&] { return RecordGraphs(); }).IgnoreError();
   return Annotate(drawn, "warm-up");
 }
 
@@ -378,8 +382,14 @@ template <typename Function>
 auto DiffusionEngine::ComputeWithRoom(std::string_view doing, const Function& function) {
   const at::Device& device = parts_.transformer.placement().device;
   auto result = Compute(device, info_, doing, function);
-  const bool again = absl::IsResourceExhausted(StatusOf(result)) && graphs_ != nullptr && graphs_->Drop();
+  const bool again = absl::IsResourceExhausted(StatusOf(result)) && DropGraphs();
   return again ? Compute(device, info_, doing, function) : std::move(result);
+}
+
+bool DiffusionEngine::DropGraphs() {
+  const bool steps = step_graphs_ != nullptr && step_graphs_->Drop();
+  const bool decodes = decode_graphs_ != nullptr && decode_graphs_->Drop();
+  return steps || decodes;
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {
@@ -442,18 +452,18 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
   return statuses;
 }
 
-absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents) {
+absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents, const ImageSpec& spec) {
   const StageScope scope("decode");
   const MemoryScope memory("vae", MemoryKind::kActivations);
   const at::Tensor z = parts_.vae.FromTransformer(latents.to(parts_.vae.placement().dtype));
-  if (parts_.residency == nullptr) return DecodeWith(parts_.vae, z);
+  if (decode_graphs_ != nullptr && !MustBeAlone(info_, spec)) return Checked(decode_graphs_->Decode(z));
+  if (parts_.residency == nullptr) return Checked(parts_.vae.Decode(z, vae_stages_));
   const int64_t pixels = parts_.vae.config().downscale();
   FRESCO_ASSIGN_OR_RETURN(const auto vae, parts_.residency->LendVae(pixels * z.size(2), pixels * z.size(3)));
-  return DecodeWith(*vae, z);
+  return Checked(vae->Decode(z, vae_stages_));
 }
 
-absl::StatusOr<Image> DiffusionEngine::DecodeWith(const Autoencoder& vae, const at::Tensor& z) const {
-  const at::Tensor pixels = vae.Decode(z, vae_stages_);
+absl::StatusOr<Image> DiffusionEngine::Checked(const at::Tensor& pixels) const {
   const at::Tensor nonfinite = at::zeros({1}, pixels.options().dtype(at::kFloat));
   MarkNonfinite(pixels, nonfinite);
   if (!StepCheck(nonfinite, parts_.saturation).Finite(0))
@@ -469,7 +479,7 @@ absl::StatusOr<Image> DiffusionEngine::Preview(const ImageJob& job, int max_side
     if (const absl::Status status = Denoiser::Settle(*own); !status.ok()) return absl::StatusOr<Image>(status);
     const bool started = state.velocity.defined();
     const at::Tensor estimate = started ? EstimateDenoised(state.latents, state.velocity, own->sigma()) : state.latents;
-    return Decode(Downsample(estimate, parts_.vae.config().downscale(), max_side));
+    return Decode(Downsample(estimate, parts_.vae.config().downscale(), max_side), own->spec());
   });
 }
 
@@ -489,7 +499,7 @@ absl::StatusOr<Image> DiffusionEngine::Finish(ImageJob& job) {
   if (!own.done() || own.state().failed) Die("Finish of a job that is not done");
   auto image = ComputeWithRoom("decoding", [&]() -> absl::StatusOr<Image> {
     FRESCO_RETURN_IF_ERROR(Denoiser::Settle(own));
-    return Decode(own.state().latents);
+    return Decode(own.state().latents, own.spec());
   });
   if (absl::IsDataLoss(image.status())) ++nonfinite_;
   if (absl::IsResourceExhausted(image.status())) {

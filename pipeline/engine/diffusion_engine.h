@@ -12,6 +12,7 @@
 
 #include "pipeline/diffusion/prompt_encoder.h"
 #include "pipeline/engine/byte_allowance.h"
+#include "pipeline/engine/decode_graphs.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
@@ -75,20 +76,21 @@ class DiffusionEngine final : public Engine {
   // negative: null without guidance.
   std::unique_ptr<ImageJob> NewJob(ImageSpec spec, Embedding positive, Embedding negative);
   absl::Status DrawNothing();
-  // Steps of the default picture, until they are enqueued as one.
-  absl::Status RecordGraph();
+  // Steps of the default picture, and decodes of it or of its preview, until they are enqueued as one.
+  absl::Status RecordGraphs();
   // Calls `function` as Compute does; once more where memory has run out and graphs had some.
   template <typename Function>
   auto ComputeWithRoom(std::string_view doing, const Function& function);
+  bool DropGraphs();  // whether there were any
   // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
   absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
   // Of these images; what the device holds besides is not theirs.
   void Advise(absl::Span<const ImageSpec* const> specs, ShortageReport* report) const;
   at::Tensor InitialLatents(const ImageSpec& spec) const;
-  // latents: the transformer's, [1, C, h, w] in any type.
-  absl::StatusOr<Image> Decode(const at::Tensor& latents);
-  // z: the autoencoder's.
-  absl::StatusOr<Image> DecodeWith(const Autoencoder& vae, const at::Tensor& z) const;
+  // latents: the transformer's, [1, C, h, w] in any type, of such an image.
+  absl::StatusOr<Image> Decode(const at::Tensor& latents, const ImageSpec& spec);
+  // pixels: the autoencoder's.
+  absl::StatusOr<Image> Checked(const at::Tensor& pixels) const;
   // Until the claim goes: for a step of these, where the model has a budget.
   MemoryBudget::Claim RoomFor(absl::Span<DiffusionJob* const> jobs);
 
@@ -105,7 +107,9 @@ class DiffusionEngine final : public Engine {
   const std::shared_ptr<ByteAllowance> modulations_ahead_;  // DenoiserOptions'
   const MemoryAdvisor advisor_;
 
-  const std::shared_ptr<ForwardGraphs> graphs_;  // DenoiserOptions'
+  const int64_t graph_bytes_;                          // that graphs may keep; 0: there are to be none
+  const std::shared_ptr<ForwardGraphs> step_graphs_;   // DenoiserOptions'
+  const std::shared_ptr<DecodeGraphs> decode_graphs_;  // null: decodes are enqueued launch by launch
   PromptEncoder prompts_;
   std::atomic<int64_t> nonfinite_ = 0;
   std::atomic<int64_t> peak_bytes_ =

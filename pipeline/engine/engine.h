@@ -124,6 +124,8 @@ struct EngineStats {
   int64_t allocated_bytes = 0;         // on the device, now, by this process's tensors (weights too)
   int64_t peak_bytes = 0;              // the most that allocated_bytes has been
   std::vector<MemoryHeld> held;        // of allocated_bytes, what this model has; the largest first
+  // What graphs keep of the device for themselves, as their work is predicted to take: most of it is no tensor's.
+  int64_t step_graph_bytes = 0, decode_graph_bytes = 0;
 };
 
 // Of a device as a whole, whoever uses it. Zeros: not known.

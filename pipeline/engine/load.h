@@ -44,8 +44,8 @@ struct LoadOptions {
   // earlier measurements (empty: none are kept). Or not at all: kernels are then the same on all machines of a type.
   bool measure_kernels = true;
   std::string kernel_choices;
-  // On a GPU forwards of shapes that come again are recorded and enqueued as one (forward_graphs.h), where the device
-  // has room for it. Not within `memory`, nor beside `observers`.
+  // On a GPU forwards, and small decodes, of shapes that come again are recorded and enqueued as one (forward_graphs.h,
+  // decode_graphs.h), where the device has room for it. Not within `memory`, nor beside `observers`.
   bool cuda_graphs = true;
   std::shared_ptr<const EngineObservers> observers;  // null: nobody looks on
 };

@@ -2,7 +2,8 @@
 // and what is to be drawn. Torch-free.
 //
 // Counted are the bytes of tensors, as MemoryUseOf counts them (on a CPU also weights that stay in their mapped files).
-// What a GPU's driver keeps for itself (the context, code) is not.
+// What a GPU's driver keeps for itself (the context, code) is not, nor what graphs keep (LoadOptions::cuda_graphs): it
+// is a part of what is left over, and goes where memory runs out.
 #pragma once
 
 #include <cstdint>

@@ -214,7 +214,6 @@ void Observe(const Observer& observer, const std::string& name, const at::Tensor
 
 }  // namespace
 
-// x: one sample, [1, C, h, w], or a tile of it.
 at::Tensor Autoencoder::DecodeWhole(at::Tensor x, const Observer& observer) const {
   const CoderWeights& decoder = weights_->decoder;
   const ModuleScope scope("decoder");
@@ -255,10 +254,14 @@ at::Tensor Autoencoder::EncodeWhole(at::Tensor x, const Observer& observer) cons
 }
 
 at::Tensor Autoencoder::Decode(const at::Tensor& z, const Observer& observer) const {
+  return DecodeBy(z, [&](const at::Tensor& x) { return DecodeWhole(x, observer); });
+}
+
+at::Tensor Autoencoder::DecodeBy(const at::Tensor& z,
+                                 const std::function<at::Tensor(const at::Tensor& x)>& whole) const {
   const ModuleScope scope("vae");
   const int64_t pixels = config_.downscale(), tile = options_.tile_size;
   const bool tiles = Tiles(z.size(2) * pixels, z.size(3) * pixels);
-  const auto whole = [&](const at::Tensor& x) { return DecodeWhole(x, observer); };
   return ForEachSample(z, [&](const at::Tensor& x) {
     return tiles ? RunTiled(x, {tile / pixels, tile}, whole) : whole(x);
   });

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,6 +77,11 @@ class Autoencoder {
   // other: "conv_in", "mid_block", "up_block.N", "image".
   at::Tensor Decode(const at::Tensor& z, const Observer& observer = {}) const;
 
+  // A sample, or a tile of one: x [1, C, h, w], channels-last → its image, as Decode's, in memory of its own.
+  at::Tensor DecodeWhole(at::Tensor x, const Observer& observer = {}) const;
+  // As Decode, where `whole` does what DecodeWhole does, with each sample (or tile) after the other.
+  at::Tensor DecodeBy(const at::Tensor& z, const std::function<at::Tensor(const at::Tensor& x)>& whole) const;
+
   // images [B, 3, H, W], -1..1, H and W multiples of downscale. Sliced and tiled as Decode. Observed stages, of one
   // sample (or tile) after the other: "conv_in", "down_block.N", "mid_block", "moments".
   Posterior Encode(const at::Tensor& images, const Observer& observer = {}) const;
@@ -97,7 +103,6 @@ class Autoencoder {
   // `path`: for errors.
   static absl::StatusOr<Autoencoder> Read(const AutoencoderConfig& config, const std::string& path, WeightReader reader,
                                           const VaeOptions& options, std::shared_ptr<SaturationCount> saturation);
-  at::Tensor DecodeWhole(at::Tensor x, const Observer& observer) const;
   at::Tensor EncodeWhole(at::Tensor x, const Observer& observer) const;
 
   AutoencoderConfig config_;

@@ -28,7 +28,7 @@ MetricFamily Family(const std::string& name, const std::string& help, MetricType
 
 struct AllSeries {
   Series memory, held, weights, hits, misses, cached, nonfinite, quantized, saturated, guarded, models;
-  Series loads, loaded_bytes, load_seconds;
+  Series loads, loaded_bytes, load_seconds, graphs;
 };
 
 void AddCounts(const std::string& model, const EngineStats& stats, AllSeries* all) {
@@ -65,6 +65,9 @@ void AddReplica(const Engine& engine, AllSeries* all) {
     const std::string kind(MemoryKindName(held.holder.kind));
     all->held[{info.device, info.name, held.holder.component, kind}] = static_cast<double>(held.bytes);
   }
+  for (const auto& [work, bytes] :
+       {std::pair("steps", stats.step_graph_bytes), std::pair("decodes", stats.decode_graph_bytes)})
+    all->graphs[{info.device, info.name, work}] = static_cast<double>(bytes);
   for (const ModelInfo::Component& component : info.components) {
     const int64_t bytes = IsAway(stats, component.name) ? 0 : component.weight_bytes;
     all->weights[{info.name, component.name, component.precision}] += static_cast<double>(bytes);
@@ -139,6 +142,9 @@ std::vector<MetricFamily> EngineMetrics::Collect() const {
       Family("fresco_component_memory_bytes",
              "Of the memory that is allocated on a device, what each component has now.", MetricType::Gauge,
              {"device", "model", "component", "kind"}, all.held),
+      Family("fresco_graph_bytes",
+             "What a model's CUDA graphs keep of a device for what they compute, beside what is allocated there.",
+             MetricType::Gauge, {"device", "model", "work"}, all.graphs),
       Family("fresco_weights_bytes", "Weights by component and the type they are stored in, over all replicas.",
              MetricType::Gauge, {"model", "component", "precision"}, all.weights),
       Family("fresco_prompt_cache_hits_total", "Prompts whose encoding was in the cache.", MetricType::Counter,

@@ -188,6 +188,8 @@ EngineStats FakeEngine::stats() const {
   stats.weight_bytes = 1000;
   stats.allocated_bytes = 1000 + kStateBytes * script_->live_jobs();
   stats.peak_bytes = 5000;
+  stats.step_graph_bytes = 300;
+  stats.decode_graph_bytes = 20;
   stats.held = {{{info_.name, "transformer", MemoryKind::kWeights}, 1000, 1000, 1000}};
   script_->AddSaturation(&stats);
   MutexLock lock(&mutex_);

@@ -212,6 +212,8 @@ TEST(MetricsTest, EnginesAreReadAtEveryScrape) {
   EXPECT_THAT(text, HasSubstr("fresco_device_memory_bytes{device=\"cpu\",kind=\"peak\"} 5000\n"));
   EXPECT_THAT(text, HasSubstr("fresco_component_memory_bytes{device=\"cpu\",model=\"two\",component=\"transformer\","
                               "kind=\"weights\"} 1000\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_graph_bytes{device=\"cpu\",model=\"one\",work=\"steps\"} 300\n"));
+  EXPECT_THAT(text, HasSubstr("fresco_graph_bytes{device=\"cpu\",model=\"two\",work=\"decodes\"} 20\n"));
   EXPECT_THAT(text,
               HasSubstr("fresco_weights_bytes{model=\"two\",component=\"transformer\",precision=\"fp32\"} 1000\n"));
   EXPECT_THAT(text, HasSubstr("fresco_model_load_seconds{device=\"cpu\",model=\"one\"} 1.5\n"));
