@@ -8,10 +8,12 @@
 namespace fresco {
 
 // Whether a row of a product of matrices, kFloat or kBFloat16, has the same bits however many rows there are, from
-// Linear::kMinTokens on. True of oneDNN's and MKL's AVX-512 kernels; those for AVX2 add up in another order from some
-// numbers of rows on (tests/pipeline/models, batch_test, on either; docs/facts/fp8.md, Batch invariance).
+// Linear::kMinTokens on. True of oneDNN's and MKL's AVX-512 kernels. Those for AVX2, and oneDNN's for AMX where rows
+// are wide (1,024 elements), add up in another order from some numbers of rows on (tests/pipeline/models, batch_test,
+// on each; docs/facts/fp8.md, Batch invariance).
 inline bool RowsAreIndependent(c10::ScalarType type) {
-  return type == c10::ScalarType::Float ? ProcessorHasAvx512() : ProcessorHasAvx512Bf16();
+  if (type == c10::ScalarType::Float) return ProcessorHasAvx512();
+  return ProcessorHasAvx512Bf16() && !ProcessorHasAmxBf16();
 }
 
 }  // namespace fresco
