@@ -23,7 +23,8 @@ while [ $# -gt 0 ]; do
 done
 
 folder=build-pipeline
-targets=(fresco-model fresco_cuda device_rows_test device_mmdit_test)
+tests=(device_rows_test device_kernels_test device_mmdit_test device_autoencoder_test device_step_test device_pictures_test)
+targets=(fresco-model fresco_cuda "${tests[@]}")
 [ $setup = no ] || FRESCO_CUDA=ON ./dev setup
 if [ $build = yes ]; then
   cmake --preset pipeline -DFRESCO_CUDA=ON
@@ -32,7 +33,7 @@ fi
 
 # The figures are worth having even where a test fails. On a GPU none may have been skipped.
 status=0
-for test in device_rows_test device_mmdit_test; do
+for test in "${tests[@]}"; do
   log=$($folder/tests/$test --gtest_brief=1 2>&1) || status=1
   uniq <<<"$log"
   case "$device,$log" in cuda*SKIPPED*) status=1 ;; esac

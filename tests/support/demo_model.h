@@ -9,10 +9,12 @@
 
 namespace fresco {
 
-inline std::unique_ptr<Engine> LoadDemo(const std::string& precision = "fp32", int threads = 2) {
+inline std::unique_ptr<Engine> LoadDemo(const std::string& precision = "fp32", int threads = 2,
+                                        const std::string& device = "cpu") {
   LoadOptions options;
   options.name = "demo";
   options.path = "models/demo";
+  options.device = device;
   options.precision = precision;
   options.threads = threads;
   return LoadEngine(options).value();
