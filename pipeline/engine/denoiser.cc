@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "pipeline/base/memory_scope.h"
@@ -81,6 +82,19 @@ Mmdit::Modulations ModulateAll(const Mmdit& transformer, const DiffusionState& s
   const ModuleScope scope("transformer");
   return transformer.Modulate(at::cat(pooled).repeat({steps, 1}),
                               timesteps.unsqueeze(1).expand({steps, rows}).reshape({-1}));
+}
+
+// The jobs' places, in an order in which those of one size are neighbours, and so share what the transformer does by
+// size; of one size as they are.
+std::vector<size_t> BySize(absl::Span<DiffusionJob* const> jobs) {
+  std::vector<size_t> order(jobs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto size = [&](size_t i) {
+    const at::Tensor& latents = jobs[i]->state().latents;
+    return std::pair(latents.size(2) * latents.size(3), latents.size(2));
+  };
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return size(a) < size(b); });
+  return order;
 }
 
 absl::Status NotFinite(int step) {
@@ -187,6 +201,15 @@ absl::Status Denoiser::Settle(const DiffusionJob& job) {
 }
 
 std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
+  const std::vector<size_t> order = BySize(jobs);
+  std::vector<DiffusionJob*> ordered;
+  for (const size_t place : order) ordered.push_back(jobs[place]);
+  std::vector<absl::Status> ordered_statuses = StepInOrder(ordered), statuses(jobs.size());
+  for (size_t i = 0; i < order.size(); ++i) statuses[order[i]] = std::move(ordered_statuses[i]);
+  return statuses;
+}
+
+std::vector<absl::Status> Denoiser::StepInOrder(absl::Span<DiffusionJob* const> jobs) {
   const StageScope scope("step");
   const std::vector<at::Tensor> velocities = Velocities(jobs);
   const MemoryScope memory("images", MemoryKind::kState);

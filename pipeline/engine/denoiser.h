@@ -53,8 +53,8 @@ class Denoiser {
   void Begin(DiffusionState* state, bool alone = false) const;
 
   // Advances each job. One status per job: DATA_LOSS for one whose latents are no longer finite (it is marked failed);
-  // with `look_later`, for one whose latents were not when it began. Jobs are distinct, not failed and not done, their
-  // texts have equal shapes and their latents equal areas; each job's result is the same whatever the others are. When
+  // with `look_later`, for one whose latents were not when it began. Jobs are distinct, not failed and not done, and
+  // their texts have equal shapes; each job's result is the same whatever the others are. When
   // it throws (libtorch's exceptions), no job has changed. With `look_later` nothing here waits for what is computed in
   // this step.
   std::vector<absl::Status> Step(absl::Span<DiffusionJob* const> jobs);
@@ -64,6 +64,8 @@ class Denoiser {
   static absl::Status Settle(const DiffusionJob& job);
 
  private:
+  // The same, jobs of one size being neighbours.
+  std::vector<absl::Status> StepInOrder(absl::Span<DiffusionJob* const> jobs);
   // What the transformer is told about a set of jobs, the same at each of their steps. A job has two rows where it is
   // guided (negative, positive), else one.
   struct Texts {

@@ -426,10 +426,12 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
 
 MemoryBudget::Claim DiffusionEngine::RoomFor(absl::Span<DiffusionJob* const> jobs) {
   if (parts_.residency == nullptr) return {};
-  const DiffusionState& first = jobs.front()->state();
-  Mmdit::ForwardShape shape{0, first.latents.size(2), first.latents.size(3), first.positive->text.size(1)};
-  for (const DiffusionJob* job : jobs) shape.samples += job->guided() ? 2 : 1;
-  return parts_.residency->MakeRoom(parts_.transformer.ForwardBytes(shape, parts_.residency->threads()));
+  std::vector<Mmdit::ForwardShape> shapes;
+  for (const DiffusionJob* job : jobs) {
+    const DiffusionState& own = job->state();
+    shapes.push_back({job->guided() ? 2 : 1, own.latents.size(2), own.latents.size(3), own.positive->text.size(1)});
+  }
+  return parts_.residency->MakeRoom(parts_.transformer.ForwardBytes(shapes, parts_.residency->threads()));
 }
 
 std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batch) {

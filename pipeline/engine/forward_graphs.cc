@@ -50,13 +50,13 @@ std::shared_ptr<ForwardGraphs> ForwardGraphs::OnGpu(const Mmdit& transformer, in
 
 // What the work takes and the inputs and outputs that stay.
 int64_t ForwardGraphs::BytesOf(const std::vector<at::Tensor>& latents, const at::Tensor& text) const {
-  Mmdit::ForwardShape shape{0, latents.front().size(2), latents.front().size(3), text.size(1)};
+  std::vector<Mmdit::ForwardShape> shapes;
   int64_t bytes = static_cast<int64_t>(text.nbytes()) + text.size(0) * transformer_.modulation_bytes();
   for (const at::Tensor& size : latents) {
-    shape.samples += size.size(0);
+    shapes.push_back({size.size(0), size.size(2), size.size(3), text.size(1)});
     bytes += 2 * static_cast<int64_t>(size.nbytes());
   }
-  return bytes + transformer_.ForwardBytes(shape, /*threads=*/1);
+  return bytes + transformer_.ForwardBytes(shapes, /*threads=*/1);
 }
 
 std::vector<at::Tensor> ForwardGraphs::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,

@@ -41,6 +41,8 @@ struct RowShape {
   int64_t rows = 0;
   int64_t rows_per_sample = 1;
   int32_t width = 0;
+  // [rows]: whose each is, where samples have different numbers of rows; rows_per_sample means nothing then. Or null.
+  const int32_t* sample_of_row = nullptr;
 };
 
 // out = LayerNorm(x) * (1 + scale) + shift. With a branch, x is first replaced by `sum`, which is written:
@@ -87,6 +89,9 @@ struct NormHeadsJob {
   void* out = nullptr;  // [samples, out_tokens, 3, heads, head_dim]
   int64_t out_tokens = 1;
   int64_t first_token = 0;
+  // [rows]: which token of all in `out` each becomes, for samples of different lengths; rows_per_sample, out_tokens and
+  // first_token mean nothing then. Or null.
+  const int32_t* out_rows = nullptr;
 };
 
 // out = Dequantized(sums, row_scales[row], column_scales[column], bias[column]), rounded to the element.

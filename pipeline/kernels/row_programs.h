@@ -77,6 +77,10 @@ FRESCO_HOST_DEVICE void ForVectors(int lane, int lanes, int width, const F& f) {
   }
 }
 
+FRESCO_HOST_DEVICE int64_t SampleOf(const RowShape& shape, int64_t row) {
+  return shape.sample_of_row != nullptr ? shape.sample_of_row[row] : row / shape.rows_per_sample;
+}
+
 // One row of a job, its values spread over the lanes of a team.
 template <typename Type, class Team>
 class RowOf {
@@ -88,7 +92,7 @@ class RowOf {
         width_(shape.width),
         row_(row),
         rows_per_sample_(shape.rows_per_sample),
-        sample_(row / shape.rows_per_sample) {}
+        sample_(SampleOf(shape, row)) {}
 
   // sample_rows: from one sample's first row in x to the next one's.
   FRESCO_HOST_DEVICE void Load(const void* x, int64_t sample_rows) {
@@ -282,7 +286,7 @@ template <typename Type>
 FRESCO_HOST_DEVICE void GateResidualVector(const GateResidualJob& job, int64_t index) {
   using Storage = typename Type::Storage;
   const int vectors = job.shape.width / kVector;
-  const int64_t row = index / vectors, sample = row / job.shape.rows_per_sample;
+  const int64_t row = index / vectors, sample = SampleOf(job.shape, row);
   const Storage* const gates = static_cast<const Storage*>(job.gate.data) + sample * job.gate.stride;
   const Vector<Storage> x = LoadVector<Storage>(job.x, index), branch = LoadVector<Storage>(job.branch, index);
   const Vector<Storage> gate = LoadVector<Storage>(gates, index - row * vectors);
@@ -319,14 +323,20 @@ FRESCO_HOST_DEVICE int64_t HeadCount(const NormHeadsJob& job) {
   return job.rows * 3 * job.heads;
 }
 
+// The token in `out` that a row becomes.
+FRESCO_HOST_DEVICE int64_t TargetOf(const NormHeadsJob& job, int64_t row) {
+  if (job.out_rows != nullptr) return job.out_rows[row];
+  const int64_t sample = row / job.rows_per_sample, token = row - sample * job.rows_per_sample;
+  return sample * job.out_tokens + job.first_token + token;
+}
+
 // One head, of HeadLanes lanes, each of which has one vector. `head` counts them over all rows, q's before k's before
 // v's.
 template <typename Type, class Team>
 FRESCO_HOST_DEVICE void NormHead(Team* team, const NormHeadsJob& job, int64_t head) {
   using Storage = typename Type::Storage;
   const int64_t row = head / (3 * job.heads), own = head - row * 3 * job.heads;
-  const int64_t sample = row / job.rows_per_sample, token = row - sample * job.rows_per_sample;
-  const int64_t target = (sample * job.out_tokens + job.first_token + token) * 3 * job.heads + own;
+  const int64_t target = TargetOf(job, row) * 3 * job.heads + own;
   const void* const weight = own < job.heads ? job.norm_q : own < 2 * job.heads ? job.norm_k : nullptr;
   const int lanes = HeadLanes(job);
   typename Team::template PerLane<Vector<float>> values(*team);

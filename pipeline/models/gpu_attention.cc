@@ -1,5 +1,6 @@
 #include "pipeline/models/gpu_attention.h"
 
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_scaled_dot_product_attention_math.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_efficient_attention.h>
@@ -31,6 +32,10 @@ const char* NameOf(at::ScalarType type) {
   return type == at::kHalf ? "fp16" : type == at::kFloat ? "fp32" : "bf16";
 }
 
+constexpr char kFlash[] = "flash";
+constexpr double kDropout = 0;
+constexpr bool kCausal = false, kMask = false, kLogSumExp = false;
+
 struct Heads {
   at::Tensor q, k, v;
 };
@@ -48,14 +53,12 @@ Heads RandomHeads(const KernelTask& task, const at::Device& device) {
 
 at::Tensor AttentionBy(std::string_view kernel, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        double scale) {
-  constexpr double kDropout = 0;
-  constexpr bool kCausal = false, kMask = false, kLogSumExp = false;
   if (kernel == "libtorch") return at::scaled_dot_product_attention(q, k, v, std::nullopt, kDropout, kCausal, scale);
   if (kernel == "cudnn") {
     return std::get<0>(
         at::_scaled_dot_product_cudnn_attention(q, k, v, std::nullopt, kLogSumExp, kDropout, kCausal, kMask, scale));
   }
-  if (kernel == "flash")
+  if (kernel == kFlash)
     return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, kDropout, kCausal, kMask, scale));
   if (kernel == "efficient") {
     return std::get<0>(
@@ -68,6 +71,17 @@ at::Tensor AttentionBy(std::string_view kernel, const at::Tensor& q, const at::T
   return {};
 }
 
+at::Tensor PackedFlashAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& starts,
+                                int64_t longest) {
+  return std::get<0>(at::_flash_attention_forward(q, k, v, starts, starts, longest, longest, kDropout, kCausal, kMask));
+}
+
+bool FlashIsFastest(const DeviceKernels& kernels, at::ScalarType type, int64_t heads, int64_t head_dim,
+                    int64_t tokens) {
+  const std::string* const kernel = kernels.choices.WinnerOf(AttentionTask(type, heads, head_dim, tokens));
+  return kernel != nullptr && *kernel == kFlash;
+}
+
 KernelTask AttentionTask(at::ScalarType type, int64_t heads, int64_t head_dim, int64_t tokens) {
   return {"attention", NameOf(type), {heads, head_dim, tokens}};
 }
@@ -77,7 +91,7 @@ std::vector<KernelCandidate> AttentionCandidates(const KernelTask& task, const a
   const double scale = 1 / std::sqrt(static_cast<double>(task.sizes[1]));
   CandidateResults results;
   std::vector<KernelCandidate> candidates;
-  for (const std::string name : {"libtorch", "cudnn", "flash", "efficient", "math"}) {
+  for (const std::string name : {"libtorch", "cudnn", kFlash, "efficient", "math"}) {
     if (name == "math" && task.sizes[2] > kMostTokensOfMath) continue;
     candidates.push_back(
         results.Candidate(name, [name, heads, scale] { return AttentionBy(name, heads.q, heads.k, heads.v, scale); }));

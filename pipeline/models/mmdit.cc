@@ -5,28 +5,28 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/sin.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "pipeline/base/status.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/models/layer_work.h"
+#include "pipeline/models/mmdit_attention.h"
 #include "pipeline/models/mmdit_weights.h"
+#include "pipeline/models/packed_tokens.h"
 #include "pipeline/models/position_table.h"
-#include "pipeline/precision/fp8_attention.h"
 #include "pipeline/precision/fused_rows.h"
 #include "pipeline/precision/quantized_linear.h"
+#include "pipeline/precision/row_independence.h"
 
 namespace fresco {
 namespace {
-
-constexpr double kEps = 1e-6;
 
 // What one adaptive norm's linear makes of the timestep and the pooled text: its parts, each [B, 1, D].
 struct Modulation {
@@ -74,22 +74,21 @@ at::Tensor ProductOfCodes(const char* name, const Linear& linear, const Quantize
   return linear.quantized->Product(rows);
 }
 
-at::Tensor AddBranch(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
-  const LayerScope scope("residual", [&] { return ElementwiseWork({x, gate, branch}); });
-  return GateResidual(x, gate, branch);
+at::Tensor AddBranch(const Residual& x) {
+  const LayerScope scope("residual", [&] { return ElementwiseWork({x.x, x.gate, x.branch}); });
+  return GateResidual(x);
 }
 
 // A stream's tokens on their way into linears: LayerNorm, then a modulation for each. `name`: the norm's.
 class AdaptiveNorm {
  public:
-  AdaptiveNorm(const char* name, const at::Tensor& x) : AdaptiveNorm(name, Residual{x, {}, {}}) {}
   AdaptiveNorm(const char* name, Residual x) : name_(name), x_(std::move(x)) {
-    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {AddBranch(x_.x, x_.gate, x_.branch), {}, {}};
+    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {AddBranch(x_), {}, {}, x_.packed};
   }
 
   // linear(LN(x) * (1 + scale) + shift)
   at::Tensor Project(const char* linear_name, const Linear& linear, const at::Tensor& scale, const at::Tensor& shift) {
-    const ScaleShift modulation{scale, shift, kEps};
+    const ScaleShift modulation{scale, shift, kMmditEps};
     if (const QuantizedLinear* const codes = TakesCodes(linear, x_.x))
       return ProductOfCodes(linear_name, linear, Codes(modulation, codes->input_rows()));
     return TokensOf(linear_name, linear, Modulated(modulation));
@@ -110,8 +109,8 @@ class AdaptiveNorm {
 
   at::Tensor Modulated(const ScaleShift& modulation) {
     const LayerScope scope(name_, [&] { return Work(modulation); });
-    if (HasRowKernels(x_.x)) return NormModulate(&x_, modulation);
-    if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kEps);
+    if (HasRowKernels(x_.x) || x_.packed != nullptr) return NormModulate(&x_, modulation);
+    if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kMmditEps);
     return at::addcmul(modulation.shift, normed_, modulation.scale + 1);
   }
 
@@ -119,70 +118,6 @@ class AdaptiveNorm {
   Residual x_;
   at::Tensor normed_;  // which the linears share where no kernel does it all at once
 };
-
-HeadNorms NormsOf(const MmditAttention& weights) {
-  return {weights.norm_q, weights.norm_k, kEps};
-}
-
-struct Heads {
-  at::Tensor q, k, v;  // [B, heads, N, head_dim]
-};
-
-// qkv [B, N, 3 D]
-Heads Split(const at::Tensor& qkv, int64_t heads) {
-  const std::vector<at::Tensor> parts = qkv.chunk(3, -1);
-  return {SplitHeads(parts[0], heads), SplitHeads(parts[1], heads), SplitHeads(parts[2], heads)};
-}
-
-at::Tensor NamedAttention(const char* name, const Heads& heads, const MmditAttention& weights) {
-  const bool fp8 = weights.scheme == AttentionScheme::kFp8 && HasFp8Attention(heads.q.device(), heads.q.scalar_type());
-  const LayerScope scope(name, [&] { return AttentionWork(heads.q, heads.k, heads.v, fp8); });
-  if (fp8) return Fp8Attention(heads.q, heads.k, heads.v);
-  return Attention(heads.q, heads.k, heads.v, {.kernels = weights.kernels.get()});
-}
-
-Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
-  Heads split = Split(qkv, heads);
-  if (weights.norm_q.defined()) split.q = RmsNorm(split.q, weights.norm_q, kEps);
-  if (weights.norm_k.defined()) split.k = RmsNorm(split.k, weights.norm_k, kEps);
-  return split;
-}
-
-// Both streams' heads normalised into one tensor, image first.
-Heads JoinOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const LayerScope scope("attn.qk_norm", [&] { return ElementwiseWork({image, text, text}); });
-  const at::Tensor joint = at::empty({image.size(0), image.size(1) + text.size(1), image.size(2)}, image.options());
-  NormHeads(image, heads, NormsOf(block.attention), joint, 0);
-  NormHeads(text, heads, NormsOf(block.context_attention), joint, image.size(1));
-  return Split(joint, heads);
-}
-
-Heads Join(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const LayerScope scope("attn.qk_norm", [&] { return ElementwiseWork({image, text, text}); });
-  const Heads a = SplitAndNorm(image, block.attention, heads);
-  const Heads b = SplitAndNorm(text, block.context_attention, heads);
-  return {at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2)};
-}
-
-// Image and text tokens attend to all of both; takes their queries, keys and values, returns the mixtures, image
-// first, before the output projections.
-at::Tensor JointAttention(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const Heads joint =
-      HasHeadKernels(image, heads) ? JoinOnGpu(image, text, block, heads) : Join(image, text, block, heads);
-  return NamedAttention("attn.attention", joint, block.attention);
-}
-
-Heads NormDual(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
-  const LayerScope scope("attn2.qk_norm", [&] { return ElementwiseWork({qkv}); });
-  if (!HasHeadKernels(qkv, heads)) return SplitAndNorm(qkv, weights, heads);
-  NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
-  return Split(qkv, heads);
-}
-
-at::Tensor DualAttention(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
-  const at::Tensor mixed = NamedAttention("attn2.attention", NormDual(qkv, weights, heads), weights);
-  return TokensOf("attn2.to_out.0", weights.out, mixed);
-}
 
 // The names of a feed-forward's layers.
 struct FeedForwardNames {
@@ -192,7 +127,22 @@ constexpr FeedForwardNames kFeedForward = {"norm2", "ff.net.0.proj", "ff.gelu", 
 constexpr FeedForwardNames kContextFeedForward = {"norm2_context", "ff_context.net.0.proj", "ff_context.gelu",
                                                   "ff_context.net.2"};
 
-at::Tensor Down(at::Tensor up, const MmditFeedForward& weights, const FeedForwardNames& names) {
+// In place. Each sample on its own, as GeluTanh does it.
+void GeluTanhOf(at::Tensor& up, const PackedRows* packed) {
+  if (packed == nullptr || !up.is_cpu()) {
+    GeluTanh(up);
+    return;
+  }
+  int64_t first = 0;
+  for (const int64_t count : packed->lengths) {
+    at::Tensor sample = up.narrow(1, first, count);
+    GeluTanh(sample);
+    first += count;
+  }
+}
+
+at::Tensor Down(at::Tensor up, const PackedRows* packed, const MmditFeedForward& weights,
+                const FeedForwardNames& names) {
   const auto gelu_work = [&] { return ElementwiseWork({up}); };
   if (const QuantizedLinear* const quantized = TakesCodes(weights.down, up)) {
     const auto codes = [&] {
@@ -203,7 +153,7 @@ at::Tensor Down(at::Tensor up, const MmditFeedForward& weights, const FeedForwar
   }
   {
     const LayerScope scope(names.gelu, gelu_work);
-    GeluTanh(up);
+    GeluTanhOf(up, packed);
   }
   return TokensOf(names.down, weights.down, up);
 }
@@ -211,20 +161,24 @@ at::Tensor Down(at::Tensor up, const MmditFeedForward& weights, const FeedForwar
 // x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
 at::Tensor AddFeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m,
                           const FeedForwardNames& names) {
+  const PackedRows* const packed = x.packed;
   AdaptiveNorm norm(names.norm, std::move(x));
-  const at::Tensor y = Down(norm.Project(names.up, weights.up, m.scale_mlp(), m.shift_mlp()), weights, names);
-  return AddBranch(norm.x(), m.gate_mlp(), y);
+  const at::Tensor y = Down(norm.Project(names.up, weights.up, m.scale_mlp(), m.shift_mlp()), packed, weights, names);
+  return AddBranch({norm.x(), m.gate_mlp(), y, packed});
 }
 
 // The two streams of tokens.
 struct Streams {
-  at::Tensor image;  // [B, N, D]
-  at::Tensor text;   // [B, T, D]; undefined after the last block
+  at::Tensor image;                      // [B, N, D]
+  at::Tensor text;                       // [B, T, D]; undefined after the last block
+  const PackedTokens* packed = nullptr;  // image is [1, M, D], of samples of different lengths
+
+  const PackedRows* rows() const { return packed == nullptr ? nullptr : &packed->rows(); }
 };
 
 Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& text, const MmditBlock& block,
                  int64_t heads) {
-  AdaptiveNorm image_norm("norm1", in.image), text_norm("norm1_context", in.text);
+  AdaptiveNorm image_norm("norm1", {in.image, {}, {}, in.rows()}), text_norm("norm1_context", {in.text, {}, {}});
   // The last block's context has scale before shift, and nothing else.
   const Linear& text_qkv = block.context_attention.qkv;
   const size_t text_scale = block.is_last() ? 0 : 1;
@@ -232,31 +186,29 @@ Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& t
                                                   text.chunk[text_scale], text.chunk[1 - text_scale]);
   const at::Tensor image_heads = image_norm.Project("attn.to_q, to_k, to_v", block.attention.qkv,
                                                     image.scale_attention(), image.shift_attention());
-  const at::Tensor mixed = JointAttention(image_heads, text_heads, block, heads);
-  const int64_t tokens = in.image.size(1);
+  const JointMixture mixed = JointAttention(image_heads, text_heads, block, heads, in.packed);
 
-  Streams out;
-  Residual x{in.image, image.gate_attention(),
-             TokensOf("attn.to_out.0", block.attention.out, mixed.narrow(1, 0, tokens))};
+  Streams out{{}, {}, in.packed};
+  Residual x{in.image, image.gate_attention(), TokensOf("attn.to_out.0", block.attention.out, mixed.image), in.rows()};
   if (block.has_dual()) {
     const at::Tensor dual =
         image_norm.Project("attn2.to_q, to_k, to_v", block.dual.qkv, image.scale_dual(), image.shift_dual());
-    x = {AddBranch(x.x, x.gate, x.branch), image.gate_dual(), DualAttention(dual, block.dual, heads)};
+    x = {AddBranch(x), image.gate_dual(),
+         TokensOf("attn2.to_out.0", block.dual.out, ImageAttention(dual, block.dual, heads, in.packed)), in.rows()};
   }
   out.image = AddFeedForward(std::move(x), block.feed_forward, image, kFeedForward);
   if (block.is_last()) return out;
-  const at::Tensor text_mixed = mixed.narrow(1, tokens, in.text.size(1));
-  const at::Tensor text_out = TokensOf("attn.to_add_out", block.context_attention.out, text_mixed);
+  const at::Tensor text_out = TokensOf("attn.to_add_out", block.context_attention.out, mixed.text);
   out.text =
       AddFeedForward({in.text, text.gate_attention(), text_out}, block.context_feed_forward, text, kContextFeedForward);
   return out;
 }
 
 // Scale before shift.
-at::Tensor NormOut(const at::Tensor& x, const Modulation& modulation) {
-  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x}); });
-  Residual residual{x, {}, {}};
-  return NormModulate(&residual, {modulation.chunk[0], modulation.chunk[1], kEps});
+at::Tensor NormOut(const Streams& x, const Modulation& modulation) {
+  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x.image}); });
+  Residual residual{x.image, {}, {}, x.rows()};
+  return NormModulate(&residual, {modulation.chunk[0], modulation.chunk[1], kMmditEps});
 }
 
 // [B] → [B, 256] in fp32: cosines, then sines, of the timestep times 10000^(-i/128).
@@ -283,6 +235,42 @@ at::Tensor Patches(const at::Tensor& latents, int64_t p) {
   return latents.view({batch, channels, h, p, w, p})
       .permute({0, 2, 4, 1, 3, 5})
       .reshape({batch, h * w, channels * p * p});
+}
+
+int64_t TokensIn(const at::Tensor& latents, int64_t p) {
+  return latents.size(2) * latents.size(3) / (p * p);
+}
+
+// Calls visit(each, tokens [B, N, width]) for latents of each size, with a view of their tokens of all: [B, N, width]
+// or, packed, [1, M, width].
+template <typename Visit>
+void ForEachSize(const std::vector<at::Tensor>& latents, int64_t p, const at::Tensor& tokens, bool packed,
+                 const Visit& visit) {
+  int64_t first_sample = 0, first_token = 0;
+  for (const at::Tensor& each : latents) {
+    const int64_t samples = each.size(0), count = TokensIn(each, p);
+    visit(each, packed ? tokens.narrow(1, first_token, samples * count).view({samples, count, tokens.size(2)})
+                       : tokens.narrow(0, first_sample, samples));
+    first_sample += samples;
+    first_token += samples * count;
+  }
+}
+
+// Null where all have as many tokens.
+std::unique_ptr<const PackedTokens> PackedOf(const std::vector<at::Tensor>& latents, int64_t p,
+                                             const at::Tensor& text) {
+  bool differ = false;
+  std::vector<PackedTokens::Pictures> pictures;
+  for (const at::Tensor& each : latents) {
+    pictures.push_back({each.size(0), TokensIn(each, p)});
+    differ = differ || pictures.back().tokens != pictures.front().tokens;
+  }
+  return differ ? std::make_unique<const PackedTokens>(pictures, text.size(1), text.device()) : nullptr;
+}
+
+// Whether a product over many samples' tokens gives each sample what it has by itself, or nobody is promised that.
+bool TakesPackedTokens(const at::Tensor& x) {
+  return !x.is_cpu() || (RowsAreIndependent(at::kFloat) && RowsAreIndependent(x.scalar_type()));
 }
 
 // [B, h w, p p C] → [B, C, h p, w p]
@@ -329,21 +317,20 @@ absl::StatusOr<Mmdit> Mmdit::Read(const MmditConfig& config, WeightReader reader
   return model;
 }
 
-at::Tensor Mmdit::Embed(const std::vector<at::Tensor>& latents) const {
+at::Tensor Mmdit::Embed(const std::vector<at::Tensor>& latents, const PackedTokens* packed) const {
   const int64_t p = config_.patch_size;
   std::vector<at::Tensor> patches;
   for (const at::Tensor& each : latents) {
     TORCH_CHECK(each.size(2) % p == 0 && each.size(3) % p == 0, "latents of ", each.size(3), "x", each.size(2),
                 " are not a multiple of the patch size ", p);
     patches.push_back(Patches(each.contiguous(), p));
+    if (packed != nullptr) patches.back() = patches.back().view({1, -1, patches.back().size(2)});
   }
-  at::Tensor tokens =
-      TokensOf("pos_embed.proj", weights_->patch, patches.size() == 1 ? patches.front() : at::cat(patches));
-  int64_t row = 0;
-  for (const at::Tensor& each : latents) {
-    tokens.narrow(0, row, each.size(0)).add_(positions_->Crop(each.size(2) / p, each.size(3) / p));
-    row += each.size(0);
-  }
+  at::Tensor tokens = TokensOf("pos_embed.proj", weights_->patch,
+                               patches.size() == 1 ? patches.front() : at::cat(patches, packed == nullptr ? 0 : 1));
+  ForEachSize(latents, p, tokens, packed != nullptr, [&](const at::Tensor& each, const at::Tensor& own) {
+    own.add_(positions_->Crop(each.size(2) / p, each.size(3) / p));
+  });
   return tokens;
 }
 
@@ -354,23 +341,22 @@ std::vector<at::Tensor> Mmdit::Positions(const std::vector<at::Tensor>& latents)
   return positions;
 }
 
-std::vector<at::Tensor> Mmdit::Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const {
+std::vector<at::Tensor> Mmdit::Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents,
+                                       const PackedTokens* packed) const {
   const int64_t p = config_.patch_size;
   std::vector<at::Tensor> velocities;
-  int64_t row = 0;
-  for (const at::Tensor& each : latents) {
-    velocities.push_back(Unpatchify(tokens.narrow(0, row, each.size(0)), each.size(2) / p, each.size(3) / p, p));
-    row += each.size(0);
-  }
+  ForEachSize(latents, p, tokens, packed != nullptr, [&](const at::Tensor& each, const at::Tensor& own) {
+    velocities.push_back(Unpatchify(own, each.size(2) / p, each.size(3) / p, p));
+  });
   return velocities;
 }
 
 // Tokens [B, N, D] through all blocks and the output's projection: [B, N, p p C].
-at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const Modulations& given,
+at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const PackedTokens* packed, const Modulations& given,
                             const Observer& observer) const {
   const MmditWeights& weights = *weights_;
   ModulationParts modulations(given.blocks, config_.dim());
-  Streams x{std::move(image), std::move(text)};
+  Streams x{std::move(image), std::move(text), packed};
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const ModuleScope scope("transformer_blocks", i);
     const MmditBlock& block = weights.blocks[i];
@@ -381,7 +367,7 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const Modulations
     observer(StrCat("block.", i, ".image"), x.image);
     if (x.text.defined()) observer(StrCat("block.", i, ".context"), x.text);
   }
-  const at::Tensor normed = NormOut(x.image, ModulationParts(given.norm_out, config_.dim()).Next(2));
+  const at::Tensor normed = NormOut(x, ModulationParts(given.norm_out, config_.dim()).Next(2));
   if (observer) observer("norm_out", normed);
   return TokensOf("proj_out", weights.out, normed);
 }
@@ -404,14 +390,29 @@ std::vector<at::Tensor> Mmdit::Run(const std::vector<at::Tensor>& latents, const
   const auto observe = [&](const auto& name, const at::Tensor& value) {
     if (observer) observer(name, value);
   };
+  const std::unique_ptr<const PackedTokens> packed = PackedOf(latents, config_.patch_size, text);
+  if (packed != nullptr && !TakesPackedTokens(text)) return RunApart(latents, text, modulate(), observer);
   const ModuleScope scope("transformer");
-  const at::Tensor image = Embed(latents);
+  const at::Tensor image = Embed(latents, packed.get());
   observe("patches", image);
   const Modulations modulations = modulate();
   const at::Tensor context = TokensOf("context_embedder", weights_->context, text);
   observe("context", context);
-  const std::vector<at::Tensor> velocities = Unpatch(RunBlocks(image, context, modulations, observer), latents);
+  const std::vector<at::Tensor> velocities =
+      Unpatch(RunBlocks(image, context, packed.get(), modulations, observer), latents, packed.get());
   if (velocities.size() == 1) observe("output", velocities.front());
+  return velocities;
+}
+
+std::vector<at::Tensor> Mmdit::RunApart(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                        const Modulations& given, const Observer& observer) const {
+  std::vector<at::Tensor> velocities;
+  int64_t first = 0;
+  for (const at::Tensor& each : latents) {
+    const auto own = [&](const at::Tensor& x) { return x.narrow(0, first, each.size(0)); };
+    velocities.push_back(Forward({each}, own(text), {own(given.blocks), own(given.norm_out)}, observer).front());
+    first += each.size(0);
+  }
   return velocities;
 }
 

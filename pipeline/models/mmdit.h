@@ -21,6 +21,7 @@
 namespace fresco {
 
 struct MmditWeights;
+class PackedTokens;
 class PositionTable;
 class WeightReader;
 
@@ -53,8 +54,10 @@ class Mmdit {
   at::Tensor Forward(const at::Tensor& latents, const at::Tensor& text, const at::Tensor& pooled,
                      const at::Tensor& timesteps, const Observer& observer = {}) const;
 
-  // The same of latents of several shapes [B_i, C, H_i, W_i], at least one of them, whose products H_i * W_i are equal:
-  // the samples' other inputs follow in that order. Returns a velocity for each of `latents`.
+  // The same of latents of several shapes [B_i, C, H_i, W_i], at least one of them: the samples' other inputs follow in
+  // that order. Returns a velocity for each of `latents`. Where H_i * W_i differ, the samples' tokens are packed
+  // (packed_tokens.h): the products are over all of them, as they are, and none is filled up. Neighbours of one area
+  // share their attention. (On a CPU whose products depend on their number of rows each size is computed by itself.)
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
                                   const at::Tensor& pooled, const at::Tensor& timesteps,
                                   const Observer& observer = {}) const;
@@ -84,6 +87,8 @@ class Mmdit {
     int64_t text_tokens = 0;
   };
   int64_t ForwardBytes(const ForwardShape& shape, int threads) const;
+  // The same of samples of several shapes: rather too much where they differ.
+  int64_t ForwardBytes(const std::vector<ForwardShape>& shapes, int threads) const;
   // What loading holds at the most beyond the weights: on a CPU the largest product is there twice for a moment, before
   // and after it is laid out. 0 on a GPU, whose weights are put together on the host.
   int64_t loading_bytes() const;
@@ -99,14 +104,19 @@ class Mmdit {
  private:
   Mmdit() = default;
   static absl::StatusOr<Mmdit> Read(const MmditConfig& config, WeightReader reader);
-  // Of latents of several shapes, the tokens [B, N, D] with their positions, and back.
-  at::Tensor Embed(const std::vector<at::Tensor>& latents) const;
-  std::vector<at::Tensor> Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents) const;
+  // Of latents of several shapes, the tokens [B, N, D] with their positions, [1, M, D] where they are packed, and back.
+  at::Tensor Embed(const std::vector<at::Tensor>& latents, const PackedTokens* packed) const;
+  std::vector<at::Tensor> Unpatch(const at::Tensor& tokens, const std::vector<at::Tensor>& latents,
+                                  const PackedTokens* packed) const;
   // `modulate` is called between the embedding of the latents and that of the text.
   template <typename Given>
   std::vector<at::Tensor> Run(const std::vector<at::Tensor>& latents, const at::Tensor& text, const Given& modulate,
                               const Observer& observer) const;
-  at::Tensor RunBlocks(at::Tensor image, at::Tensor text, const Modulations& given, const Observer& observer) const;
+  std::vector<at::Tensor> RunApart(const std::vector<at::Tensor>& latents, const at::Tensor& text,
+                                   const Modulations& given, const Observer& observer) const;
+  int64_t TokenBytes() const;  // of one token of a stream
+  at::Tensor RunBlocks(at::Tensor image, at::Tensor text, const PackedTokens* packed, const Modulations& given,
+                       const Observer& observer) const;
 
   MmditConfig config_;
   Placement placement_;

@@ -1,6 +1,8 @@
 // What Mmdit::Forward holds: mmdit.cc, played through by shapes.
+#include <algorithm>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "pipeline/models/layer_memory.h"
 #include "pipeline/models/mmdit.h"
@@ -126,6 +128,27 @@ int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
   return ledger.peak();
 }
 
+// As if each area were computed by itself, all at once, and what packed tokens are copied to after their attention.
+int64_t Mmdit::ForwardBytes(const std::vector<ForwardShape>& shapes, int threads) const {
+  std::vector<ForwardShape> areas;
+  for (const ForwardShape& shape : shapes) {
+    const auto same = std::find_if(areas.begin(), areas.end(), [&](const ForwardShape& known) {
+      return known.height * known.width == shape.height * shape.width && known.text_tokens == shape.text_tokens;
+    });
+    if (same == areas.end()) {
+      areas.push_back(shape);
+    } else {
+      same->samples += shape.samples;
+    }
+  }
+  int64_t bytes = 0;
+  for (const ForwardShape& area : areas) {
+    bytes += ForwardBytes(area, threads);
+    if (areas.size() > 1) bytes += area.samples * (KeptBytes(area) + area.text_tokens * TokenBytes());
+  }
+  return bytes;
+}
+
 int64_t Mmdit::modulation_bytes() const {
   const int64_t values = OutputsOf(weights_->modulation) + OutputsOf(weights_->norm_out);
   return values * static_cast<int64_t>(c10::elementSize(placement_.dtype));
@@ -136,8 +159,11 @@ int64_t Mmdit::loading_bytes() const {
 }
 
 int64_t Mmdit::KeptBytes(const ForwardShape& shape) const {
-  const int64_t patches = shape.height * shape.width / (config_.patch_size * config_.patch_size);
-  return patches * config_.dim() * static_cast<int64_t>(c10::elementSize(placement_.dtype));
+  return shape.height * shape.width / (config_.patch_size * config_.patch_size) * TokenBytes();
+}
+
+int64_t Mmdit::TokenBytes() const {
+  return config_.dim() * static_cast<int64_t>(c10::elementSize(placement_.dtype));
 }
 
 }  // namespace fresco

@@ -11,6 +11,9 @@
 
 namespace fresco {
 
+// Of every normalisation.
+inline constexpr double kMmditEps = 1e-6;
+
 // What turns one stream's tokens into queries, keys and values, and their mixture back.
 struct MmditAttention {
   Linear qkv;                                              // D → 3 D

@@ -5,6 +5,7 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
@@ -54,8 +55,13 @@ QuantizedRows EmptyRows(const at::Tensor& x, const RowQuantization& quantization
 
 // ---- on a GPU -------------------------------------------------------------------------------------------------------
 
-kernels::RowShape ShapeOf(const at::Tensor& x) {
-  return {x.size(0) * x.size(1), x.size(1), static_cast<int32_t>(x.size(2))};
+kernels::RowShape ShapeOf(const at::Tensor& x, const PackedRows* packed = nullptr) {
+  kernels::RowShape shape{x.size(0) * x.size(1), x.size(1), static_cast<int32_t>(x.size(2))};
+  if (packed == nullptr) return shape;
+  TORCH_CHECK(packed->sample_of_row.numel() == shape.rows, "packed samples of ", packed->sample_of_row.numel(),
+              " tokens, not ", shape.rows);
+  shape.sample_of_row = packed->sample_of_row.const_data_ptr<int32_t>();
+  return shape;
 }
 
 kernels::RowOutput OutputTo(const QuantizedRows& rows, const RowQuantization& quantization) {
@@ -98,7 +104,7 @@ kernels::SampleVectors VectorsOf(const at::Tensor& x) {
 void NormModulateOnGpu(Residual* x, const ScaleShift& modulation, const kernels::RowOutput& out) {
   const at::Tensor in = x->x.contiguous(), branch = x->branch.defined() ? x->branch.contiguous() : at::Tensor();
   kernels::NormModulateJob job;
-  job.shape = ShapeOf(in);
+  job.shape = ShapeOf(in, x->packed);
   job.x = in.const_data_ptr();
   if (branch.defined()) {
     x->x = at::empty_like(in);
@@ -116,11 +122,11 @@ void NormModulateOnGpu(Residual* x, const ScaleShift& modulation, const kernels:
   x->gate = x->branch = at::Tensor();
 }
 
-at::Tensor GateResidualOnGpu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
-  const at::Tensor in = x.contiguous(), added = branch.contiguous();
+at::Tensor GateResidualOnGpu(const Residual& x) {
+  const at::Tensor in = x.x.contiguous(), added = x.branch.contiguous();
   at::Tensor sum = at::empty_like(in);
-  const kernels::GateResidualJob job{ShapeOf(in), in.const_data_ptr(), added.const_data_ptr(), VectorsOf(gate),
-                                     sum.data_ptr()};
+  const kernels::GateResidualJob job{ShapeOf(in, x.packed), in.const_data_ptr(), added.const_data_ptr(),
+                                     VectorsOf(x.gate), sum.data_ptr()};
   OnStreamOf(in, [&](const CudaLibrary& library, void* stream) {
     return library.GateResidual(ElementOf(in.scalar_type()), job, stream);
   });
@@ -128,6 +134,36 @@ at::Tensor GateResidualOnGpu(const at::Tensor& x, const at::Tensor& gate, const 
 }
 
 // ---- elsewhere ------------------------------------------------------------------------------------------------------
+
+// Calls compute(i, first, count) for each sample, the tokens that it has of all, and joins what it returns.
+template <typename Compute>
+at::Tensor ForEachSample(const PackedRows& packed, const Compute& compute) {
+  std::vector<at::Tensor> results;
+  int64_t first = 0;
+  for (const int64_t count : packed.lengths) {
+    results.push_back(compute(static_cast<int64_t>(results.size()), first, count));
+    first += count;
+  }
+  return at::cat(results, 1);
+}
+
+at::Tensor GateResidualElsewhere(const Residual& x) {
+  if (x.packed == nullptr) return at::addcmul(x.x, x.gate, x.branch);
+  return ForEachSample(*x.packed, [&](int64_t i, int64_t first, int64_t count) {
+    return at::addcmul(x.x.narrow(1, first, count), x.gate.narrow(0, i, 1), x.branch.narrow(1, first, count));
+  });
+}
+
+at::Tensor NormModulateElsewhere(const Residual& x, const ScaleShift& modulation) {
+  if (x.packed == nullptr) {
+    const at::Tensor normed = at::layer_norm(x.x, {x.x.size(-1)}, {}, {}, modulation.eps);
+    return at::addcmul(modulation.shift, normed, modulation.scale + 1);
+  }
+  return ForEachSample(*x.packed, [&](int64_t i, int64_t first, int64_t count) {
+    return NormModulateElsewhere({x.x.narrow(1, first, count), {}, {}},
+                                 {modulation.scale.narrow(0, i, 1), modulation.shift.narrow(0, i, 1), modulation.eps});
+  });
+}
 
 // Element: float, or the bits of bfloat16.
 template <typename Element>
@@ -210,8 +246,8 @@ QuantizedRows GeluQuantize(const at::Tensor& x, const RowQuantization& quantizat
   return QuantizeElsewhere(at::gelu(x, "tanh"), quantization);
 }
 
-at::Tensor GateResidual(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch) {
-  return HasRowKernels(x) ? GateResidualOnGpu(x, gate, branch) : at::addcmul(x, gate, branch);
+at::Tensor GateResidual(const Residual& x) {
+  return HasRowKernels(x.x) ? GateResidualOnGpu(x) : GateResidualElsewhere(x);
 }
 
 at::Tensor NormModulate(Residual* x, const ScaleShift& modulation) {
@@ -222,9 +258,8 @@ at::Tensor NormModulate(Residual* x, const ScaleShift& modulation) {
     NormModulateOnGpu(x, modulation, out);
     return result;
   }
-  if (x->branch.defined()) *x = {GateResidual(x->x, x->gate, x->branch), {}, {}};
-  const at::Tensor normed = at::layer_norm(x->x, {x->x.size(-1)}, {}, {}, modulation.eps);
-  return at::addcmul(modulation.shift, normed, modulation.scale + 1);
+  if (x->branch.defined()) *x = {GateResidual(*x), {}, {}, x->packed};
+  return NormModulateElsewhere(*x, modulation);
 }
 
 QuantizedRows NormModulateQuantize(Residual* x, const ScaleShift& modulation, const RowQuantization& quantization) {
@@ -234,7 +269,9 @@ QuantizedRows NormModulateQuantize(Residual* x, const ScaleShift& modulation, co
   return rows;
 }
 
-void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out, int64_t first) {
+namespace {
+
+kernels::NormHeadsJob HeadsJob(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out) {
   TORCH_CHECK(qkv.is_contiguous() && out.is_contiguous(), "heads that are not contiguous");
   kernels::NormHeadsJob job;
   job.rows = qkv.size(0) * qkv.size(1);
@@ -247,10 +284,29 @@ void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, con
   job.eps = static_cast<float>(norms.eps);
   job.out = out.data_ptr();
   job.out_tokens = out.size(1);
-  job.first_token = first;
+  return job;
+}
+
+void LaunchNormHeads(const at::Tensor& qkv, const kernels::NormHeadsJob& job) {
   OnStreamOf(qkv, [&](const CudaLibrary& library, void* stream) {
     return library.NormHeads(ElementOf(qkv.scalar_type()), job, stream);
   });
+}
+
+}  // namespace
+
+void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out, int64_t first) {
+  kernels::NormHeadsJob job = HeadsJob(qkv, heads, norms, out);
+  job.first_token = first;
+  LaunchNormHeads(qkv, job);
+}
+
+void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out,
+               const at::Tensor& targets) {
+  kernels::NormHeadsJob job = HeadsJob(qkv, heads, norms, out);
+  TORCH_CHECK(targets.numel() == job.rows, "targets of ", targets.numel(), " tokens, not ", job.rows);
+  job.out_rows = targets.const_data_ptr<int32_t>();
+  LaunchNormHeads(qkv, job);
 }
 
 at::Tensor DequantizeSums(const at::Tensor& sums, const at::Tensor& row_scale, const at::Tensor& column_scale,

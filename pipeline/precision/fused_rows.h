@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "pipeline/precision/scheme.h"
 
@@ -18,6 +19,13 @@ namespace fresco {
 
 // Whether these tokens [..., width] are computed by kernels.
 bool HasRowKernels(const at::Tensor& x);
+
+// Samples of different lengths in one tensor of tokens [1, M, D], one after the other; gates and modulations are then
+// [samples, 1, D] all the same. On a CPU a sample's results are those that it has by itself, bit for bit.
+struct PackedRows {
+  std::vector<int64_t> lengths;  // of the samples, in tokens
+  at::Tensor sample_of_row;      // [M] kInt, on a GPU: whose each token is; undefined on a CPU
+};
 
 // How tokens become codes.
 struct RowQuantization {
@@ -43,14 +51,15 @@ struct QuantizedRows {
 QuantizedRows QuantizeRows(const at::Tensor& x, const RowQuantization& quantization);
 QuantizedRows GeluQuantize(const at::Tensor& x, const RowQuantization& quantization);  // the tanh formula
 
-// x + gate * branch; x and branch [B, N, D], gate [B, 1, D].
-at::Tensor GateResidual(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& branch);
-
-// x, or what x will be once a branch is added (GateResidual).
+// x, or what x will be once a branch is added: x + gate * branch.
 struct Residual {
-  at::Tensor x;             // [B, N, D]
-  at::Tensor gate, branch;  // undefined: there is none
+  at::Tensor x;                        // [B, N, D]
+  at::Tensor gate, branch;             // [B, 1, D] and as x; undefined: there is none
+  const PackedRows* packed = nullptr;  // whose tokens these are, where samples differ in length; outlives it
 };
+
+// With its branch, which is defined, added.
+at::Tensor GateResidual(const Residual& x);
 
 // LayerNorm without affine part, then a modulation: LN(x) * (1 + scale) + shift.
 struct ScaleShift {
@@ -58,7 +67,8 @@ struct ScaleShift {
   double eps = 1e-6;
 };
 
-// Of x with its branch added, which it is afterwards: then x->x is the sum, and x->branch undefined.
+// Of x with its branch added, which it is afterwards: then x->x is the sum, and x->branch undefined. The modulation is
+// of the samples of x.
 at::Tensor NormModulate(Residual* x, const ScaleShift& modulation);
 QuantizedRows NormModulateQuantize(Residual* x, const ScaleShift& modulation, const RowQuantization& quantization);
 
@@ -74,6 +84,10 @@ bool HasHeadKernels(const at::Tensor& qkv, int64_t heads);
 // qkv [B, N, 3 · heads · head_dim], contiguous → tokens [first, first + N) of `out` [B, ≥ first + N, 3 · heads ·
 // head_dim], contiguous: q and k normalised head by head, v as it is. out may be qkv. Only where HasHeadKernels.
 void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out, int64_t first);
+// The same of tokens [B, N, ...] that become tokens targets [B * N] (kInt, on their device) of out [1, M, ...], which
+// is not qkv.
+void NormHeads(const at::Tensor& qkv, int64_t heads, const HeadNorms& norms, const at::Tensor& out,
+               const at::Tensor& targets);
 
 // sums * (row_scale * column_scale) + bias, in `dtype`. sums [M, N] kInt, row_scale [M], column_scale [N], bias [N] or
 // undefined.

@@ -90,12 +90,17 @@ TEST_F(ForwardGraphsTest, WhatAForwardHasGivenStaysAsItIs) {
 
 TEST_F(ForwardGraphsTest, EachShapeHasItsOwn) {
   const auto graphs = Make();
-  const std::vector<std::vector<std::vector<int64_t>>> shapes = {
-      {{1, 8, 8}}, {{2, 8, 8}}, {{1, 4, 16}}, {{1, 8, 8}, {1, 4, 16}}, {{1, 4, 16}, {1, 8, 8}}};
+  const std::vector<std::vector<std::vector<int64_t>>> shapes = {{{1, 8, 8}},
+                                                                 {{2, 8, 8}},
+                                                                 {{1, 4, 16}},
+                                                                 {{1, 8, 8}, {1, 4, 16}},
+                                                                 {{1, 4, 16}, {1, 8, 8}},
+                                                                 {{1, 4, 4}, {2, 8, 8}},  // of different lengths
+                                                                 {{2, 4, 4}, {1, 8, 8}}};
   for (int i = 0; i < 3; ++i)
     for (const auto& shape : shapes) ExpectForward(graphs.get(), Draw(shape));
-  EXPECT_EQ(fake_.captures, 5);
-  EXPECT_EQ(fake_.replays, 10);
+  EXPECT_EQ(fake_.captures, 7);
+  EXPECT_EQ(fake_.replays, 14);
 }
 
 // A deterministic picture's steps are not those of a graph with kernels that were measured, nor the other way round.

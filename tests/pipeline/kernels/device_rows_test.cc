@@ -208,6 +208,49 @@ TYPED_TEST(DeviceRows, NormHeads) {
   }
 }
 
+// Samples of one, 290 and 9 rows.
+TYPED_TEST(DeviceRows, SamplesOfDifferentLengths) {
+  constexpr int64_t kWidth = 2432, kRows = 300;
+  at::Tensor sample_of_row = at::full({kRows}, 1, at::TensorOptions(at::kInt));
+  sample_of_row[0] = 0;
+  sample_of_row.narrow(0, kRows - 9, 9).fill_(2);
+  const Tensors inputs = {this->Random({kRows, kWidth}), this->Random({kRows, kWidth}), this->Random({3, kWidth}),
+                          this->Random({kRows, kWidth}), sample_of_row};
+  const auto shape = [&](const Tensors& t) {
+    return RowShape{kRows, 1, kWidth, t[4].template const_data_ptr<int32_t>()};
+  };
+  this->ExpectSameBits(inputs, [&](const Tensors& t) {
+    return GateResidualJob{shape(t), t[0].data_ptr(), t[1].data_ptr(), {t[2].data_ptr(), kWidth}, t[3].data_ptr()};
+  });
+  for (const RowFormat format : kFormats) {
+    this->ExpectSameBits(Joined(inputs, Outputs(kRows, kWidth, format, kScalar<TypeParam>)), [&](const Tensors& t) {
+      const SampleVectors vectors{t[2].data_ptr(), kWidth};
+      return NormModulateJob{shape(t), t[0].data_ptr(), t[1].data_ptr(),       vectors, t[3].data_ptr(), vectors,
+                             vectors,  1e-6f,           OutputTo(t, 5, format)};
+    });
+  }
+}
+
+TYPED_TEST(DeviceRows, HeadsThatGoWhereTheyAreTold) {
+  constexpr int64_t kTokens = 37, kHeads = 5, kDim = 64, kOutTokens = 80;
+  const at::Tensor targets = (at::arange(kTokens, at::kInt) * 2 + 3).to(at::kInt);
+  this->ExpectSameBits({this->Random({kTokens, 3, kHeads, kDim}), this->Random({kDim}), this->Random({kDim}),
+                        at::full({kOutTokens, 3, kHeads, kDim}, 7, at::TensorOptions(kScalar<TypeParam>)), targets},
+                       [&](const Tensors& t) {
+                         NormHeadsJob job;
+                         job.rows = kTokens;
+                         job.heads = kHeads;
+                         job.head_dim = kDim;
+                         job.qkv = t[0].data_ptr();
+                         job.norm_q = t[1].data_ptr();
+                         job.norm_k = t[2].data_ptr();
+                         job.eps = 1e-6f;
+                         job.out = t[3].data_ptr();
+                         job.out_rows = t[4].template const_data_ptr<int32_t>();
+                         return job;
+                       });
+}
+
 TYPED_TEST(DeviceRows, Dequantize) {
   constexpr int64_t kRows = 129, kWidth = 2432;
   for (const bool bias : {false, true}) {

@@ -272,6 +272,45 @@ TYPED_TEST(RowPrograms, ABranchIsAddedBeforeTheNorm) {
   EXPECT_TRUE(fused.equal(separate));
 }
 
+// Samples of one, four and two rows, each as it is by itself.
+TYPED_TEST(RowPrograms, SamplesOfDifferentLengthsHaveTheirOwnModulations) {
+  constexpr int64_t kWidth = 264, kRows = 7;
+  const std::vector<int64_t> lengths = {1, 4, 2};
+  const std::vector<int32_t> sample_of_row = {0, 1, 1, 1, 1, 2, 2};
+  const at::Tensor x = this->Random({kRows, kWidth}), branch = this->Random({kRows, kWidth});
+  const at::Tensor gate = this->Random({3, kWidth}), scale = this->Random({3, kWidth}),
+                   shift = this->Random({3, kWidth});
+  const auto job_of = [&](int64_t first, int64_t count, int64_t sample, const at::Tensor& sum, const at::Tensor& out) {
+    const auto row = [&](const at::Tensor& all) { return all[first].data_ptr(); };
+    const auto vectors = [&](const at::Tensor& all) { return SampleVectors{all[sample].data_ptr(), kWidth}; };
+    NormModulateJob job;
+    job.shape = {count, count, kWidth};
+    job.x = row(x);
+    job.branch = row(branch);
+    job.gate = vectors(gate);
+    job.sum = row(sum);
+    job.scale = vectors(scale);
+    job.shift = vectors(shift);
+    job.eps = 1e-6f;
+    job.out.values = row(out);
+    return job;
+  };
+  const auto poisoned = [&] { return at::full_like(x, kNaN); };
+  const at::Tensor sum = poisoned(), out = poisoned(), gated = poisoned(), own_sum = poisoned(), own_out = poisoned();
+  NormModulateJob together = job_of(0, kRows, 0, sum, out);
+  together.shape.sample_of_row = sample_of_row.data();
+  RunOnHost<TypeParam>(together);
+  RunOnHost<TypeParam>(GateResidualJob{together.shape, together.x, together.branch, together.gate, gated.data_ptr()});
+  int64_t first = 0;
+  for (size_t sample = 0; sample < lengths.size(); ++sample) {
+    RunOnHost<TypeParam>(job_of(first, lengths[sample], static_cast<int64_t>(sample), own_sum, own_out));
+    first += lengths[sample];
+  }
+  EXPECT_TRUE(out.equal(own_out));
+  EXPECT_TRUE(sum.equal(own_sum));
+  EXPECT_TRUE(gated.equal(own_sum));
+}
+
 TYPED_TEST(RowPrograms, GeluComesBeforeTheCodes) {
   const at::Tensor x = this->Random({2, 9728}, 2);
   const at::Tensor plain = at::full_like(x, kNaN);
@@ -324,6 +363,24 @@ TYPED_TEST(RowPrograms, HeadsAreNormalisedAndMoved) {
     RunOnHost<TypeParam>(job);
     EXPECT_TRUE(in_place.equal(moved));
   }
+}
+
+TYPED_TEST(RowPrograms, HeadsOfSamplesOfDifferentLengthsGoWhereTheyAreTold) {
+  constexpr int64_t kRows = 5, kHeads = 3, kDim = 64, kOut = 9;
+  const std::vector<int32_t> out_rows = {8, 0, 1, 5, 4};
+  const at::Tensor qkv = this->Random({kRows, 3, kHeads, kDim}), norm = this->Random({kDim});
+  const at::Tensor in_order = at::full({kRows, 3, kHeads, kDim}, -7, qkv.options());
+  const at::Tensor out = at::full({kOut, 3, kHeads, kDim}, -7, qkv.options());
+  NormHeadsJob job{
+      kRows, kRows, kHeads, kDim, qkv.data_ptr(), norm.data_ptr(), norm.data_ptr(), 1e-6f, in_order.data_ptr(),
+      kRows, 0};
+  RunOnHost<TypeParam>(job);
+  job.out = out.data_ptr();
+  job.out_rows = out_rows.data();
+  RunOnHost<TypeParam>(job);
+  at::Tensor expected = at::full_like(out, -7);
+  for (int64_t row = 0; row < kRows; ++row) expected[out_rows[static_cast<size_t>(row)]].copy_(in_order[row]);
+  EXPECT_TRUE(out.equal(expected));
 }
 
 TYPED_TEST(RowPrograms, AModelWithoutHeadNormsMovesOnly) {

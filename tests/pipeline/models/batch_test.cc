@@ -116,6 +116,54 @@ TEST_P(Batch, TransformerOfSeveralShapes) {
   }
 }
 
+// As wide as SD3.5's feed-forwards are, which the reference checkpoints are not.
+TEST_P(Batch, WideLinear) {
+  constexpr int64_t kIn = 1536, kOut = 384;
+  if (!GetParam().quantised.empty()) GTEST_SKIP() << "quantised products have tests of their own";
+  const at::ScalarType type = GetParam().dtype;
+  Linear linear{at::randn({kOut, kIn}).to(type), at::randn({kOut}).to(type), nullptr, nullptr};
+  if (Linear::CanPack(at::kCPU, type)) linear = linear.Pack();
+  for (const int64_t tokens : {16, 26, 48, 130}) {
+    const at::Tensor x = at::randn({kSamples, tokens, kIn}).to(type);
+    ExpectIndependent(std::to_string(tokens) + " tokens",
+                      [&](int64_t first, int64_t count) { return linear.Tokens(x.narrow(0, first, count)); });
+  }
+}
+
+// Samples of different sizes in one forward; neighbours of one area and of one size, patches from one to 64, and one
+// whose positions are another's turned.
+TEST_P(Batch, TransformerOfSeveralSizes) {
+  using Size = std::tuple<int64_t, int64_t, int64_t>;  // samples, height, width
+  for (const char* checkpoint : {"medium", "large", "sd3"}) {
+    const Mmdit model = Mmdit::Load(ReferencePath(std::string("checkpoints/") + checkpoint + "/transformer"),
+                                    placement(), LayerTable::ForTransformer(GetParam().quantised))
+                            .value();
+    const MmditConfig& config = model.config();
+    const at::ScalarType type = GetParam().dtype;
+    std::vector<at::Tensor> latents;
+    for (const auto& [count, height, width] :
+         {Size{2, 6, 8}, Size{1, 8, 6}, Size{1, 16, 16}, Size{3, 2, 2}, Size{1, 10, 6}, Size{1, 6, 8}})
+      latents.push_back(at::randn({count, config.in_channels, height, width}).to(type));
+    for (const int64_t text_tokens : {1, 7, 32}) {
+      const at::Tensor text = at::randn({kSamples, text_tokens, config.joint_attention_dim}).to(type);
+      const at::Tensor pooled = at::randn({kSamples, config.pooled_projection_dim}).to(type);
+      const at::Tensor timesteps = at::rand({kSamples}) * 1000;
+      const std::vector<at::Tensor> together = model.Forward(latents, text, pooled, timesteps);
+      ASSERT_EQ(together.size(), latents.size());
+      int64_t row = 0;
+      for (size_t i = 0; i < latents.size(); ++i) {
+        for (int64_t sample = 0; sample < latents[i].size(0); ++sample, ++row) {
+          EXPECT_TRUE(at::equal(together[i].narrow(0, sample, 1),
+                                model.Forward(latents[i].narrow(0, sample, 1), text.narrow(0, row, 1),
+                                              pooled.narrow(0, row, 1), timesteps.narrow(0, row, 1))))
+              << checkpoint << ": sample " << row << ", " << text_tokens << " tokens of text";
+        }
+      }
+      ASSERT_EQ(row, kSamples);
+    }
+  }
+}
+
 TEST_P(Batch, Clip) {
   for (const char* folder : {"text_encoder", "text_encoder_2"}) {
     const ClipTextModel model =

@@ -20,6 +20,7 @@
 #include "pipeline/engine/kernel_choosing.h"
 #include "pipeline/models/gpu_attention.h"
 #include "pipeline/models/mmdit.h"
+#include "pipeline/models/packed_tokens.h"
 #include "pipeline/precision/candidate_results.h"
 #include "pipeline/precision/gpu_product.h"
 
@@ -114,6 +115,25 @@ TEST_F(DeviceKernelsTest, AttentionsAgree) {
         EXPECT_GT(Measure(task, AttentionCandidates(task, device_)).seconds.size(), 1u) << Describe(task);
       }
     }
+  }
+}
+
+// The kernel that takes lengths, against each sample by itself.
+TEST_F(DeviceKernelsTest, PackedAttentionIsThatOfEachSample) {
+  constexpr int64_t kHeads = 6, kDim = 64;
+  const PackedTokens packed({{2, 1024}, {1, 77}, {3, 400}}, 154, device_);
+  const at::Tensor qkv =
+      at::randn({packed.joint().tokens, 3, kHeads, kDim}, at::TensorOptions(device_).dtype(at::kBFloat16));
+  const auto part = [&](int64_t index) { return qkv.select(1, index); };
+  const at::Tensor all = PackedFlashAttention(part(0), part(1), part(2), packed.joint().starts, packed.joint().longest);
+  ASSERT_EQ(all.sizes(), at::IntArrayRef({packed.joint().tokens, kHeads, kDim}));
+  for (const PackedSequences::Group& group : packed.joint().groups) {
+    const at::Tensor own = qkv.narrow(0, group.first_token, group.samples * group.length)
+                               .view({group.samples, group.length, 3, kHeads, kDim});
+    const auto head = [&](int64_t index) { return own.select(2, index).transpose(1, 2).to(at::kFloat); };
+    const at::Tensor expected = AttentionBy("math", head(0), head(1), head(2), 0.125).transpose(1, 2);
+    const at::Tensor mixed = all.narrow(0, group.first_token, group.samples * group.length).view(expected.sizes());
+    EXPECT_LT((mixed.to(at::kFloat) - expected).abs().max().item<float>(), 1e-2f) << group.length;
   }
 }
 

@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "pipeline/engine/device.h"
 #include "pipeline/models/mmdit.h"
@@ -60,6 +62,33 @@ TEST_P(DeviceMmdit, IsAsCloseToFp32AsTheCpu) {
   RecordProperty("on_cpu", std::to_string(on_cpu));
   RecordProperty("on_gpu", std::to_string(on_gpu));
   EXPECT_LT(on_gpu, 1.2 * on_cpu + 1e-3);
+}
+
+// Samples of three sizes in one forward are those that they are in forwards of their own, to what rounding makes of
+// products of other shapes.
+TEST_P(DeviceMmdit, SizesMixInOneForward) {
+  const bool attention = GetParam() == kAttention;
+  LayerTable layers = LayerTable::ForTransformer(attention ? "fp8" : GetParam());
+  if (attention) layers.SetAttention(AttentionScheme::kFp8);
+  const Placement placement{at::Device(at::kCUDA, 0), at::kBFloat16};
+  const Mmdit model = Mmdit::Load("models/demo/transformer", placement, layers).value();
+  const MmditConfig& config = model.config();
+  const auto place = [&](const at::Tensor& x) { return x.to(placement.device, placement.dtype); };
+  std::vector<at::Tensor> latents;
+  for (const auto& [count, height, width] :
+       {std::tuple<int64_t, int64_t, int64_t>{2, 16, 12}, {1, 32, 32}, {1, 12, 16}, {3, 8, 20}})
+    latents.push_back(place(Random({count, config.in_channels, height, width}, 1 + static_cast<uint64_t>(height))));
+  const at::Tensor text = place(Random({7, 45, config.joint_attention_dim}, 2));
+  const at::Tensor pooled = place(Random({7, config.pooled_projection_dim}, 3));
+  const at::Tensor timesteps = at::tensor({900.0f, 250.0f, 10.0f, 999.0f, 500.0f, 501.0f, 700.0f}).to(placement.device);
+  const std::vector<at::Tensor> together = model.Forward(latents, text, pooled, timesteps);
+  int64_t first = 0;
+  for (size_t i = 0; i < latents.size(); ++i) {
+    const auto own = [&](const at::Tensor& x) { return x.narrow(0, first, latents[i].size(0)); };
+    const at::Tensor apart = model.Forward(latents[i], own(text), own(pooled), own(timesteps));
+    EXPECT_LT(Distance(together[i].to(at::kFloat), apart.to(at::kFloat)), 2e-2) << i;
+    first += latents[i].size(0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DeviceMmdit, ::testing::Values("bf16", "fp8", kAttention, "fp8-weight-only", "int8"),

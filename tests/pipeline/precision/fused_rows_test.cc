@@ -122,6 +122,29 @@ TEST_P(FusedRows, NormModulateAddsTheBranchFirst) {
   EXPECT_TRUE(again.x.equal(residual.x));
 }
 
+// Of samples of different lengths each has what it has by itself.
+TEST_P(FusedRows, PackedSamplesAreThoseThatTheyAreAlone) {
+  const PackedRows packed{{5, 1, 19}, {}};
+  const at::Tensor x = Random({1, 25, kWidth}), branch = Random({1, 25, kWidth});
+  const at::Tensor gate = Random({3, 1, kWidth}), scale = Random({3, 1, kWidth}), shift = Random({3, 1, kWidth});
+  Residual together{x, gate, branch, &packed};
+  const at::Tensor y = NormModulate(&together, {scale, shift, 1e-6});
+  Residual again{x, gate, branch, &packed};
+  const QuantizedRows codes = NormModulateQuantize(&again, {scale, shift, 1e-6}, Dynamic());
+  ExpectCodesOf(codes, y.to(at::kFloat));
+  EXPECT_TRUE(GateResidual({x, gate, branch, &packed}).equal(together.x));
+  EXPECT_EQ(together.packed, &packed);
+  int64_t first = 0;
+  for (int64_t i = 0; i < 3; ++i) {
+    const int64_t count = packed.lengths[static_cast<size_t>(i)];
+    const auto own = [&](const at::Tensor& all) { return all.narrow(1, first, count); };
+    Residual alone{own(x), gate.narrow(0, i, 1), own(branch)};
+    EXPECT_TRUE(NormModulate(&alone, {scale.narrow(0, i, 1), shift.narrow(0, i, 1), 1e-6}).equal(own(y))) << i;
+    EXPECT_TRUE(alone.x.equal(own(together.x))) << i;
+    first += count;
+  }
+}
+
 TEST_P(FusedRows, AProductOfCodesIsTheProductOfTheirTokens) {
   const at::Tensor x = Random({kBatch, kTokens, kWidth});
   const at::Tensor bias = Random({160});
