@@ -153,13 +153,14 @@ function(fresco_binary name)
   endif()
 endfunction()
 
-# fresco_test(NAME SOURCES files... DEPS targets... [LABELS label] [TORCH] [ALONE] [TOGETHER]): a GoogleTest program; each
-# of its tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it. LABELS:
-# ctest's; "service" marks what runs a server. ALONE: it starts programs that compute on all cores. TOGETHER: the program
-# is one of ctest's: for many short tests, where loading libtorch (0.3 s) for each would take longer than they do, and for
-# those that are all skipped where there is no GPU: then the program is, and a run's last lines name it once.
+# fresco_test(NAME SOURCES files... DEPS targets... [LABELS label] [FILTER filter] [TORCH] [ALONE] [TOGETHER]): a GoogleTest
+# program; each of its tests is one of ctest's. Runs in the source folder, so that paths to test data are relative to it.
+# LABELS: ctest's; "service" marks what runs a server. FILTER: which of the tests, as GoogleTest has it. ALONE: it starts
+# programs that compute on all cores. TOGETHER: the program is one of ctest's: for many short tests, where loading
+# libtorch (0.3 s) for each would take longer than they do, and for those that are all skipped where there is no GPU: then
+# the program is, and a run's last lines name it once.
 function(fresco_test name)
-  cmake_parse_arguments(ARG "TORCH;ALONE;TOGETHER" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;ALONE;TOGETHER" "TIMEOUT;FILTER" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${name} PRIVATE fresco_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
@@ -188,6 +189,6 @@ function(fresco_test name)
   endif()
   include(GoogleTest)
   gtest_discover_tests(${name} TEST_PREFIX "${name}." WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}"
-    DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 TEST_FILTER "${ARG_FILTER}"
     PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${processors} ${labels})
 endfunction()
