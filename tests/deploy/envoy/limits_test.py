@@ -57,8 +57,13 @@ class HalfSent:
     def wait(self):
         """Until each has been answered, or is waited for; returns those that are."""
         wait_until("the heads", lambda: self.envoy.stat("http.edge.downstream_rq_active") + self.envoy.stat("http.edge.downstream_rq_4xx") >= len(self.sockets))
-        ready, _, _ = select.select(self.sockets, [], [], 0)
+        # Envoy counts an answer before it is here.
+        wait_until("the answers", lambda: len(self.answered()) >= self.envoy.stat("http.edge.downstream_rq_4xx"))
+        ready = self.answered()
         return [plain for plain in self.sockets if plain not in ready]
+
+    def answered(self):
+        return select.select(self.sockets, [], [], 0)[0]
 
 
 class Health(unittest.TestCase):
