@@ -64,14 +64,16 @@ std::string LayersText(const v1::StepProfile& profile, double step) {
     layers.resize(kShownLayers);
   }
   std::vector<std::vector<std::string>> rows = {
-      {"TIME", "SHARE", "GFLOP/S", "OF PEAK", "MIB", "GB/S", "DTYPE", "LAYER"}};
+      {"TIME", "SHARE", "GFLOP/S", "OF PEAK", "MIB", "GB/S", "OF MEMORY", "BOUND", "DTYPE", "LAYER"}};
   for (const v1::ProfiledLayer* layer : layers) {
     const double seconds = SecondsOf(layer->duration());
     rows.push_back({Milliseconds(seconds), Share(seconds / step),
                     Rate(static_cast<double>(layer->flops()), seconds, kGiga),
                     layer->has_share_of_peak() ? Share(layer->share_of_peak()) : "-",
                     absl::StrFormat("%.2f", static_cast<double>(layer->bytes()) / kMiB),
-                    Rate(static_cast<double>(layer->bytes()), seconds, kGiga), layer->dtype(), layer->name()});
+                    Rate(static_cast<double>(layer->bytes()), seconds, kGiga),
+                    layer->has_share_of_bandwidth() ? Share(layer->share_of_bandwidth()) : "-",
+                    layer->bound().empty() ? "-" : layer->bound(), layer->dtype(), layer->name()});
   }
   return FormatTable(rows) + hidden;
 }
@@ -85,9 +87,11 @@ std::string ProfileText(const v1::StepProfile& profile) {
       StrCat(profile.model(), " on ", profile.device(), ": a step takes ", Milliseconds(step), " (", profile.steps(),
              " recorded), ", Milliseconds(SecondsOf(profile.plain_step())), " where it is not recorded");
   if (profile.has_overhead()) text += StrCat("; recording adds ", Share(profile.overhead()), " to a step (median)");
-  return StrCat(text, ", and ", Milliseconds(SecondsOf(profile.pauses())),
-                " in all to begin, end and measure peaks\n\n", KindsText(profile, step), "\n",
-                LayersText(profile, step));
+  text += StrCat(", and ", Milliseconds(SecondsOf(profile.pauses())),
+                 " in all to begin, end and measure what the device does at most\n");
+  if (profile.has_memory_bandwidth())
+    text += absl::StrFormat("its memory moves %.1f GB/s, read and written\n", profile.memory_bandwidth() / kGiga);
+  return StrCat(text, "\n", KindsText(profile, step), "\n", LayersText(profile, step));
 }
 
 int RunProfile(const Args& args, Session* session, const Console& console) {

@@ -50,6 +50,8 @@ struct ProfilerSource {
   std::function<absl::StatusOr<std::map<std::string, double>>(const std::string& device,
                                                               const std::set<std::string>& dtypes)>
       peaks;
+  // Bytes a second that its memory moves, those read and those written.
+  std::function<absl::StatusOr<double>(const std::string& device)> bandwidth;
 };
 
 }  // namespace fresco

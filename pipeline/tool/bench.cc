@@ -38,7 +38,7 @@ struct Measurement {
   double beside_step_seconds = 0;    // with --beside: the other precision's median
   double speed = 0;                  // and the median of its step's time by this one's, pair by pair
   std::optional<StageTimes> layers;  // of the recorded steps
-  DeviceLimits limits;
+  MeasuredLimits limits;
 
   // Of a step that was not recorded, the time in which a GPU had nothing to do.
   double idle_share() const {

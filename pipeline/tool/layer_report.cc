@@ -20,23 +20,6 @@ using Json = nlohmann::ordered_json;
 constexpr double kGiga = 1e9, kMiB = 1 << 20, kMilli = 1e3, kPercent = 100;
 constexpr size_t kPrintedGaps = 5;
 
-// How long work would take if nothing but one of the device's limits held it up; 0: there is none of it, or the limit
-// is not known.
-struct LeastTimes {
-  double products = 0, memory = 0;
-
-  // Which of both takes longer.
-  const char* bound() const { return products + memory <= 0 ? "" : products > memory ? "compute" : "memory"; }
-};
-
-LeastTimes LeastTimesOf(const LayerTime& layer, const DeviceLimits& limits) {
-  const auto peak = limits.peaks.find(layer.dtype);
-  LeastTimes least;
-  if (peak != limits.peaks.end() && peak->second > 0) least.products = static_cast<double>(layer.flops) / peak->second;
-  if (limits.bandwidth > 0) least.memory = static_cast<double>(layer.bytes) / limits.bandwidth;
-  return least;
-}
-
 // A layer, or a kind of layers: their least times are sums over layers, which may be of several types.
 struct Row {
   LayerTime layer;
@@ -46,13 +29,13 @@ struct Row {
   double ShareOf(double least_seconds) const { return layer.seconds > 0 ? least_seconds / layer.seconds : 0; }
 };
 
-std::vector<Row> RowsOf(const std::vector<LayerTime>& layers, const DeviceLimits& limits) {
+std::vector<Row> RowsOf(const std::vector<LayerTime>& layers, const MeasuredLimits& limits) {
   std::vector<Row> rows;
   for (const LayerTime& layer : layers) rows.push_back({layer, LeastTimesOf(layer, limits)});
   return rows;
 }
 
-std::vector<Row> KindsOf(const std::vector<LayerTime>& layers, const DeviceLimits& limits) {
+std::vector<Row> KindsOf(const std::vector<LayerTime>& layers, const MeasuredLimits& limits) {
   std::vector<Row> kinds;
   for (LayerTime& sum : SumByKind(layers)) {
     Row& kind = kinds.emplace_back(Row{std::move(sum), {}});
@@ -79,7 +62,7 @@ void PrintHead(const std::string& last) {
 
 void PrintRow(const std::string& name, const Row& row, double stage_seconds) {
   const LayerTime& layer = row.layer;
-  const std::string bound = row.least.bound();
+  const std::string bound(row.least.bound());
   std::printf("%10.3f %6.1f %% %9s %9s %8s %9s %8s %9s %8s  %-15s %s\n", layer.seconds * kMilli,
               kPercent * layer.seconds / stage_seconds, Column(static_cast<double>(layer.flops) / kGiga).c_str(),
               Column(row.PerSecond(layer.flops) / kGiga).c_str(),
@@ -97,7 +80,7 @@ void PrintRest(const char* name, double seconds, double stage_seconds) {
   PrintRow(name, rest, stage_seconds);
 }
 
-void PrintKinds(const StageTimes& times, const DeviceLimits& limits) {
+void PrintKinds(const StageTimes& times, const MeasuredLimits& limits) {
   PrintHead("kind");
   for (const Row& kind : KindsOf(times.layers, limits))
     PrintRow(StrCat(kind.layer.name, ", ", LayerKindName(kind.layer.kind)), kind, times.seconds);
@@ -105,7 +88,7 @@ void PrintKinds(const StageTimes& times, const DeviceLimits& limits) {
   PrintRest("the device waits", times.idle_seconds, times.seconds);
 }
 
-void PrintLongest(const StageTimes& times, int top, const DeviceLimits& limits) {
+void PrintLongest(const StageTimes& times, int top, const MeasuredLimits& limits) {
   std::vector<LayerTime> layers = times.layers;
   if (top > 0) {
     std::stable_sort(layers.begin(), layers.end(),
@@ -142,7 +125,7 @@ Json OrNull(double value) {
 
 Json ToJson(const Row& row, double stage_seconds) {
   const LayerTime& layer = row.layer;
-  const std::string bound = row.least.bound();
+  const std::string bound(row.least.bound());
   return {{"name", layer.name},
           {"kind", LayerKindName(layer.kind)},
           {"dtype", layer.dtype},
@@ -168,37 +151,37 @@ Json ToJson(const LayerGap& gap, double stage_seconds) {
 
 }  // namespace
 
-absl::StatusOr<DeviceLimits> MeasureLimits(const std::string& device, absl::Span<const StageTimes> stages) {
+absl::StatusOr<MeasuredLimits> MeasureLimits(const std::string& device, absl::Span<const StageTimes> stages) {
   std::set<std::string> dtypes;
   for (const StageTimes& stage : stages) {
     for (const LayerTime& layer : stage.layers) {
       if (layer.flops > 0) dtypes.insert(layer.dtype);
     }
   }
-  DeviceLimits limits;
+  MeasuredLimits limits;
   FRESCO_ASSIGN_OR_RETURN(limits.peaks, MeasurePeaks(device, dtypes));
   FRESCO_ASSIGN_OR_RETURN(limits.bandwidth, MeasureBandwidth(device));
   return limits;
 }
 
-void PrintLimits(const DeviceLimits& limits) {
+void PrintLimits(const MeasuredLimits& limits) {
   for (const auto& [dtype, rate] : limits.peaks) std::printf("peak of %s: %.1f GFLOP/s\n", dtype.c_str(), rate / kGiga);
   std::printf("memory: %.1f GB/s, read and written\n", limits.bandwidth / kGiga);
 }
 
-void PrintLayers(const StageTimes& times, int top, const DeviceLimits& limits) {
+void PrintLayers(const StageTimes& times, int top, const MeasuredLimits& limits) {
   PrintKinds(times, limits);
   PrintLongest(times, top, limits);
   PrintGaps(times);
 }
 
-Json LimitsJson(const DeviceLimits& limits) {
+Json LimitsJson(const MeasuredLimits& limits) {
   Json json = {{"peak_flops_per_second", Json::object()}, {"bandwidth_bytes_per_second", limits.bandwidth}};
   for (const auto& [dtype, rate] : limits.peaks) json["peak_flops_per_second"][dtype] = rate;
   return json;
 }
 
-Json LayersJson(const StageTimes& times, const DeviceLimits& limits) {
+Json LayersJson(const StageTimes& times, const MeasuredLimits& limits) {
   Json json = {{"kinds", Json::array()}, {"layers", Json::array()}, {"gaps", Json::array()}};
   for (const Row& kind : KindsOf(times.layers, limits)) json["kinds"].push_back(ToJson(kind, times.seconds));
   for (const Row& row : RowsOf(times.layers, limits)) json["layers"].push_back(ToJson(row, times.seconds));

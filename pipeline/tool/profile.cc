@@ -185,7 +185,7 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   return absl::OkStatus();
 }
 
-absl::StatusOr<DeviceLimits> LimitsOf(const std::string& device, const std::vector<ProfiledStage>& stages) {
+absl::StatusOr<MeasuredLimits> LimitsOf(const std::string& device, const std::vector<ProfiledStage>& stages) {
   std::vector<StageTimes> times;
   for (const ProfiledStage& stage : stages) times.push_back(stage.times);
   return MeasureLimits(device, times);

@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr double kMilli = 1e3, kPercent = 100;
 
-void PrintStage(const ProfiledStage& stage, int top, const DeviceLimits& limits) {
+void PrintStage(const ProfiledStage& stage, int top, const MeasuredLimits& limits) {
   const StageTimes& times = stage.times;
   std::printf(
       "\n%s: %.3f ms (%d recorded); its rows add up to %.1f %% of the %.3f ms without the profiler, which adds %.1f %% "
@@ -24,7 +24,7 @@ void PrintStage(const ProfiledStage& stage, int top, const DeviceLimits& limits)
   PrintLayers(times, top, limits);
 }
 
-Json ToJson(const ProfiledStage& stage, const DeviceLimits& limits) {
+Json ToJson(const ProfiledStage& stage, const MeasuredLimits& limits) {
   const StageTimes& times = stage.times;
   Json json = {{"name", times.name},
                {"calls", times.calls},

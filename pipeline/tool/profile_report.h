@@ -26,7 +26,7 @@ struct ProfileReport {
   float guidance = 0;
   std::vector<ProfiledStage> stages;
   MemoryHistory memory;  // of a call of each stage
-  DeviceLimits limits;
+  MeasuredLimits limits;
   std::string trace;  // the file that was written; empty: none
 };
 

@@ -122,9 +122,10 @@ int main(int argc, char** argv) {
   const auto make_recorder = [&clock](const std::string& device, fresco::RecordedDetail detail) {
     return fresco::MakeRecorder(device, detail, &clock);
   };
-  const fresco::EngineSource engines = {fresco::AvailableDevices,  fresco::LoadEngine,
-                                        fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
-                                        fresco::SetMemoryLimit,    {make_recorder, fresco::MeasurePeaks}};
+  const fresco::EngineSource engines = {
+      fresco::AvailableDevices,  fresco::LoadEngine,
+      fresco::StoredWeightBytes, fresco::LeastMemoryNeed,
+      fresco::SetMemoryLimit,    {make_recorder, fresco::MeasurePeaks, fresco::MeasureBandwidth}};
   const absl::Status status = fresco::RunServer({*config, engines, FRESCO_VERSION, flags.port_file});
   return status.ok() ? 0 : Fail(status);
 }

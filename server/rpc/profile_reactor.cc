@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "pipeline/base/mutex.h"
 #include "pipeline/base/status.h"
 #include "pipeline/engine/layer_times.h"
+#include "pipeline/engine/measured_limits.h"
 #include "server/rpc/call.h"
 #include "server/rpc/excerpt.h"
 #include "server/rpc/status_mapping.h"
@@ -54,16 +56,22 @@ void SetSeconds(double seconds, google::protobuf::Duration* out) {
   SetDuration(absl::Seconds(seconds), out);
 }
 
-void SetLayer(const LayerTime& layer, const std::map<std::string, double>& peaks, v1::ProfiledLayer* out) {
+// With one of the limits alone nothing is said of which holds a layer up, unless it has nothing to do with the other.
+std::string_view BoundOf(const LayerTime& layer, const LeastTimes& least) {
+  return least.memory > 0 && (least.products > 0 || layer.flops == 0) ? least.bound() : "";
+}
+
+void SetLayer(const LayerTime& layer, const MeasuredLimits& limits, v1::ProfiledLayer* out) {
   out->set_name(layer.name);
   out->set_kind(std::string(LayerKindName(layer.kind)));
   out->set_dtype(layer.dtype);
   SetSeconds(layer.seconds, out->mutable_duration());
   out->set_flops(layer.flops);
   out->set_bytes(layer.bytes);
-  const auto peak = peaks.find(layer.dtype);
-  if (peak != peaks.end() && peak->second > 0 && layer.flops > 0 && layer.seconds > 0)
-    out->set_share_of_peak(static_cast<double>(layer.flops) / layer.seconds / peak->second);
+  const LeastTimes least = LeastTimesOf(layer, limits);
+  if (least.products > 0 && layer.seconds > 0) out->set_share_of_peak(least.products / layer.seconds);
+  if (least.memory > 0 && layer.seconds > 0) out->set_share_of_bandwidth(least.memory / layer.seconds);
+  out->set_bound(std::string(BoundOf(layer, least)));
 }
 
 absl::Status SetProfile(const std::string& model, const StepsProfile& profile, v1::StepProfile* out) {
@@ -81,7 +89,8 @@ absl::Status SetProfile(const std::string& model, const StepsProfile& profile, v
   SetDuration(profile.pauses, out->mutable_pauses());
   SetSeconds(step->outside_seconds, out->mutable_outside_layers());
   SetSeconds(step->idle_seconds, out->mutable_device_idle());
-  for (const LayerTime& layer : step->layers) SetLayer(layer, profile.peaks, out->add_layers());
+  if (profile.limits.bandwidth > 0) out->set_memory_bandwidth(profile.limits.bandwidth);
+  for (const LayerTime& layer : step->layers) SetLayer(layer, profile.limits, out->add_layers());
   return absl::OkStatus();
 }
 

@@ -151,7 +151,7 @@ bool StepProfiler::EndRecorded(Step* step, int64_t number, absl::Duration durati
     return false;
   }
   if (!Add(*step, number, duration, *std::move(recording), clock_->Now() - begin)) return false;
-  MeasurePeaks(*step, number);
+  MeasureLimits(*step, number);
   Done done;
   {
     MutexLock lock(&mutex_);
@@ -178,7 +178,7 @@ bool StepProfiler::Add(const Step& step, int64_t number, absl::Duration duration
 }
 
 // Here, where nothing else computes on the device meanwhile. It does without where that fails.
-void StepProfiler::MeasurePeaks(const Step& step, int64_t number) {
+void StepProfiler::MeasureLimits(const Step& step, int64_t number) {
   std::set<std::string> dtypes;
   {
     MutexLock lock(&mutex_);
@@ -187,11 +187,13 @@ void StepProfiler::MeasurePeaks(const Step& step, int64_t number) {
   }
   const absl::Time begin = clock_->Now();
   auto peaks = Guarded("the profiler", [&] { return source_.peaks(step.device_, dtypes); });
+  auto bandwidth = Guarded("the profiler", [&] { return source_.bandwidth(step.device_); });
   const absl::Duration pause = clock_->Now() - begin;
   MutexLock lock(&mutex_);
   if (session_ == nullptr || session_->number != number) return;
   session_->profile.pauses += pause;
-  if (peaks.ok()) session_->profile.peaks = *std::move(peaks);
+  if (peaks.ok()) session_->profile.limits.peaks = *std::move(peaks);
+  if (bandwidth.ok()) session_->profile.limits.bandwidth = *bandwidth;
 }
 
 void StepProfiler::Fail(int64_t number, const absl::Status& failure) {

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +16,7 @@
 #include "absl/time/time.h"
 #include "pipeline/base/clock.h"
 #include "pipeline/base/mutex.h"
+#include "pipeline/engine/measured_limits.h"
 #include "pipeline/engine/recording.h"
 
 namespace fresco {
@@ -29,8 +29,8 @@ struct StepsProfile {
   // What the profiler adds to a step, as a share: the median over recorded steps and those just before them, of pairs
   // with the same images in them; absent where there is no such pair.
   std::optional<double> overhead;
-  absl::Duration pauses;                // in all, between steps, to begin and to end recordings
-  std::map<std::string, double> peaks;  // ProfilerSource's; empty: they could not be measured
+  absl::Duration pauses;  // in all, between steps, to begin and to end recordings, and to measure limits
+  MeasuredLimits limits;  // ProfilerSource's; nothing of what could not be measured
 };
 
 // Thread-safe; `clock` outlives it, but for Steps of a device that is lost, which do not touch it.
@@ -92,7 +92,7 @@ class StepProfiler {
   void StopRecording() FRESCO_EXCLUDES(mutex_);
   bool IsOf(int64_t number) const FRESCO_REQUIRES(mutex_);  // the session that is under way, not yet complete
   bool Complete() const FRESCO_REQUIRES(mutex_);
-  void MeasurePeaks(const Step& step, int64_t number) FRESCO_EXCLUDES(mutex_);
+  void MeasureLimits(const Step& step, int64_t number) FRESCO_EXCLUDES(mutex_);
 
   const ProfilerSource source_;
   Clock* const clock_;

@@ -207,14 +207,17 @@ class FakeServer : public v1::ImageGeneration::Service, public v1::Operations::S
     profile.set_overhead(0.05);
     profile.mutable_pauses()->set_nanos(7 * kMillisecond);
     profile.mutable_outside_layers()->set_nanos(5 * kMillisecond);
+    profile.set_memory_bandwidth(20e9);
     v1::ProfiledLayer& layer = *profile.add_layers();
     layer.set_name("transformer.ff.net.2");
     layer.set_kind("MLP");
     layer.set_dtype("fp8");
     layer.mutable_duration()->set_nanos(15 * kMillisecond);
     layer.set_flops(30'000'000'000);
-    layer.set_bytes(1 << 20);
+    layer.set_bytes(105'000'000);
     layer.set_share_of_peak(0.4);
+    layer.set_share_of_bandwidth(0.35);
+    layer.set_bound("compute");
     writer->Write(part);
     const std::string trace = "{\"traceEvents\":[]}";
     for (size_t offset = 0; request->trace() && offset < trace.size(); offset += 10) {

@@ -11,6 +11,7 @@ namespace fresco {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -259,16 +260,20 @@ TEST_F(FrescoTest, ProfilesARunningModel) {
   const std::string trace = "traces/trace.json";
   const Outcome table = Run({"profile", "-m", "demo", "--steps", "3", "--trace", trace}, server.address());
   EXPECT_EQ(table.exit_code, 0) << table.err;
-  EXPECT_THAT(table.out, AllOf(HasSubstr("demo on cpu: a step takes 20.000 ms (3 recorded), 19.000 ms where it is not"),
-                               HasSubstr("recording adds 5.0 % to a step (median), and 7.000 ms in all to begin"),
-                               HasSubstr("15.000 ms  75.0 %  transformer, MLP"),
-                               HasSubstr("5.000 ms   25.0 %  between layers"), HasSubstr("transformer.ff.net.2"),
-                               HasSubstr("2000.0"),  // GFLOP a second
-                               HasSubstr("40.0 %"), HasSubstr(trace)));
+  EXPECT_THAT(table.out,
+              AllOf(HasSubstr("demo on cpu: a step takes 20.000 ms (3 recorded), 19.000 ms where it is not"),
+                    HasSubstr("recording adds 5.0 % to a step (median), and 7.000 ms in all to begin"),
+                    HasSubstr("15.000 ms  75.0 %  transformer, MLP"), HasSubstr("5.000 ms   25.0 %  between layers"),
+                    HasSubstr("transformer.ff.net.2"), HasSubstr("its memory moves 20.0 GB/s"), HasSubstr(trace)));
+  // GFLOP a second, of the peak, MiB, GB a second, of the memory's, and what binds.
+  EXPECT_THAT(table.out, ContainsRegex("2000.0 +40.0 % +100.14 +7.0 +35.0 % +compute +fp8 +transformer.ff.net.2"));
   EXPECT_EQ(Read(trace), "{\"traceEvents\":[]}");
   const Json json = Json::parse(Run({"profile", "--device", "cpu", "--json"}, server.address()).out);
   EXPECT_EQ(json["steps"], 5);
   EXPECT_EQ(json["layers"][0]["dtype"], "fp8");
+  EXPECT_EQ(json["memory_bandwidth"], 20e9);
+  EXPECT_EQ(json["layers"][0]["share_of_bandwidth"], 0.35);
+  EXPECT_EQ(json["layers"][0]["bound"], "compute");
   const Outcome refused = Run({"profile", "-m", "large"}, server.address());
   EXPECT_EQ(refused.exit_code, 3);
   EXPECT_THAT(refused.err, HasSubstr("no step of the model 'large'"));

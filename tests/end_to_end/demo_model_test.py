@@ -88,6 +88,8 @@ class DemoModel(unittest.TestCase):
         up = layers["transformer.transformer_blocks.0.ff.net.0.proj"]
         self.assertGreater(int(up["flops"]), 0)
         self.assertGreater(up["share_of_peak"], 0)
+        self.assertAlmostEqual(up["share_of_bandwidth"] * profile["memory_bandwidth"] * seconds(up["duration"]) / int(up["bytes"]), 1, delta=1e-3)
+        self.assertIn(up["bound"], ("compute", "memory"))
         events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("ph") == "X"]
         stages = [event for event in events if event["args"].get("level") == "stage"]
         self.assertEqual([stage["name"] for stage in stages], ["step"] * 3)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -41,7 +42,17 @@ class FakeProfiler {
               std::map<std::string, double> peaks;
               for (const std::string& dtype : dtypes) peaks[dtype] = 4e12;
               return peaks;
+            },
+            [this](const std::string& device) -> absl::StatusOr<double> {
+              Write("bandwidth of " + device);
+              MutexLock lock(&mutex_);
+              return bandwidth_;
             }};
+  }
+
+  void SetBandwidth(absl::StatusOr<double> bandwidth) {
+    MutexLock lock(&mutex_);
+    bandwidth_ = std::move(bandwidth);
   }
 
   void FailToBegin(const absl::Status& status) {
@@ -49,7 +60,7 @@ class FakeProfiler {
     begin_ = status;
   }
 
-  // "cpu layers", "begin", "end", "abandon", "peaks of cpu", in order.
+  // "cpu layers", "begin", "end", "abandon", "peaks of cpu", "bandwidth of cpu", in order.
   std::vector<std::string> calls() const {
     MutexLock lock(&mutex_);
     return calls_;
@@ -90,6 +101,7 @@ class FakeProfiler {
 
   mutable Mutex mutex_;
   absl::Status begin_ FRESCO_GUARDED_BY(mutex_);
+  absl::StatusOr<double> bandwidth_ FRESCO_GUARDED_BY(mutex_) = 1e9;
   std::vector<std::string> calls_ FRESCO_GUARDED_BY(mutex_);
 };
 

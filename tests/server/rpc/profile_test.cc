@@ -116,7 +116,35 @@ TEST_F(ProfileCallTest, TheTableOfTheStepsThatOthersHaveMade) {
   EXPECT_EQ(layer.bytes(), 4096);
   EXPECT_DOUBLE_EQ(layer.share_of_peak(), 0.5);  // of 4e12 a second
   EXPECT_FALSE(profile.layers(1).has_share_of_peak());
+  EXPECT_EQ(profile.memory_bandwidth(), 1e9);
+  EXPECT_DOUBLE_EQ(layer.share_of_bandwidth(), 4096 / 1e9 / 400e-6);
+  EXPECT_EQ(layer.bound(), "compute");  // 200 µs, against 4 of its bytes
+  EXPECT_DOUBLE_EQ(profile.layers(1).share_of_bandwidth(), 64 / 1e9 / 500e-6);
+  EXPECT_EQ(profile.layers(1).bound(), "memory");
   EXPECT_THAT(fake_.calls(), Each(::testing::Not(HasSubstr("operations"))));
+}
+
+TEST_F(ProfileCallTest, ASlowMemoryBindsALayerOfMuchWork) {
+  fake_.SetBandwidth(1e7);  // 410 µs for the layer's bytes, 200 for its products
+  StartProfiled();
+  const Profiled profiled = ProfileDrawing(Steps(1));
+  ASSERT_TRUE(profiled.status.ok()) << profiled.status.error_message();
+  const v1::ProfiledLayer& layer = profiled.parts.at(0).profile().layers(0);
+  EXPECT_DOUBLE_EQ(layer.share_of_bandwidth(), 1.024);
+  EXPECT_EQ(layer.bound(), "memory");
+}
+
+TEST_F(ProfileCallTest, WithoutABandwidthNothingIsSaidOfIt) {
+  fake_.SetBandwidth(absl::ResourceExhaustedError("no room for a copy"));
+  StartProfiled();
+  const Profiled profiled = ProfileDrawing(Steps(1));
+  ASSERT_TRUE(profiled.status.ok()) << profiled.status.error_message();
+  const v1::StepProfile& profile = profiled.parts.at(0).profile();
+  EXPECT_FALSE(profile.has_memory_bandwidth());
+  for (const v1::ProfiledLayer& layer : profile.layers()) {
+    EXPECT_FALSE(layer.has_share_of_bandwidth());
+    EXPECT_EQ(layer.bound(), "");
+  }
 }
 
 TEST_F(ProfileCallTest, TheTraceFollowsInChunks) {

@@ -49,7 +49,8 @@ TEST_F(StepProfilerTest, EverySecondStepIsRecordedUntilThereAreEnough) {
   const int64_t number = Start(2);
   for (const double seconds : {1.0, 1.1, 1.0, 1.3, 1.0, 1.0}) Step("fake", "cpu", absl::Seconds(seconds));
   EXPECT_EQ(done_, 1);
-  EXPECT_THAT(fake_.calls(), ElementsAre("cpu layers", "begin", "end", "cpu layers", "begin", "end", "peaks of cpu"));
+  EXPECT_THAT(fake_.calls(), ElementsAre("cpu layers", "begin", "end", "cpu layers", "begin", "end", "peaks of cpu",
+                                         "bandwidth of cpu"));
   const auto profile = profiler_->Take(number);
   ASSERT_TRUE(profile.ok()) << profile.status();
   EXPECT_EQ(profile->device, "cpu");
@@ -58,7 +59,18 @@ TEST_F(StepProfilerTest, EverySecondStepIsRecordedUntilThereAreEnough) {
   EXPECT_EQ(profile->plain, absl::Seconds(1));
   ASSERT_TRUE(profile->overhead.has_value());
   EXPECT_THAT(*profile->overhead, DoubleNear(0.2, 1e-9));
-  EXPECT_EQ(profile->peaks.at("bf16"), 4e12);
+  EXPECT_EQ(profile->limits.peaks.at("bf16"), 4e12);
+  EXPECT_EQ(profile->limits.bandwidth, 1e9);
+}
+
+TEST_F(StepProfilerTest, ALimitThatCannotBeMeasuredIsLeftOut) {
+  fake_.SetBandwidth(absl::ResourceExhaustedError("no room for a copy"));
+  const int64_t number = Start(1);
+  for (int i = 0; i < 2; ++i) Step("fake", "cpu", absl::Seconds(1));
+  const auto profile = profiler_->Take(number);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  EXPECT_EQ(profile->limits.peaks.at("bf16"), 4e12);
+  EXPECT_EQ(profile->limits.bandwidth, 0);
 }
 
 TEST_F(StepProfilerTest, StepsOfOtherImagesAreNotCompared) {
