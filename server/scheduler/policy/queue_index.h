@@ -228,8 +228,9 @@ class QueueIndex {
   struct ClassState {
     WaitingWork waiting, resident;
     std::map<int64_t, double> due_seconds;  // waiting work by the second in which it is due
-    double arriving = 0;                    // see ArrivingWork
+    double arriving = 0;                    // see ArrivingWork; at that time
     absl::Time arriving_at = absl::InfinitePast();
+    double ArrivingAt(absl::Time now) const;
   };
   struct ModelState {
     std::string name;
@@ -246,6 +247,9 @@ class QueueIndex {
     std::map<ModelId, std::array<WaitingWork, kPriorityClasses>> waiting;  // of models of which something waits
     int jobs = 0, paused = 0;
   };
+
+  static constexpr double kArrivalMemory = 30;  // seconds: arrivals are averaged over about so long
+  static int64_t DueSecond(absl::Time due) { return absl::ToUnixSeconds(due); }
 
   void InsertWaiting(Job* job, absl::Time now);
   void EraseWaiting(Job* job);
