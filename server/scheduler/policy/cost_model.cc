@@ -10,7 +10,6 @@
 namespace fresco {
 namespace {
 
-constexpr double kTokensWhereAttentionEqualsLinears = 14600;
 // Of a new measurement, in the pace, once its cell is known well.
 constexpr double kPaceGain = 0.2;
 // A cell is the mean of about so many of its last measurements.
@@ -35,11 +34,11 @@ constexpr double kLeastSeconds = 1e-9, kMostSeconds = 1e6;
 constexpr int64_t kMostCount = int64_t{1} << 50;
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 
-}  // namespace
-
-double RelativeWork(int tokens) {
-  return tokens * (1 + tokens / kTokensWhereAttentionEqualsLinears);
+bool IsBelieved(double seconds) {
+  return seconds >= kLeastSeconds && seconds <= kMostSeconds;
 }
+
+}  // namespace
 
 CostModel* CostModel::MutableOf(CostTypeId type) {
   return type == 0 ? this : &types_.at(type - 1).costs;
@@ -119,17 +118,31 @@ CostModel::Cell* CostModel::MutableCell(CurveId curve, int rows) {
 
 void CostModel::RecordStep(CurveId id, int rows, absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
-  if (!(seconds >= kLeastSeconds && seconds <= kMostSeconds) || rows < 1 || rows > kMaxRows) return;
+  if (!IsBelieved(seconds) || rows < 1 || rows > kMaxRows) return;
   Cell* const cell = MutableCell(id, rows);
   CurveState& curve = curves_[id];
   ModelState& model = models_[curve.model];
   for (Cell& other : curve.cells) {
     if (&other != cell) other.weight *= 1 - 1 / kForgottenAfter;
   }
+  model.mixing.weight *= 1 - 1 / kForgottenAfter;
   Learn(seconds, LineSeconds(curve, rows), cell, &model.pace);
   const bool is_new = ++cell->count == 1;
   if (is_new || ++model.records % kRecordsPerFit == 0) RefitModel(&model);
   RefitCurve(&curve);
+}
+
+// Where nothing is known that it could be compared with, it stands for a step of the nearest number of rows.
+void CostModel::RecordStep(const StepSize& size, absl::Duration duration) {
+  if (!size.mixed()) return RecordStep(size.curve(), size.rows(), duration);
+  const double seconds = absl::ToDoubleSeconds(duration);
+  if (!IsBelieved(seconds) || size.rows() > kMaxRows) return;
+  const double rows = size.RowsByWork();
+  ModelState& model = models_[curves_.at(size.curve()).model];
+  const double uniform = SecondsBetween(size.curve(), rows) / model.pace;
+  if (uniform > 0) return Learn(seconds / uniform, 1, &model.mixing, &model.pace);
+  const int nearest = static_cast<int>(std::lround(rows));
+  RecordStep(size.curve(), nearest, absl::Seconds(seconds * nearest / rows));
 }
 
 // The better a cell is known, the less of what it is off by is taken for its own, and the more for the pace.
@@ -147,6 +160,13 @@ void CostModel::RecordMemory(CurveId curve, int rows, int64_t activation_bytes) 
   RaiseMemory(curve, rows, activation_bytes);
   Cell* cell = MutableCell(curve, rows);
   cell->seen_bytes = std::max(cell->seen_bytes, activation_bytes);
+}
+
+void CostModel::RecordMemory(const StepSize& size, int64_t activation_bytes) {
+  if (!size.mixed()) return RecordMemory(size.curve(), size.rows(), activation_bytes);
+  if (activation_bytes < 0 || activation_bytes > kMostBytes || size.rows() > kMaxRows) return;
+  double& most = models_[curves_.at(size.curve()).model].bytes_per_token;
+  most = std::max(most, static_cast<double>(activation_bytes) / static_cast<double>(size.tokens()));
 }
 
 void CostModel::RaiseMemory(CurveId curve, int rows, int64_t activation_bytes) {
@@ -228,6 +248,23 @@ double CostModel::StepSeconds(CurveId id, int rows) const {
   if (typed) return FastestSeconds(id, rows, /*present=*/true);
   const double own = OwnStepSeconds(id, rows);
   return own > 0 ? own : FastestSeconds(id, rows, /*present=*/false);
+}
+
+double CostModel::StepSeconds(const StepSize& size) const {
+  if (size.rows() == 0) return 0;
+  if (!size.mixed()) return StepSeconds(size.curve(), size.rows());
+  return SecondsBetween(size.curve(), size.RowsByWork()) * MixingOf(size.curve());
+}
+
+double CostModel::SecondsBetween(CurveId curve, double rows) const {
+  const int below = static_cast<int>(rows);
+  const double seconds = StepSeconds(curve, below);
+  return seconds + (rows - below) * (StepSeconds(curve, below + 1) - seconds);
+}
+
+double CostModel::MixingOf(CurveId curve) const {
+  const Cell& mixing = models_[curves_[curve].model].mixing;
+  return 1 + mixing.weight / (mixing.weight + kLineWeight) * (mixing.seconds - 1);
 }
 
 double CostModel::FastestSeconds(CurveId id, int rows, bool present) const {
@@ -319,9 +356,7 @@ absl::Status CostModel::Add(const MeasuredStep& measured) {
   if (measured.model.empty()) return refuse("model", "must not be empty");
   if (measured.tokens < 1 || measured.tokens > kMaxTokens) return refuse("tokens", "must be from 1 to 1048576");
   if (measured.rows < 1 || measured.rows > kMaxRows) return refuse("rows", "must be from 1 to 1024");
-  if (!(measured.seconds >= kLeastSeconds && measured.seconds <= kMostSeconds)) {
-    return refuse("seconds", "must be from 1e-9 to 1e6");
-  }
+  if (!IsBelieved(measured.seconds)) return refuse("seconds", "must be from 1e-9 to 1e6");
   if (measured.count < 1 || measured.count > kMostCount) return refuse("count", "must be from 1 to 2^50");
   if (measured.activation_bytes < 0 || measured.activation_bytes > kMostBytes) {
     return refuse("activation_bytes", "must be from 0 to 2^50");

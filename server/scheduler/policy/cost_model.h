@@ -10,8 +10,13 @@
 //   line    of each number of tokens, overhead + slope * rows, through all its cells; where these do not tell, in the
 //           proportions of the line of the whole model, overhead + slope * rows * RelativeWork(tokens).
 //   cell    (model, tokens, rows): what was measured. Steps do not grow evenly with the rows.
+//   mixing  of a model: by how much its mixed steps (step_size.h), whose rows have different numbers of tokens, take
+//           longer than as much work in rows of the widest size. Attention is computed size by size, and of what comes
+//           but once nothing is recorded for the next time. Were that taken for the cost of a cell, a size would look
+//           expensive, by itself too, for having been mixed.
 //
-// A step is predicted by pace * (line and cell, by how much the cell is worth). A cell is worth less while other sizes
+// A step is predicted by pace * (line and cell, by how much the cell is worth); a mixed one between the two whole
+// numbers of rows that its work lies between, times mixing. A cell is worth less while other sizes
 // of its tokens run and it does not, so that what was learned in unusual circumstances is forgotten, and tried again.
 // Devices of different types ("cpu", "cuda") take different times for the same step: each type has all of this to
 // itself. What is known without a type, from a caller or a file that names none, is where a type begins with a model of
@@ -30,16 +35,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/scheduler/policy/step_size.h"
 
 namespace fresco {
-
-// Of one model and number of tokens; valid as long as its CostModel.
-using CurveId = int;
-
-// Multiplications of one row, in units of what a token costs where attention costs nothing: linears grow with the
-// tokens, attention with their square, and is as much as the linears at 14,600 tokens (SD3.5 Large at 1024x1024: 4,429
-// tokens, linears 23.9 and attention 7.25 TFLOP; docs/facts/sd35.md).
-double RelativeWork(int tokens);
 
 // One measured cell, as saved.
 struct MeasuredStep {
@@ -74,15 +72,21 @@ class CostModel {
   CurveId Curve(std::string_view model, int tokens);
 
   void RecordStep(CurveId curve, int rows, absl::Duration duration);
-  // What a step held on the device beyond weights and the jobs' own state.
+  void RecordStep(const StepSize& size, absl::Duration duration);
+  // What a step held on the device beyond weights and the jobs' own state. Of a mixed one all that is learned is what a
+  // token needs: what a size by itself needs of memory decides who is refused.
   void RecordMemory(CurveId curve, int rows, int64_t activation_bytes);
+  void RecordMemory(const StepSize& size, int64_t activation_bytes);
 
   // Seconds of a step of `rows` rows, at least 1.
   double StepSeconds(CurveId curve, int rows) const;
+  // Of a step without rows: 0.
+  double StepSeconds(const StepSize& size) const;
   // Bytes likewise. Where the cell is not known, what the next smaller of the curve that is needed for each of its rows
   // or, where none is, what the model's cell that used the most per token did: rather too many, so that batches that
   // are chosen by it fit.
   int64_t ActivationBytes(CurveId curve, int rows) const;
+  int64_t ActivationBytes(const StepSize& size) const { return ActivationBytes(size.curve(), size.RowsByTokens()); }
   // What such a step needs at least: the most that this process has seen a step of no more tokens and no more rows use.
   // Nothing is scaled up, and nothing taken from a file, which may be of other settings: what is refused by it is never
   // drawn, so that nobody would find out.
@@ -123,6 +127,7 @@ class CostModel {
     std::string name;
     std::vector<CurveId> curves;
     double pace = 1;             // what a step takes lately, over what was learned of it
+    Cell mixing;                 // as a cell is learned, but its `seconds` are a ratio
     Line line;                   // by rows * work
     double bytes_per_token = 0;  // the most seen
     int64_t records = 0;
@@ -135,6 +140,8 @@ class CostModel {
   void TakeOver(int model, const CostModel& from);
   double FastestSeconds(CurveId curve, int rows, bool present) const;  // 0: of no type anything is known
   double OwnStepSeconds(CurveId curve, int rows) const;
+  double SecondsBetween(CurveId curve, double rows) const;
+  double MixingOf(CurveId curve) const;
   void AddMeasured(CostTypeId type, std::vector<MeasuredStep>* measured) const;
   int Model(std::string_view name);
   void RaiseMemory(CurveId curve, int rows, int64_t activation_bytes);
