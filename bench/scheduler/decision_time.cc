@@ -22,12 +22,12 @@ constexpr int kSizes = 25;
 
 class Crowd {
  public:
-  explicit Crowd(SchedulingCore* core, ModelId model) : core_(core), model_(model) {}
+  Crowd(SchedulingCore* core, ModelId model, bool mixes) : core_(core), model_(model), mixes_(mixes) {}
 
   void AddOne(absl::Time now) {
     const std::string tenant = "tenant-" + std::to_string(random_() % kTenantsHere);
     const int tokens = 1024 + 128 * static_cast<int>(random_() % kSizes);
-    const std::string key = std::to_string(tokens);
+    const std::string key = mixes_ ? "any size" : std::to_string(tokens);
     RequestedJobs request;
     request.tenant = tenant;
     request.priority = static_cast<PriorityClass>(random_() % kPriorityClasses);
@@ -41,13 +41,14 @@ class Crowd {
  private:
   SchedulingCore* const core_;
   const ModelId model_;
+  const bool mixes_;
   std::mt19937_64 random_{1};
   int64_t sequence_ = 0;
 };
 
 }  // namespace
 
-DecisionTime MeasureDecision(int waiting) {
+DecisionTime MeasureDecision(int waiting, bool mixes) {
   CostModel costs;
   const DeviceModel device_model;
   auto core = SchedulingCore::Create({}, &costs);
@@ -57,7 +58,7 @@ DecisionTime MeasureDecision(int waiting) {
   }
   const DeviceId device = (*core)->AddDevice({});
   (*core)->SetLoaded(device, model, true);
-  Crowd crowd(core->get(), model);
+  Crowd crowd(core->get(), model, mixes);
   absl::Time now = absl::UnixEpoch();
   for (int i = 0; i < waiting; ++i) crowd.AddOne(now);
   std::vector<double> seconds;

@@ -9,7 +9,8 @@ struct DecisionTime {
 };
 
 // A device at a step boundary: StepDone, DropHopeless and Decide, and an arrival for each image that is done, so that
-// about `waiting` images of 1,000 tenants, three classes and 25 sizes stay waiting.
-DecisionTime MeasureDecision(int waiting);
+// about `waiting` images of 1,000 tenants, three classes and 25 sizes stay waiting. `mixes`: those of different sizes
+// can share a step.
+DecisionTime MeasureDecision(int waiting, bool mixes);
 
 }  // namespace fresco

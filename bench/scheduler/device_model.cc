@@ -3,10 +3,7 @@
 namespace fresco {
 namespace {
 
-constexpr double kLinearFlops = 23.9e12;  // at kMeasuredTokens
-constexpr double kAttentionFlops = 7.25e12;
 constexpr double kMeasuredTokens = 4429;
-constexpr double kEmptyWaveTokens = 889;
 
 }  // namespace
 
@@ -14,14 +11,24 @@ int TokensOf(int width, int height) {
   return (width / 16) * (height / 16) + kTextTokens;
 }
 
-double DeviceModel::StepSeconds(int tokens, int rows) const {
-  if (measured_) {
-    CostModel copy = *measured_;
-    return copy.StepSeconds(copy.Curve(name_, tokens), rows);
+double DeviceModel::StepSeconds(const std::map<int, int>& rows) const {
+  const double longer = rows.size() > 1 ? 1 + mixing_ : 1;
+  if (measured_) return longer * MeasuredSeconds(rows);
+  const double empty = work_.empty_wave_tokens / kMeasuredTokens;
+  double flops = work_.linear_flops * empty;
+  for (const auto& [tokens, of_size] : rows) {
+    const double share = tokens / kMeasuredTokens;
+    flops += work_.linear_flops * share * of_size;
+    flops += work_.attention_flops * share * (share * of_size + empty);
   }
-  const double share = tokens / kMeasuredTokens;
-  const double of_row = kLinearFlops * share + kAttentionFlops * share * share;
-  return of_row * (rows + kEmptyWaveTokens / tokens) / kFlopsPerSecond;
+  return longer * flops / kFlopsPerSecond;
+}
+
+double DeviceModel::MeasuredSeconds(const std::map<int, int>& rows) const {
+  CostModel copy = *measured_;
+  StepSize size;
+  for (const auto& [tokens, of_size] : rows) size.Add(copy.Curve(name_, tokens), tokens, of_size);
+  return copy.StepSeconds(size);
 }
 
 }  // namespace fresco

@@ -32,8 +32,11 @@ struct Flags {
   int seeds = 1;
   int64_t requests = 100000;
   int64_t long_requests = 1000000;
-  std::string cost_model, model, svg_folder;
+  std::string cost_model, model, svg_folder, part = "all";
+
+  bool Wants(const std::string& asked) const { return part == "all" || part == asked; }
 };
+constexpr char kPoliciesPart[] = "policies", kMixingPart[] = "mixing", kDecisionsPart[] = "decisions";
 
 struct RunKey {
   Arrivals arrivals;
@@ -102,6 +105,12 @@ Runs RunAll(const Flags& flags, uint64_t seed, const std::array<double, kCount>&
   return runs;
 }
 
+std::string Where(Arrivals arrivals, double load) {
+  char where[32];
+  std::snprintf(where, sizeof(where), "%s %.1f: ", Name(arrivals), load);
+  return where;
+}
+
 // What is promised; each is said with its figures.
 class Bars {
  public:
@@ -122,9 +131,7 @@ void CheckLoad(const Runs& runs, Arrivals arrivals, double load, Bars* bars) {
   const SimulationResult& ours = run(kOurs);
   const SimulationResult& fifo = run("fifo");
   const SimulationResult& dynamic = run("dynamic");
-  char where[32];
-  std::snprintf(where, sizeof(where), "%s %.1f: ", Name(arrivals), load);
-  const std::string at = where;
+  const std::string at = Where(arrivals, load);
   if (load == 0.9 || load == 1.1) {
     bars->AtLeast(at + "SLO attainment, times fifo's", ours.all.attainment() / fifo.all.attainment(), 1.3);
     bars->AtMost(at + "p99 of interactive, times fifo's",
@@ -163,11 +170,15 @@ void CheckRuns(const Runs& runs, Bars* bars) {
 }
 
 void CheckDecisionTime(Bars* bars) {
-  for (int waiting : {100, 1000, 10000, 100000}) {
-    const DecisionTime time = MeasureDecision(waiting);
-    std::printf("%d images of 1,000 tenants waiting: a decision with its events %.1f us (median), %.1f us (p99)\n",
-                waiting, time.median_seconds * 1e6, time.p99_seconds * 1e6);
-    if (waiting == 10000) bars->AtMost("a decision at 10,000 waiting, us (median)", time.median_seconds * 1e6, 50);
+  for (bool mixes : {false, true}) {
+    const std::string how = mixes ? ", sizes mixed" : "";
+    for (int waiting : {100, 1000, 10000, 100000}) {
+      const DecisionTime time = MeasureDecision(waiting, mixes);
+      std::printf("%d images of 1,000 tenants waiting%s: a decision with its events %.1f us (median), %.1f us (p99)\n",
+                  waiting, how.c_str(), time.median_seconds * 1e6, time.p99_seconds * 1e6);
+      if (waiting != 10000) continue;
+      bars->AtMost("a decision at 10,000 waiting" + how + ", us (median)", time.median_seconds * 1e6, 50);
+    }
   }
 }
 
@@ -195,6 +206,69 @@ void RunLong(const Flags& flags, const DeviceModel& device) {
         run.classes[1].attainment(), run.classes[2].attainment(), run.busy, run.mean_batch, run.jain, run.longest_start,
         run.decision_seconds * 1e6, static_cast<long long>(run.steps), run.wall_seconds, run.seconds);
     std::fflush(stdout);
+  }
+}
+
+// Share of the steps that are of more than one size.
+double Mixed(const SimulationResult& run) {
+  return static_cast<double>(run.mixed_steps) / static_cast<double>(std::max<int64_t>(1, run.steps));
+}
+
+// Images of many shapes and about as many pixels.
+struct Workload {
+  const char* name;
+  ModelWork model;
+  Sizes sizes;
+  double gain;        // of SLO attainment, where sizes mix, at least
+  double throughput;  // likewise, times that of steps of one size
+};
+constexpr std::array<Workload, 2> kWorkloads = {
+    Workload{"Medium, about 512x512", kMedium, Sizes::kSmallRatios, 0.01, 1.01},
+    Workload{"Large, about 1024x1024", kLarge, Sizes::kLargeRatios, -0.015, 0.985}};
+// On one device; its trace would take as long as those of eight.
+constexpr int kMixingShare = 5;
+// Of a step: where mixing takes so much longer it does not pay.
+constexpr double kDearMixing = 0.5;
+
+void CompareMixing(const SimulationOptions& base, const Workload& workload, DeviceModel device, Bars* bars) {
+  SimulationOptions options = base;
+  const auto run = [&](const char* name, bool mixes) {
+    options.mixes = mixes;
+    SimulationResult result = Simulate(options, device);
+    Print({options.arrivals, options.load, name}, result);
+    return result;
+  };
+  const SimulationResult apart = run("one size", false);
+  const SimulationResult mixed = run("mixed", true);
+  device.set_mixing(kDearMixing);
+  const SimulationResult dear = run("mixed, dear", true);
+  const std::string at = std::string(workload.name) + ", " + Where(options.arrivals, options.load);
+  std::printf("%sof the steps %.3f are mixed, and where that is dear %.3f\n", at.c_str(), Mixed(mixed), Mixed(dear));
+  const double one_size = apart.all.attainment();
+  bars->AtLeast(at + "SLO attainment, less that of one size", mixed.all.attainment() - one_size, workload.gain);
+  bars->AtLeast(at + "images a second, times those of one size", mixed.images_per_second / apart.images_per_second,
+                workload.throughput);
+  bars->AtLeast(at + "SLO attainment where mixing is dear, less that", dear.all.attainment() - one_size, -0.015);
+}
+
+// What it is worth that images of different sizes share steps.
+void CompareMixing(const Flags& flags, uint64_t seed, const DeviceModel& measured, Bars* bars) {
+  std::printf("One device, images of many shapes, seed %llu:\n", static_cast<unsigned long long>(seed));
+  PrintHeader();
+  for (const Workload& workload : kWorkloads) {
+    for (Arrivals arrivals : {Arrivals::kPoisson, Arrivals::kBursty}) {
+      for (double load : kPromisedLoads) {
+        SimulationOptions options;
+        options.devices = 1;
+        options.requests = flags.requests / kMixingShare;
+        options.arrivals = arrivals;
+        options.load = load;
+        options.seed = seed;
+        options.sizes = workload.sizes;
+        const DeviceModel device = flags.cost_model.empty() ? DeviceModel(workload.model) : measured;
+        CompareMixing(options, workload, device, bars);
+      }
+    }
   }
 }
 
@@ -234,6 +308,16 @@ void DrawCurves(const Runs& runs, const std::string& folder) {
   }
 }
 
+void ComparePolicies(const Flags& flags, const DeviceModel& device, Bars* bars) {
+  std::printf("Capacity of a device: %.3f requests a second.\n", Capacity(device, DeviceLimits().max_batch));
+  const Runs runs = RunAll(flags, flags.seed, kLoads, device);
+  PrintPredictions(runs);
+  if (!flags.svg_folder.empty()) DrawCurves(runs, flags.svg_folder);
+  if (flags.long_requests > 0) RunLong(flags, device);
+  CheckRuns(runs, bars);
+  for (int i = 1; i < flags.seeds; ++i) CheckRuns(RunAll(flags, flags.seed + i, kPromisedLoads, device), bars);
+}
+
 int Main(const Flags& flags) {
   DeviceModel device;
   if (!flags.cost_model.empty()) {
@@ -244,15 +328,10 @@ int Main(const Flags& flags) {
     }
     device = DeviceModel(*std::move(measured), flags.model);
   }
-  std::printf("Capacity of a device: %.3f requests a second.\n", Capacity(device, DeviceLimits().max_batch));
-  const Runs runs = RunAll(flags, flags.seed, kLoads, device);
-  PrintPredictions(runs);
-  if (!flags.svg_folder.empty()) DrawCurves(runs, flags.svg_folder);
-  if (flags.long_requests > 0) RunLong(flags, device);
   Bars bars;
-  CheckRuns(runs, &bars);
-  for (int i = 1; i < flags.seeds; ++i) CheckRuns(RunAll(flags, flags.seed + i, kPromisedLoads, device), &bars);
-  CheckDecisionTime(&bars);
+  if (flags.Wants(kPoliciesPart)) ComparePolicies(flags, device, &bars);
+  for (int i = 0; i < flags.seeds && flags.Wants(kMixingPart); ++i) CompareMixing(flags, flags.seed + i, device, &bars);
+  if (flags.Wants(kDecisionsPart)) CheckDecisionTime(&bars);
   return bars.kept() ? 0 : 1;
 }
 
@@ -272,6 +351,9 @@ int main(int argc, char** argv) {
   auto* cost_model = app.add_option("--cost-model", flags.cost_model, "A server's file: its device's step times");
   app.add_option("--model", flags.model, "Whose, in that file")->needs(cost_model);
   cost_model->needs("--model");
+  app.add_option("--part", flags.part, "What of it")
+      ->check(CLI::IsMember({std::string("all"), std::string(fresco::kPoliciesPart), std::string(fresco::kMixingPart),
+                             std::string(fresco::kDecisionsPart)}));
   app.add_option("--svg", flags.svg_folder, "Folder for the curves")->check(CLI::ExistingDirectory);
   try {
     app.parse(argc, argv);

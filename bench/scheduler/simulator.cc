@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <queue>
 #include <random>
@@ -57,7 +58,7 @@ struct SimulatedDevice {
 
   std::vector<JobId> batch;
   double step_seconds = 0;
-  int64_t step_size = 0;  // rows x tokens
+  int64_t step_size = 0;  // tokens of all rows
   bool hangs = false;     // its step does not end: the watchdog finds it
   Watchdog watchdog;
 };
@@ -107,7 +108,8 @@ class Simulation {
 };
 
 TraceOptions TraceOf(const SimulationOptions& options, const DeviceModel& device) {
-  return {options.seed, options.arrivals, options.load * options.devices * Capacity(device, options.limits.max_batch)};
+  const double capacity = Capacity(device, options.limits.max_batch, options.sizes);
+  return {options.seed, options.arrivals, options.load * options.devices * capacity, options.sizes};
 }
 
 Simulation::Simulation(const SimulationOptions& options, const DeviceModel& device)
@@ -167,7 +169,7 @@ void Simulation::Arrive(double now) {
   demand_[next_.tenant] += request.alone;
   RequestedJobs jobs;
   const std::string tenant = "tenant-" + std::to_string(next_.tenant);
-  const std::string key = std::to_string(next_.tokens);
+  const std::string key = options_.mixes ? "any size" : std::to_string(next_.tokens);
   jobs.tenant = tenant;
   jobs.priority = next_.priority;
   jobs.model = model_id_;
@@ -229,15 +231,19 @@ void Simulation::Boundary(DeviceId device, double now) {
 
 void Simulation::BeginStep(DeviceId device, double begin) {
   SimulatedDevice& own = devices_[device];
-  int rows = 0;
-  for (JobId job : own.batch) rows += core_->index().job(job).spec.rows;
-  const int tokens = requests_.at(images_.at(own.batch.front()).request).asked.tokens;
+  std::map<int, int> rows;  // by their tokens
+  own.step_size = 0;
+  for (JobId job : own.batch) {
+    const SimulatedRequest& asked = requests_.at(images_.at(job).request).asked;
+    rows[asked.tokens] += asked.rows;
+    own.step_size += int64_t{asked.rows} * asked.tokens;
+  }
+  if (rows.size() > 1) ++result_.mixed_steps;
   const double noise = std::max(0.5, 1 + options_.jitter * normal_(random_));
   const double slowdown = Slowdown(device, begin);
-  own.step_seconds = model_.StepSeconds(tokens, rows) * noise * slowdown;
+  own.step_seconds = model_.StepSeconds(rows) * noise * slowdown;
   own.hangs = slowdown == 0;
-  own.step_size = int64_t{rows} * tokens;
-  own.watchdog.Begin(DeviceCall::kStep, own.step_size, core_->Forecast(own.batch.front(), rows).duration, At(begin));
+  own.watchdog.Begin(DeviceCall::kStep, own.step_size, core_->Forecast(device, own.batch).duration, At(begin));
   const double hung_at = absl::ToDoubleSeconds(own.watchdog.hung_at() - absl::UnixEpoch());
   if (!own.hangs && begin + own.step_seconds > hung_at) own.hangs = true;  // given up before it comes back
   events_.push({own.hangs ? hung_at : begin + own.step_seconds, order_++, device});
@@ -391,8 +397,8 @@ double ClassResult::Percentile(double share) const {
   return latencies[index];
 }
 
-double Capacity(const DeviceModel& device, int max_batch) {
-  Trace trace({kCapacitySeed, Arrivals::kPoisson, 1});
+double Capacity(const DeviceModel& device, int max_batch, Sizes sizes) {
+  Trace trace({kCapacitySeed, Arrivals::kPoisson, 1, sizes});
   double seconds = 0;
   for (int i = 0; i < kCapacitySample; ++i) {
     const SimulatedRequest request = trace.Next();

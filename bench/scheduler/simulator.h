@@ -29,6 +29,8 @@ struct SimulationOptions {
   double load = 0.9;  // of Capacity
   Arrivals arrivals = Arrivals::kPoisson;
   uint64_t seed = 1;
+  Sizes sizes = Sizes::kOfEverySort;
+  bool mixes = false;    // the engine takes images of different sizes into one step
   double jitter = 0.03;  // standard deviation of a step's time, as a share of it
   std::vector<DeviceFault> faults;
   WatchdogOptions watchdog;
@@ -56,6 +58,7 @@ struct SimulationResult {
   double busy = 0;             // share of the devices' time spent in steps
   double mean_batch = 0;       // images in a step
   int64_t steps = 0, preemptions = 0;
+  int64_t mixed_steps = 0;  // of images of different sizes
   int devices_lost = 0;
   double decision_seconds = 0;                 // wall time of a decision, mean
   double predicted_wait = 0, actual_wait = 0;  // to a request's first step, means, where it was not 0
@@ -64,7 +67,7 @@ struct SimulationResult {
 };
 
 // Requests in a second that keep one device busy if it draws only full batches of a kind: more than any policy can do.
-double Capacity(const DeviceModel& device, int max_batch);
+double Capacity(const DeviceModel& device, int max_batch, Sizes sizes = Sizes::kOfEverySort);
 
 SimulationResult Simulate(const SimulationOptions& options, const DeviceModel& device);
 

@@ -15,6 +15,20 @@ struct Size {
   double weight;
 };
 constexpr Size kSizes[] = {{512, 512, 0.30}, {640, 640, 0.10}, {768, 768, 0.20}, {1024, 768, 0.15}, {1024, 1024, 0.25}};
+// What clients offer as square, wide and tall: areas that are nearly equal, and seldom quite.
+constexpr Size kLargeRatios[] = {{1024, 1024, 0.30}, {1152, 896, 0.15}, {896, 1152, 0.10},
+                                 {1344, 768, 0.15},  {832, 1216, 0.20}, {1536, 640, 0.10}};
+constexpr Size kSmallRatios[] = {{384, 688, 1}, {400, 656, 1}, {416, 624, 1}, {432, 608, 1}, {448, 592, 1},
+                                 {464, 560, 1}, {480, 544, 1}, {496, 528, 1}, {512, 512, 3}, {528, 496, 1},
+                                 {544, 480, 1}, {560, 464, 1}, {592, 448, 1}, {608, 432, 1}, {624, 416, 1},
+                                 {656, 400, 1}, {688, 384, 1}};
+
+const std::vector<Size>& SizesOf(Sizes sizes) {
+  static const std::vector<Size> any(std::begin(kSizes), std::end(kSizes));
+  static const std::vector<Size> large(std::begin(kLargeRatios), std::end(kLargeRatios));
+  static const std::vector<Size> small(std::begin(kSmallRatios), std::end(kSmallRatios));
+  return sizes == Sizes::kOfEverySort ? any : sizes == Sizes::kLargeRatios ? large : small;
+}
 
 struct Steps {
   int steps, rows;
@@ -30,10 +44,10 @@ constexpr double kWithDeadline = 0.3;
 constexpr double kQuietRate = 0.5, kBurstRate = 2.5;      // of the mean
 constexpr double kQuietSeconds = 60, kBurstSeconds = 20;  // mean lengths
 
-template <typename Row, size_t kCount>
-std::vector<double> WeightsOf(const Row (&rows)[kCount]) {
+template <typename Rows>
+std::vector<double> WeightsOf(const Rows& rows) {
   std::vector<double> weights;
-  for (const Row& row : rows) weights.push_back(row.weight);
+  for (const auto& row : rows) weights.push_back(row.weight);
   return weights;
 }
 
@@ -45,7 +59,8 @@ int64_t StateBytes(const Size& size, int rows) {
 
 }  // namespace
 
-Trace::Trace(const TraceOptions& options) : options_(options), random_(options.seed) {}
+Trace::Trace(const TraceOptions& options)
+    : options_(options), size_weights_(WeightsOf(SizesOf(options.sizes))), random_(options.seed) {}
 
 // The standard's distributions differ between libraries; its engines do not.
 double Trace::Uniform() {
@@ -79,7 +94,6 @@ double Trace::NextArrival() {
 }
 
 SimulatedRequest Trace::Next() {
-  static const std::vector<double> size_weights = WeightsOf(kSizes);
   static const std::vector<double> step_weights = WeightsOf(kSteps);
   static const std::vector<double> tenant_weights(std::begin(kTenantWeights), std::end(kTenantWeights));
   static const std::vector<double> class_weights(std::begin(kClassWeights), std::end(kClassWeights));
@@ -90,7 +104,7 @@ SimulatedRequest Trace::Next() {
   request.tenant = Pick(tenant_weights);
   const int chosen_class = Pick(class_weights);
   request.priority = request.tenant == 0 ? PriorityClass::kInteractive : static_cast<PriorityClass>(chosen_class);
-  const Size& size = kSizes[Pick(size_weights)];
+  const Size& size = SizesOf(options_.sizes)[Pick(size_weights_)];
   const Steps& steps = kSteps[Pick(step_weights)];
   request.tokens = TokensOf(size.width, size.height);
   request.rows = steps.rows;

@@ -24,17 +24,24 @@ struct SimulatedRequest {
 
 enum class Arrivals { kPoisson, kBursty };
 
+enum class Sizes {
+  kOfEverySort,  // squares and one other, from 512x512 to 1024x1024
+  kLargeRatios,  // square, wide and tall ones of about as many pixels as 1024x1024
+  kSmallRatios,  // the same of 512x512
+};
+
 struct TraceOptions {
   uint64_t seed = 1;
   Arrivals arrivals = Arrivals::kPoisson;
   double requests_per_second = 1;
+  Sizes sizes = Sizes::kOfEverySort;
 };
 
 inline constexpr int kTenants = 10;
 
 // Draws one request after the other.
 //
-// Sizes from 512x512 to 1024x1024, 4 (without guidance) to 50 steps, one to four images. Of ten tenants one sends 30 %
+// Sizes as asked for, 4 (without guidance) to 50 steps, one to four images. Of ten tenants one sends 30 %
 // of the requests and calls all of them interactive, one 20 %, and the others share the rest. Three in ten requests
 // have deadlines of their own, between 0.8 and 2 times their class's target.
 //
@@ -52,6 +59,7 @@ class Trace {
   double NextArrival();
 
   const TraceOptions options_;
+  const std::vector<double> size_weights_;
   std::mt19937_64 random_;
   double now_ = 0;
   bool burst_ = false;

@@ -61,9 +61,9 @@ bool Dispatcher::AllGone() const {
   });
 }
 
-SchedulingCore::StepForecast Dispatcher::Forecast(JobId image, int rows) const {
+SchedulingCore::StepForecast Dispatcher::Forecast(int worker, const std::vector<JobId>& images) const {
   MutexLock lock(&mutex_);
-  return images_.contains(image) ? core_->Forecast(image, rows) : SchedulingCore::StepForecast();
+  return core_->Forecast(worker, images);
 }
 
 // A call that begins after `now` is not hung before floor has passed, so that looking so often finds each in time

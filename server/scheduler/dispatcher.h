@@ -166,8 +166,8 @@ class Dispatcher {
   void Leave(int worker);
   // For its decoder, which has found the device lost or is about to return: whoever waits looks at the watch.
   void Wake();
-  // Of a step of so many rows in which the image is.
-  SchedulingCore::StepForecast Forecast(JobId image, int rows) const;
+  // Of a step of these on its device.
+  SchedulingCore::StepForecast Forecast(int worker, const std::vector<JobId>& images) const;
   // Images that the worker has handed to the encoder and that are not encoded yet; with too many of them it gets no new
   // ones.
   void AddEncoding(int worker, int change);

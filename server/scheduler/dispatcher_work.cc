@@ -301,14 +301,16 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
                                                  const std::vector<JobId>& images) {
   MutexLock lock(&mutex_);
   workers_.at(worker).batch_size = 0;
-  int rows = 0;
-  for (const Forward& forward : forwards) rows = std::max(rows, forward.out_of_memory ? 0 : forward.rows);
   // An image that is done stays known until its picture is: its device may be lost before.
   core_->StepDone(worker, forwards, SchedulingCore::DoneJobs::kKeep);
   UpdateWaits(clock_->Now());
+  absl::Duration step;
+  for (const Forward& forward : forwards) {
+    if (!forward.out_of_memory) step = std::max(step, core_->Forecast(worker, forward.images).duration);
+  }
   std::vector<absl::Duration> remaining;
   for (JobId id : images) {
-    remaining.push_back(images_.contains(id) ? core_->Remaining(id, rows) : absl::ZeroDuration());
+    remaining.push_back(images_.contains(id) ? core_->Remaining(id, step) : absl::ZeroDuration());
   }
   return remaining;
 }

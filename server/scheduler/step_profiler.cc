@@ -28,7 +28,8 @@ std::set<std::string> DtypesOf(const std::vector<Recording>& recordings) {
 // A step that was not recorded.
 struct Plain {
   absl::Duration duration;
-  int rows = 0, tokens = 0;
+  int rows = 0;
+  int64_t tokens = 0;
 };
 
 }  // namespace
@@ -74,7 +75,7 @@ absl::StatusOr<StepsProfile> StepProfiler::Take(int64_t number) {
 }
 
 StepProfiler::Step::Step(const std::shared_ptr<StepProfiler>& profiler, const std::string& model,
-                         const std::string& device, int rows, int tokens) {
+                         const std::string& device, int rows, int64_t tokens) {
   if (profiler == nullptr || !profiler->wanted_) return;
   profiler_ = profiler;
   model_ = model;

@@ -59,9 +59,9 @@ class StepProfiler {
   // A step, from before it is made: on the stack of the thread that makes it.
   class Step {
    public:
-    // `profiler`: null: nobody could ask. `rows`, `tokens`: of its forward, by which steps are compared.
+    // `profiler`: null: nobody could ask. `rows`, `tokens`: of its forward, by which steps are compared; of all rows.
     Step(const std::shared_ptr<StepProfiler>& profiler, const std::string& model, const std::string& device, int rows,
-         int tokens);
+         int64_t tokens);
     // As End(false, …), where that was not called: the device is lost.
     ~Step();
     Step(const Step&) = delete;
@@ -75,7 +75,8 @@ class StepProfiler {
 
     std::shared_ptr<StepProfiler> profiler_;  // null: nobody has asked
     std::string model_, device_;
-    int rows_ = 0, tokens_ = 0;
+    int rows_ = 0;
+    int64_t tokens_ = 0;
     int64_t number_ = 0;
     std::unique_ptr<Recorder> recorder_;  // null: it is a plain one
   };

@@ -9,10 +9,18 @@
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
 #include "server/scheduler/out_of_memory.h"
+#include "server/scheduler/policy/step_size.h"
 #include "server/scheduler/step_profiler.h"
 
 namespace fresco {
 namespace {
+
+// In no curve: no time is asked for by it.
+StepSize RowsOf(const ImageLoad& load) {
+  StepSize rows;
+  rows.Add(/*curve=*/0, load.tokens, load.rows);
+  return rows;
+}
 
 bool AllOutOfMemory(const std::vector<absl::Status>& statuses) {
   return std::all_of(statuses.begin(), statuses.end(),
@@ -283,19 +291,19 @@ void DeviceWorker::KeepSnapshots(const Batch& batch) {
 void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards) {
   std::vector<ImageJob*> jobs;
   Forward forward;
+  StepSize rows;
   for (ActiveImage* image : batch) {
     jobs.push_back(image->job.get());
-    forward.rows += image->load.rows;
+    forward.images.push_back(image->id);
+    rows.Add(RowsOf(image->load));
   }
   Engine* const engine = EngineOf(*batch.front());
-  const SchedulingCore::StepForecast forecast = dispatcher_->Forecast(batch.front()->id, forward.rows);
+  const SchedulingCore::StepForecast forecast = dispatcher_->Forecast(index_, forward.images);
   const EngineLoaders::Mark loads = loaders_->mark();
-  StepProfiler::Step profiled(options_.step_profiler, ModelOf(*batch.front()), device_, forward.rows,
-                              batch.front()->load.tokens);
+  StepProfiler::Step profiled(options_.step_profiler, ModelOf(*batch.front()), device_, rows.rows(), rows.tokens());
   const absl::Time begin = clock_->Now();
   const std::vector<absl::Status> statuses =
-      Watched(DeviceCall::kStep, int64_t{forward.rows} * batch.front()->load.tokens, forecast.duration,
-              [&] { return CallStep(engine, jobs); });
+      Watched(DeviceCall::kStep, rows.tokens(), forecast.duration, [&] { return CallStep(engine, jobs); });
   if (lost_) return;
   const absl::Time end = clock_->Now();
   forward.duration = caller_.duration();
@@ -328,7 +336,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
     if (lost_) return;
     // Also of one that has failed: the device was busy with it.
-    batch[i]->request->AddDeviceTime((end - begin) * (double{1} * batch[i]->load.rows / forward.rows));
+    batch[i]->request->AddDeviceTime((end - begin) * (RowsOf(batch[i]->load).work() / rows.work()));
     AddStep(batch[i], status, begin, end, size);
   }
 }

@@ -36,7 +36,7 @@ void AbandonJobs(const std::vector<ActiveImage*>& images, PreparedJobs* jobs, si
 
 }  // namespace
 
-// Until the device is lost. Those that are new are of one group, as they make the same step, and so of one engine.
+// Until the device is lost. Those that are new make the same step, and so are of one model and engine.
 void DeviceWorker::Start(std::vector<StartOrder> orders) {
   std::vector<ActiveImage*> fresh;
   for (StartOrder& order : orders) {

@@ -221,7 +221,11 @@ absl::Status FakeEngine::Validate(const ImageSpec& spec) const {
 
 std::string FakeEngine::BatchKey(const ImageSpec& spec) const {
   script_->Check(spec.prompt, FakeScript::Stage::kBatchKey, 0).IgnoreError();
-  return absl::StrCat(spec.width, "x", spec.height);
+  return KeyOf(spec);
+}
+
+std::string FakeEngine::KeyOf(const ImageSpec& spec) const {
+  return script_->mixes_sizes_ ? std::string() : absl::StrCat(spec.width, "x", spec.height);
 }
 
 ImageLoad FakeEngine::LoadOf(const ImageSpec& spec) const {
@@ -299,6 +303,7 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   std::vector<absl::Status> statuses;
   for (ImageJob* job : batch) {
     CheckOnDevice(*job);
+    if (KeyOf(job->spec()) != KeyOf(batch.front()->spec())) throw std::logic_error("a step of two batch keys");
     statuses.push_back(script_->Check(job->spec().prompt, FakeScript::Stage::kStep, job->step()));
   }
   for (size_t i = 0; i < batch.size(); ++i) {

@@ -60,6 +60,9 @@ class FakeScript {
   // RESOURCE_EXHAUSTED.
   void SetNoRoomBeside() { no_room_beside_ = true; }
 
+  // Images of different sizes can be in one Step. To be said before the first request.
+  void SetMixesSizes() { mixes_sizes_ = true; }
+
   // How long things take on the clock. `prepare`: of each call.
   void SetDurations(absl::Duration prepare, absl::Duration step, absl::Duration finish);
   // More: of a preparation for each text that is not in the cache, of a step for each row.
@@ -108,6 +111,7 @@ class FakeScript {
   Gate finish_gate_;
   std::atomic<bool> recording_ = true;
   std::atomic<bool> no_room_beside_ = false;
+  std::atomic<bool> mixes_sizes_ = false;
   std::atomic<int> steps_under_way_ = 0, decodes_under_way_ = 0;
   std::atomic<int64_t> decode_bytes_ = 0;
   std::atomic<int> live_jobs_ = 0;
@@ -134,8 +138,8 @@ class FakeScript {
 // The colour of a finished picture of this spec: what the engine draws follows from it alone.
 std::vector<uint8_t> FakeColour(const ImageSpec& spec);
 
-// Batch key: the size; a token is 16 x 16 pixels. Steps advance `clock` (null: take no time). A prompt of more than 77
-// bytes gets a warning.
+// Batch key: the size, or nothing (SetMixesSizes); a Step of several keys throws. A token is 16 x 16 pixels. Steps
+// advance `clock` (null: take no time). A prompt of more than 77 bytes gets a warning.
 class FakeEngine final : public Engine {
  public:
   FakeEngine(ModelInfo info, std::shared_ptr<FakeScript> script, FakeClock* clock);
@@ -160,6 +164,7 @@ class FakeEngine final : public Engine {
   absl::Status Resume(ImageJob& job) override;
 
  private:
+  std::string KeyOf(const ImageSpec& spec) const;
   void Spend(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each = nullptr, int count = 0) const;
   // Those that are not in the cache, each once.
   std::vector<std::string> Missing(absl::Span<const ImageSpec* const> specs) const;

@@ -14,23 +14,27 @@ bool BatchBuilder::Fits(const Job& job) const {
   if (jobs_.empty()) return true;
   // Its model is being unloaded: those that run go on.
   if (job.state == JobState::kWaiting && !index_.IsLoaded(id_, index_.group(job.spec.group).model)) return false;
-  if (job.spec.alone) return false;
-  return size() < limits_.max_batch && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
-         costs_.ActivationBytes(curve_, rows_ + job.spec.rows) + device_.decode_bytes <= device_.batch_bytes;
+  if (job.spec.alone || jobs_.front()->spec.alone) return false;
+  return !full() && state_bytes_ + job.spec.state_bytes <= limits_.state_bytes &&
+         costs_.ActivationBytes(RowsWith(job)) + device_.decode_bytes <= device_.batch_bytes;
+}
+
+StepSize BatchBuilder::RowsWith(const Job& job) const {
+  StepSize rows = rows_;
+  index_.AddRows(job, &rows);
+  return rows;
 }
 
 void BatchBuilder::Add(const Job& job) {
-  curve_ = index_.group(job.spec.group).curve;
   jobs_.push_back(&job);
-  rows_ += job.spec.rows;
+  index_.AddRows(job, &rows_);
   state_bytes_ += job.spec.state_bytes;
 }
 
 void BatchBuilder::Truncate(int size) {
-  for (; this->size() > size; jobs_.pop_back()) {
-    rows_ -= jobs_.back()->spec.rows;
-    state_bytes_ -= jobs_.back()->spec.state_bytes;
-  }
+  for (; this->size() > size; jobs_.pop_back()) state_bytes_ -= jobs_.back()->spec.state_bytes;
+  rows_ = {};
+  for (const Job* job : jobs_) index_.AddRows(*job, &rows_);
 }
 
 Decision BatchBuilder::ToDecision() const {
@@ -44,10 +48,6 @@ Decision BatchBuilder::ToDecision() const {
 
 double BatchBuilder::SecondsAlone(const Job& job) const {
   return costs_.StepSeconds(index_.group(job.spec.group).curve, job.spec.rows);
-}
-
-double BatchBuilder::StepSeconds(int more) const {
-  return rows_ + more == 0 ? 0 : costs_.StepSeconds(curve_, rows_ + more);
 }
 
 }  // namespace fresco

@@ -5,18 +5,31 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <utility>
 
 namespace fresco {
 namespace {
 
 // An image that does not fit or pay is passed over for ones that may: with less guidance, or in time. Not for long.
 constexpr int kMaxPassedOver = 8;
+// A step is filled up from so many other sizes that wait, at most: attention is computed size by size.
+constexpr size_t kMostKin = 8;
 
 // What an image of a class costs for each second that it is kept, against one of the batch class. Chosen by simulation:
 // with 16, interactive images share a step only where many wait.
 constexpr std::array<double, kPriorityClasses> kHoldingCosts = {16, 2, 1};
 // Of the load that a price is computed from: near 1 the price would have no bound, though bursts end.
 constexpr double kMaxLoad = 0.8;
+
+// On what terms an image joins a batch.
+struct Terms {
+  double of_spare = 1;  // of the time that those before it can spare, if the rest of their steps took as long: so much
+  double saved = 0;     // of a step by itself it saves so much; 0: whatever pays
+};
+constexpr Terms kOwnSize = {};
+// Chosen by simulation. On the first terms, where other sizes abound, images of a megapixel share steps for a twentieth
+// of their time, and spend on it what they had to spare when one more urgent comes.
+constexpr Terms kOtherSizes = {0.5, 0.15};
 
 struct Ranked {
   Rank rank;
@@ -32,53 +45,86 @@ std::vector<Ranked> RankResidents(const QueueIndex& index, DeviceId device, absl
   return residents;
 }
 
-// What is resident and what waits of one group, merged by rank; without what waits where its model is being unloaded.
+// What is resident and what waits of some groups of one model, merged by rank; without what waits where the model is
+// being unloaded.
 class Candidates {
  public:
-  Candidates(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents, GroupId group,
-             absl::Time now)
-      : index_(index),
-        residents_(residents),
-        group_(group),
-        now_(now),
-        cursor_(index, group, device),
-        waiting_(index.IsLoaded(device, index.group(group).model) ? cursor_.Next() : -1) {
+  Candidates(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents,
+             std::vector<GroupId> groups, absl::Time now)
+      : index_(index), residents_(residents), groups_(std::move(groups)), now_(now) {
+    waiting_.reserve(groups_.size());
+    for (GroupId group : groups_) {
+      if (!index.IsLoaded(device, index.group(group).model)) continue;
+      waiting_.push_back({{index, group, device}, nullptr, {}});
+      Advance(&waiting_.back());
+    }
     SkipOtherGroups();
   }
 
   // Null: there are no more.
   const Job* Next() {
-    const bool has_resident = next_ < residents_.size();
-    if (!has_resident && waiting_ < 0) return nullptr;
-    if (has_resident && (waiting_ < 0 || residents_[next_].rank < index_.RankOf(index_.job(waiting_), now_))) {
-      const Job* job = residents_[next_++].job;
-      SkipOtherGroups();
-      return job;
+    Waiting* first = nullptr;
+    for (Waiting& waiting : waiting_) {
+      if (waiting.job != nullptr && (first == nullptr || waiting.rank < first->rank)) first = &waiting;
     }
-    const Job* job = &index_.job(waiting_);
-    waiting_ = cursor_.Next();
+    const Job* job = nullptr;
+    if (next_ < residents_.size() && (first == nullptr || residents_[next_].rank < first->rank)) {
+      job = residents_[next_++].job;
+      SkipOtherGroups();
+    } else if (first != nullptr) {
+      job = first->job;
+      Advance(first);
+    }
     return job;
   }
 
  private:
+  // Of one group.
+  struct Waiting {
+    QueueIndex::RankCursor cursor;
+    const Job* job;  // the next; null: there are no more
+    Rank rank;       // its
+  };
+
+  void Advance(Waiting* waiting) const {
+    const JobId next = waiting->cursor.Next();
+    waiting->job = next < 0 ? nullptr : &index_.job(next);
+    if (next >= 0) waiting->rank = index_.RankOf(*waiting->job, now_);
+  }
+
   void SkipOtherGroups() {
-    while (next_ < residents_.size() && residents_[next_].job->spec.group != group_) ++next_;
+    const auto is_other = [&](const Ranked& resident) {
+      return std::find(groups_.begin(), groups_.end(), resident.job->spec.group) == groups_.end();
+    };
+    while (next_ < residents_.size() && is_other(residents_[next_])) ++next_;
   }
 
   const QueueIndex& index_;
   const std::vector<Ranked>& residents_;
-  const GroupId group_;
+  const std::vector<GroupId> groups_;
   const absl::Time now_;
-  QueueIndex::RankCursor cursor_;
-  JobId waiting_;
+  std::vector<Waiting> waiting_;
   size_t next_ = 0;
 };
 
-// Whether all in the batch that are in time by themselves still are if every step that is left takes `seconds`.
-bool KeepsInTime(const BatchBuilder& batch, double seconds, absl::Time now) {
+// Of a group, on the device and waiting for it.
+std::vector<GroupId> KinOf(const QueueIndex& index, DeviceId device, const std::vector<Ranked>& residents,
+                           GroupId group) {
+  std::vector<GroupId> kin = index.WaitingKin(group, device, kMostKin);
+  for (const Ranked& resident : residents) {
+    const GroupId other = resident.job->spec.group;
+    if (index.AreKin(group, other) && std::find(kin.begin(), kin.end(), other) == kin.end()) kin.push_back(other);
+  }
+  return kin;
+}
+
+// Whether all in the batch that are in time by themselves still are if every step that is left takes `seconds`, and at
+// most such a share of what they can spare is gone then.
+bool KeepsInTime(const BatchBuilder& batch, double seconds, double of_spare, absl::Time now) {
   return std::all_of(batch.jobs().begin(), batch.jobs().end(), [&](const Job* job) {
-    const bool late_anyway = now + absl::Seconds(job->seconds_left) > job->spec.due;
-    return late_anyway || now + absl::Seconds(job->steps_left * seconds) <= job->spec.due;
+    const absl::Duration spare = job->spec.due - now - absl::Seconds(job->seconds_left);
+    const absl::Duration longer = absl::Seconds(job->steps_left * seconds - job->seconds_left);
+    return spare < absl::ZeroDuration() || longer <= of_spare * spare;
   });
 }
 
@@ -86,13 +132,12 @@ double HoldingCost(PriorityClass priority) {
   return kHoldingCosts[static_cast<int>(priority)];
 }
 
-// What it is worth that `job` makes its step with the others rather than by itself: the time that is saved, at the
+// What it is worth that an image makes its step with the others rather than by itself: the time that is saved, at the
 // device's price, less the time that the batch takes longer, at what those in it cost.
-double Gain(const BatchBuilder& batch, const Job& job, double grown, double price) {
-  const double growth = grown - batch.StepSeconds();
+double Gain(const BatchBuilder& batch, double saved, double growth, double price) {
   double held = 0;
   for (const Job* member : batch.jobs()) held += HoldingCost(member->spec.priority);
-  return (batch.SecondsAlone(job) - growth) * price - growth * held;
+  return saved * price - growth * held;
 }
 
 // What a second of the device is worth: the holding costs of all that wait for it or others with the model, and of
@@ -137,20 +182,25 @@ class Spread {
   std::optional<int> free_, free_of_type_;  // devices: any, and those of this one's type
 };
 
-// The best of the batches that each candidate in turn would make larger. One that does not pay may be followed by some
-// that make up for it, as steps do not get longer evenly, and predictions are uneven.
-void FillBatch(BatchBuilder* batch, Candidates* candidates, Spread* spread, double price, absl::Time now) {
+// Of the batches that each candidate in turn would make larger than it is, the best. One that does not pay may be
+// followed by some that make up for it, as steps do not get longer evenly, and predictions are uneven.
+void FillBatch(BatchBuilder* batch, Candidates candidates, const Terms& terms, Spread* spread, double price,
+               absl::Time now) {
   int passed_over = 0;
   double gain = 0;  // over the best
-  int best = 0;
-  for (const Job* job = candidates->Next(); job != nullptr && passed_over < kMaxPassedOver; job = candidates->Next()) {
+  int best = batch->size();
+  for (const Job* job = candidates.Next(); job != nullptr && passed_over < kMaxPassedOver; job = candidates.Next()) {
     if (!batch->empty()) {
-      const double grown = batch->StepSeconds(job->spec.rows);
-      if (batch->size() >= spread->Most(*job) || !batch->Fits(*job) || !KeepsInTime(*batch, grown, now)) {
+      const double grown = batch->StepSecondsWith(*job);
+      const double growth = grown - batch->StepSeconds();
+      const double alone = batch->SecondsAlone(*job);
+      const bool saves = terms.saved == 0 || alone - growth >= terms.saved * alone;
+      if (!saves || batch->size() >= spread->Most(*job) || !batch->Fits(*job) ||
+          !KeepsInTime(*batch, grown, terms.of_spare, now)) {
         ++passed_over;
         continue;
       }
-      gain += Gain(*batch, *job, grown, price);
+      gain += Gain(*batch, alone - growth, growth, price);
     }
     batch->Add(*job);
     if (gain >= 0) {
@@ -197,11 +247,16 @@ Decision DeadlineFairPolicy::Decide(const QueueIndex& index, const CostModel& co
   const bool resident_leads =
       waiting < 0 || (!residents.empty() && residents.front().rank < index.RankOf(index.job(waiting), now));
   const Job& lead = resident_leads ? *residents.front().job : index.job(waiting);
-  BatchBuilder batch(index, costs, device);
-  Candidates candidates(index, device, residents, lead.spec.group, now);
-  const ModelId model = index.group(lead.spec.group).model;
+  const GroupId group = lead.spec.group;
+  const ModelId model = index.group(group).model;
+  const double price = PriceOfDevice(index, model, residents.size(), now);
   Spread spread(index, device, residents, model);
-  FillBatch(&batch, &candidates, &spread, PriceOfDevice(index, model, residents.size(), now), now);
+  BatchBuilder batch(index, costs, device);
+  FillBatch(&batch, Candidates(index, device, residents, {group}, now), kOwnSize, &spread, price, now);
+  if (!lead.spec.alone && !batch.full()) {
+    const std::vector<GroupId> kin = KinOf(index, device, residents, group);
+    FillBatch(&batch, Candidates(index, device, residents, kin, now), kOtherSizes, &spread, price, now);
+  }
   Decision decision = batch.ToDecision();
   PlaceOthers(index, device, residents, batch, &decision);
   return decision;

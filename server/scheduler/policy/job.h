@@ -28,7 +28,7 @@ inline constexpr std::array<std::string_view, kPriorityClasses> kPriorityClassNa
 struct JobSpec {
   TenantId tenant = 0;
   PriorityClass priority = PriorityClass::kStandard;
-  GroupId group = 0;        // those of one group can share a forward
+  GroupId group = 0;        // those of one group can share a forward, and with kin of it (queue_index.h)
   int rows = 1;             // in the forward: 2 with guidance, 1 without
   int steps = 1;            // above 0
   int64_t state_bytes = 0;  // latents and conditioning, on the device from its start to its end

@@ -5,7 +5,9 @@
 //                  the running batch and has a place in it, at the next step; nothing overtakes.
 //   dynamic        Batches formed once, as most servers do: what waits longest and others of its group start
 //                  together when the device is free, and run to completion.
-//   deadline-fair  By rank (job.h), anew at every step; batches as large as pays; preempts.
+//   deadline-fair  By rank (job.h), anew at every step; batches as large as pays, of different sizes where that pays
+//   too;
+//                  preempts.
 #pragma once
 
 #include <array>
@@ -26,7 +28,8 @@ struct Decision {
   std::vector<JobId> preempt;  // residents that leave for host memory
   std::vector<JobId> start;    // that wait: to be prepared or, where they have been preempted, brought back
   std::vector<JobId> decode;   // finished images whose turn it is; before all else (not the policy's: stage_plan.h)
-  std::vector<JobId> batch;    // that make this step: residents and all that start, of one group; empty: nothing to do
+  std::vector<JobId>
+      batch;  // that make this step: residents and all that start, of one group and its kin; empty: nothing to do
 };
 
 // Immutable; thread-safe.

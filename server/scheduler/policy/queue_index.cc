@@ -56,14 +56,15 @@ ModelId QueueIndex::Model(std::string_view name) {
 }
 
 GroupId QueueIndex::GroupOf(ModelId model, std::string_view batch_key, int tokens) {
-  return FindGroup({std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), kAnyType, 0});
+  return FindGroup({std::string(batch_key), model, costs_->Curve(models_[model].name, tokens), tokens, kAnyType, 0});
 }
 
 GroupId QueueIndex::FindGroup(const Group& like) {
-  const auto [entry, is_new] = group_ids_.try_emplace({like.model, like.batch_key, like.type}, -1);
+  const auto [entry, is_new] = group_ids_.try_emplace(KeyOf(like), -1);
   if (!is_new) return entry->second;
   entry->second = TakeNumber(&free_groups_, &groups_, [] { return std::make_unique<GroupState>(); });
-  groups_[entry->second]->group = {like.batch_key, like.model, like.curve, like.type, 0};
+  Group& made = groups_[entry->second]->group = like;
+  made.jobs = 0;
   return entry->second;
 }
 
@@ -81,7 +82,7 @@ void QueueIndex::MoveToType(Job* job, int type) {
 void QueueIndex::EraseGroupIfEmpty(GroupId group) {
   const Group& known = groups_[group]->group;
   if (known.jobs > 0) return;
-  group_ids_.erase({known.model, known.batch_key, known.type});
+  group_ids_.erase(KeyOf(known));
   free_groups_.push_back(group);
 }
 

@@ -3,11 +3,15 @@
 // work that waits. Policies read it (policy.h); whoever owns the threads and the clock, or simulates them, tells it
 // what happened (scheduling_core.h).
 //
+// A group is of images of one model, batch key and number of tokens that may go to the same devices: they can share
+// steps, and are alike to all that is predicted. Groups that differ in the tokens alone are kin.
+//
 // Images that wait are kept in lanes: one for each (tenant, class, group), sorted within, and each group's lanes sorted
 // by their first images. What changes a whole tenant's place, its share, thus moves a few lanes, not all of its images.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -68,6 +72,7 @@ class QueueIndex {
     std::string batch_key;
     ModelId model = 0;
     CurveId curve = 0;
+    int tokens = 0;       // of a row; all of the group's have as many
     int type = kAnyType;  // of the devices that may take what waits of it
     int jobs = 0;         // of it, in any state
   };
@@ -181,6 +186,15 @@ class QueueIndex {
   // Groups of which something waits; in no order.
   const std::set<GroupId>& waiting_groups() const { return waiting_groups_; }
 
+  // Whether images of the two can share a step, though not as cheaply as those of one group: they differ in their
+  // number of tokens alone. A group is none of its own kin.
+  bool AreKin(GroupId a, GroupId b) const;
+  // Of a group's kin of which something waits that may start on the device, those with the best firsts, at most so
+  // many, as far as they are found among the first of the model's groups: a bounded time, however many sizes wait.
+  std::vector<GroupId> WaitingKin(GroupId group, DeviceId device, size_t most) const;
+  // `job`'s rows on top.
+  void AddRows(const Job& job, StepSize* size) const;
+
   // As deadline-fair orders them; for a resident as it is at `now`.
   Rank RankOf(const Job& job, absl::Time now) const;
   // The first of a model that waits and may start on the device, as far as its type and begun_only go: in the order of
@@ -273,6 +287,7 @@ class QueueIndex {
   void RelistChangedTenants();
   void ForgetIdleTenants();
   GroupId FindGroup(const Group& like);
+  static auto KeyOf(const Group& group) { return std::tuple(group.model, group.batch_key, group.type, group.curve); }
   bool IsOfType(GroupId group, DeviceId device) const;
   // The first of those that wait and have begun.
   template <typename Filter, typename Before>
@@ -302,7 +317,7 @@ class QueueIndex {
   FairShare shares_;
   std::vector<ModelState> models_;
   std::vector<std::unique_ptr<GroupState>> groups_;
-  std::map<std::tuple<ModelId, std::string, int>, GroupId> group_ids_;  // by model, batch key and type
+  std::map<std::tuple<ModelId, std::string, int, CurveId>, GroupId> group_ids_;  // by model, batch key, type and size
   std::vector<GroupId> free_groups_;
   std::set<GroupId> waiting_groups_;
   std::vector<Device> devices_;

@@ -15,6 +15,8 @@ constexpr double kAgedAfter = 0.65;
 // An aged image that has started is placed as if it might wait for so many times its max_wait: behind those that have
 // not, but where they came long after it. By itself a request may take longer than max_wait.
 constexpr int kMaxWaitsOfStarted = 4;
+// Of the firsts of a model's groups, for kin.
+constexpr size_t kMostGroupsLookedAt = 32;
 
 int Index(PriorityClass priority) {
   return static_cast<int>(priority);
@@ -197,6 +199,38 @@ JobId QueueIndex::FirstByArrival(ModelId model, DeviceId device, GroupId without
     if (group != without && IsOfType(group, device)) return first.id;
   }
   return -1;
+}
+
+bool QueueIndex::AreKin(GroupId a, GroupId b) const {
+  const Group& one = groups_[a]->group;
+  const Group& other = groups_[b]->group;
+  return one.curve != other.curve && one.model == other.model && one.type == other.type &&
+         one.batch_key == other.batch_key;
+}
+
+std::vector<GroupId> QueueIndex::WaitingKin(GroupId group, DeviceId device, size_t most) const {
+  std::vector<GroupId> kin;
+  if (!IsOfType(group, device)) return kin;
+  const auto add = [&](JobId id) {
+    const GroupId other = job(id).spec.group;
+    if (AreKin(group, other) && std::find(kin.begin(), kin.end(), other) == kin.end()) kin.push_back(other);
+  };
+  const ModelState& model = models_[groups_[group]->group.model];
+  if (devices_[device].begun_only) {
+    for (auto it = model.begun.begin(); it != model.begun.end() && kin.size() < most; ++it) add(*it);
+    return kin;
+  }
+  size_t looked_at = 0;
+  for (auto it = model.firsts_by_rank.begin(); it != model.firsts_by_rank.end() && kin.size() < most; ++it) {
+    if (++looked_at > kMostGroupsLookedAt) break;
+    add(it->id);
+  }
+  return kin;
+}
+
+void QueueIndex::AddRows(const Job& job, StepSize* size) const {
+  const Group& group = groups_[job.spec.group]->group;
+  size->Add(group.curve, group.tokens, job.spec.rows);
 }
 
 // How much.

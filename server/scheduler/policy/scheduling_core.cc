@@ -258,11 +258,8 @@ void SchedulingCore::Apply(DeviceId device, const Decision& decision, absl::Time
   index_.SetBatch(device, decision.batch, !decision.decode.empty() && index_.device(device).limits.decoding == 0);
   RunningStep step;
   for (JobId id : decision.batch) {
-    const JobSpec& spec = index_.job(id).spec;
-    step.curve = index_.group(spec.group).curve;
-    step.rows += spec.rows;
+    index_.AddRows(index_.job(id), &step.batch.emplace_back(RunningStep::Image{id, {}}).rows);
   }
-  step.batch = decision.batch;
   steps_[device] = std::move(step);
 }
 
@@ -280,21 +277,32 @@ void SchedulingCore::RecordDecode(DeviceId device, ModelId model, int picture_to
 }
 
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, absl::Duration duration, DoneJobs done) {
-  return StepDone(device, {{steps_[device].rows, duration}}, done);
+  Forward all;
+  for (const RunningStep::Image& image : steps_[device].batch) all.images.push_back(image.id);
+  all.duration = duration;
+  return StepDone(device, {all}, done);
 }
 
-void SchedulingCore::Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards) {
+void SchedulingCore::Record(DeviceId device, const RunningStep& step, const std::vector<Forward>& forwards) {
   CostModel* const costs = costs_->MutableOf(index_.device(device).limits.cost_type);
+  std::vector<StepSize> out_of_memory;
   for (const Forward& forward : forwards) {
-    if (forward.out_of_memory) continue;
-    costs->RecordStep(curve, forward.rows, forward.duration);
-    if (forward.activation_bytes > 0) costs->RecordMemory(curve, forward.rows, forward.activation_bytes);
+    StepSize size;
+    for (const RunningStep::Image& image : step.batch) {
+      const bool is_in_it = std::find(forward.images.begin(), forward.images.end(), image.id) != forward.images.end();
+      if (is_in_it) size.Add(image.rows);
+    }
+    if (size.rows() == 0) continue;
+    if (forward.out_of_memory) {
+      out_of_memory.push_back(size);
+      continue;
+    }
+    costs->RecordStep(size, forward.duration);
+    if (forward.activation_bytes > 0) costs->RecordMemory(size, forward.activation_bytes);
   }
   // By what the parts that did fit have needed.
   index_.RaiseBatchMemory(device);
-  for (const Forward& forward : forwards) {
-    if (forward.out_of_memory) index_.LowerBatchMemory(device, costs->ActivationBytes(curve, forward.rows));
-  }
+  for (const StepSize& size : out_of_memory) index_.LowerBatchMemory(device, costs->ActivationBytes(size));
 }
 
 void SchedulingCore::StepTooLarge(JobId id, absl::Time now) {
@@ -312,17 +320,19 @@ void SchedulingCore::DecodeTooLarge(DeviceId device, ModelId model, int picture_
 std::vector<JobId> SchedulingCore::StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs keep) {
   const RunningStep step = std::exchange(steps_[device], {});
   if (step.batch.empty()) return {};
-  Record(device, step.curve, forwards);
+  Record(device, step, forwards);
   double seconds = 0;
   for (const Forward& forward : forwards) seconds += absl::ToDoubleSeconds(forward.duration);
+  double work = 0;
+  for (const RunningStep::Image& image : step.batch) work += image.rows.work();
   double alone = 0;
   std::vector<JobId> done;
-  for (JobId id : step.batch) {
+  for (const auto& [id, rows] : step.batch) {
     if (!index_.Contains(id)) continue;
     const Job& job = index_.job(id);
     if (job.state != JobState::kResident || job.device != device) continue;  // displaced while the step was made
     alone += job.seconds_left / job.steps_left;
-    index_.Charge(job.spec.tenant, seconds * job.spec.rows / step.rows);
+    index_.Charge(job.spec.tenant, seconds * rows.work() / work);
     index_.Advanced(id);
     if (job.steps_left == 0) done.push_back(id);
   }
@@ -351,15 +361,18 @@ void SchedulingCore::RemoveDevice(DeviceId device) {
   }
 }
 
-SchedulingCore::StepForecast SchedulingCore::Forecast(JobId id, int rows) const {
-  const Job& job = index_.job(id);
-  const CurveId curve = index_.group(job.spec.group).curve;
-  return {absl::Seconds(CostsOf(job).StepSeconds(curve, rows)), CostsOf(job).ActivationBytes(curve, rows)};
+SchedulingCore::StepForecast SchedulingCore::Forecast(DeviceId device, absl::Span<const JobId> images) const {
+  StepSize size;
+  for (JobId id : images) {
+    if (index_.Contains(id)) index_.AddRows(index_.job(id), &size);
+  }
+  if (size.rows() == 0) return {};
+  const CostModel& costs = CostsOf(device);
+  return {absl::Seconds(costs.StepSeconds(size)), costs.ActivationBytes(size)};
 }
 
-absl::Duration SchedulingCore::Remaining(JobId id, int rows) const {
-  const Job& job = index_.job(id);
-  return absl::Seconds(job.steps_left * CostsOf(job).StepSeconds(index_.group(job.spec.group).curve, rows));
+absl::Duration SchedulingCore::Remaining(JobId id, absl::Duration step) const {
+  return index_.job(id).steps_left * step;
 }
 
 Rank SchedulingCore::OrderOf(JobId id, absl::Time now) const {

@@ -22,6 +22,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/scheduler/policy/admission.h"
 #include "server/scheduler/policy/cost_model.h"
 #include "server/scheduler/policy/job.h"
@@ -52,8 +53,8 @@ struct CoreOptions {
 };
 
 struct RequestedImage {
-  std::string_view batch_key;
-  int tokens = 0;  // of each row: image and text
+  std::string_view batch_key;  // images of one key can share steps, whatever their tokens
+  int tokens = 0;              // of each row: image and text
   int rows = 1;
   int steps = 1;
   int64_t state_bytes = 0;
@@ -75,7 +76,7 @@ struct RequestedJobs {
 
 // What a step was computed in: one forward or, where memory ran out, one after another for parts of its batch.
 struct Forward {
-  int rows = 0;
+  std::vector<JobId> images;  // of the step's, whatever has become of them
   absl::Duration duration;
   int64_t activation_bytes = 0;  // that the device held for it beyond weights and jobs' state; 0: not known
   bool out_of_memory = false;    // it came to nothing
@@ -144,14 +145,14 @@ class SchedulingCore {
   absl::Duration PredictedWait(JobId job, const WaitingWork& ahead, absl::Time now) const;
   // What it still takes by itself.
   WaitingWork WorkOf(JobId job) const;
-  // Of its steps, if each is one of so many rows; zero for what is done.
-  absl::Duration Remaining(JobId job, int rows) const;
-  // Of one such step. Zeros: nothing is known.
+  // Of its steps, if each takes so long; zero for what is done.
+  absl::Duration Remaining(JobId job, absl::Duration step) const;
+  // Of a step of these on the device, but for those that are gone. Zeros: nothing is known.
   struct StepForecast {
     absl::Duration duration;
     int64_t activation_bytes = 0;
   };
-  StepForecast Forecast(JobId job, int rows) const;
+  StepForecast Forecast(DeviceId device, absl::Span<const JobId> images) const;
   // Sorts what waits as it would be served if nothing came any more.
   Rank OrderOf(JobId job, absl::Time now) const;
   const QueueIndex& index() const { return index_; }
@@ -165,7 +166,8 @@ class SchedulingCore {
   };
   StageCurves StagesOf(ModelId model, const RequestedImage& image);
   AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
-  void Record(DeviceId device, CurveId curve, const std::vector<Forward>& forwards);
+  struct RunningStep;
+  void Record(DeviceId device, const RunningStep& step, const std::vector<Forward>& forwards);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
   WaitQuestion QuestionOf(ModelId model, const JobSpec& spec) const;
@@ -180,20 +182,18 @@ class SchedulingCore {
   // Which types of devices have the model is what its waiting images are predicted by.
   void TellPresent(CostTypeId type, ModelId model);
   const CostModel& CostsOf(DeviceId device) const { return costs_->Of(index_.device(device).limits.cost_type); }
-  // Of what is on a device the device's, else the model's fastest type's.
-  const CostModel& CostsOf(const Job& job) const {
-    return job.state == JobState::kResident ? CostsOf(job.device) : *costs_;
-  }
   void RemoveFinished(JobId job);
   void CountFinished(DeviceId device);
   // What starts for the first time tells how long it has waited.
   void LearnWait(JobId job, absl::Time now);
 
-  // What a device is making.
+  // What a device is making: kept for images that are gone when it is made, too.
   struct RunningStep {
-    CurveId curve = 0;
-    int rows = 0;
-    std::vector<JobId> batch;
+    struct Image {
+      JobId id = 0;
+      StepSize rows;
+    };
+    std::vector<Image> batch;
   };
 
   const CoreOptions options_;

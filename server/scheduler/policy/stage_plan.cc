@@ -88,15 +88,12 @@ StageItem ItemOf(JobId id, const JobSpec& spec, bool decode, double seconds_left
 
 // Of a step of what is in the batch and has been prepared; of all of it where nothing has.
 double StepSeconds(const QueueIndex& index, const CostModel& costs, const std::vector<JobId>& batch, bool running) {
-  int rows = 0;
-  CurveId curve = 0;
+  StepSize size;
   for (JobId id : batch) {
     const Job& job = index.job(id);
-    if (running && IsNew(job)) continue;
-    rows += job.spec.rows;
-    curve = index.group(job.spec.group).curve;
+    if (!running || !IsNew(job)) index.AddRows(job, &size);
   }
-  return rows == 0 ? 0 : costs.StepSeconds(curve, rows);
+  return costs.StepSeconds(size);
 }
 
 StageItem DecodeOf(const CostModel& costs, const FinishedImage& image, bool by_due) {

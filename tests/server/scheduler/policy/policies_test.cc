@@ -573,7 +573,7 @@ TEST(LostDeviceTest, AnImageThatIsDoneButNotDecodedCanGoBackAStep) {
   request.images = {{"key", kSmall, 1, 2, 10}};
   const absl::Time now = absl::UnixEpoch();
   const JobId job = (*core)->Add(request, now).front();
-  const std::vector<Forward> forwards = {{1, absl::Seconds(1)}};
+  const std::vector<Forward> forwards = {{{job}, absl::Seconds(1)}};
   std::vector<JobId> done;
   for (int step = 0; step < 2; ++step) {
     EXPECT_THAT((*core)->Decide(0, now).batch, ::testing::ElementsAre(job));

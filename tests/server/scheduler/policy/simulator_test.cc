@@ -102,6 +102,49 @@ TEST_P(SimulatedLoadTest, ComparedWithTheOthersMoreIsInTimeAsMuchIsDrawnAndShare
   EXPECT_GE(ours.jain, 0.95);
 }
 
+// Sizes that are many and nearly equal, on one device. `mixing`: what it costs, as a share of the step.
+SimulationResult RunRatios(const ModelWork& model, Sizes sizes, double load, Arrivals arrivals, bool mixes,
+                           double mixing = 0) {
+  SimulationOptions options;
+  options.load = load;
+  options.arrivals = arrivals;
+  options.devices = 1;
+  options.requests = 20000;
+  options.sizes = sizes;
+  options.mixes = mixes;
+  DeviceModel device(model);
+  device.set_mixing(mixing);
+  return Simulate(options, device);
+}
+
+TEST_P(SimulatedLoadTest, WhereSmallImagesOfManySizesShareStepsMoreIsInTimeAndMoreIsDrawn) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult apart = RunRatios(kMedium, Sizes::kSmallRatios, load, arrivals, /*mixes=*/false);
+  const SimulationResult mixed = RunRatios(kMedium, Sizes::kSmallRatios, load, arrivals, /*mixes=*/true);
+  EXPECT_EQ(apart.mixed_steps, 0);
+  EXPECT_GT(mixed.mixed_steps, 0.1 * static_cast<double>(mixed.steps));
+  EXPECT_GE(mixed.all.attainment(), apart.all.attainment() + 0.01);
+  EXPECT_GE(mixed.images_per_second, 1.01 * apart.images_per_second);
+}
+
+// At a megapixel sharing steps saves a twentieth, which is worth no more than it costs.
+TEST_P(SimulatedLoadTest, WhereMixingSavesLittleNothingIsLostByIt) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult apart = RunRatios(kLarge, Sizes::kLargeRatios, load, arrivals, /*mixes=*/false);
+  const SimulationResult mixed = RunRatios(kLarge, Sizes::kLargeRatios, load, arrivals, /*mixes=*/true);
+  EXPECT_GE(mixed.all.attainment(), apart.all.attainment() - 0.01);
+  EXPECT_GE(mixed.images_per_second, 0.99 * apart.images_per_second);
+}
+
+// A mixed step that takes half as long again, more than it saves, is found out, and tried again but now and then.
+TEST_P(SimulatedLoadTest, WhereMixingCostsMoreThanItSavesItIsLeftAlone) {
+  const auto [arrivals, load] = GetParam();
+  const SimulationResult apart = RunRatios(kMedium, Sizes::kSmallRatios, load, arrivals, /*mixes=*/false);
+  const SimulationResult mixed = RunRatios(kMedium, Sizes::kSmallRatios, load, arrivals, /*mixes=*/true, 0.5);
+  EXPECT_LT(mixed.mixed_steps, 0.03 * static_cast<double>(mixed.steps));
+  EXPECT_GE(mixed.all.attainment(), apart.all.attainment() - 0.01);
+}
+
 TEST_P(SimulatedLoadTest, WaitsAreAsLongAsTheyWerePredicted) {
   const auto [arrivals, load] = GetParam();
   const SimulationResult run = RunLoad("deadline-fair", load, arrivals);
