@@ -59,8 +59,7 @@ bool MustBeAlone(const ModelInfo& info, const ImageSpec& spec) {
 }
 
 std::string BatchKeyOf(const ModelInfo& info, const ImageSpec& spec) {
-  return StrCat(int64_t{spec.width} * spec.height, "+", spec.max_sequence_length,
-                MustBeAlone(info, spec) ? " alone" : "");
+  return StrCat("text ", spec.max_sequence_length, MustBeAlone(info, spec) ? " alone" : "");
 }
 
 }  // namespace fresco

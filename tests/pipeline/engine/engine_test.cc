@@ -122,7 +122,7 @@ TEST_F(EngineTest, JobsCanDieInAnyOrderAtAnyStep) {
   EXPECT_EQ(engine_->Finish(*kept).value().rgb, alone.rgb);
 }
 
-TEST_F(EngineTest, BatchKeyIsAreaAndTextLengthAndNothingElse) {
+TEST_F(EngineTest, BatchKeyIsTheTextsLengthAndNothingElse) {
   const std::string key = engine_->BatchKey(Spec());
   ImageSpec same = Spec();
   same.prompt = "other";
@@ -131,15 +131,12 @@ TEST_F(EngineTest, BatchKeyIsAreaAndTextLengthAndNothingElse) {
   same.guidance_scale = 1;
   same.seed = 99;
   same.clip_skip = 1;
+  same.width += 16;
+  same.height += 32;
   EXPECT_EQ(engine_->BatchKey(same), key);
-  for (int ImageSpec::*field : {&ImageSpec::width, &ImageSpec::height, &ImageSpec::max_sequence_length}) {
-    ImageSpec other = Spec();
-    other.*field += 16;
-    EXPECT_NE(engine_->BatchKey(other), key);
-  }
-  ImageSpec turned = Spec();
-  std::swap(turned.width, turned.height);
-  EXPECT_EQ(engine_->BatchKey(turned), key);
+  ImageSpec other = Spec();
+  other.max_sequence_length += 16;
+  EXPECT_NE(engine_->BatchKey(other), key);
 }
 
 TEST_F(EngineTest, PicturesOfOtherShapesAndAsManyTokensAreDrawnTogether) {
@@ -501,9 +498,9 @@ TEST(Contract, ABrokenOneDiesLoudly) {
   const auto job = engine->Prepare(spec).value();
   EXPECT_DEATH(static_cast<void>(engine->Finish(*job)), "not done");
   EXPECT_DEATH(engine->Step({job.get(), job.get()}), "twice");
-  ImageSpec larger = spec;
-  larger.width += 16;
-  const auto other = engine->Prepare(larger).value();
+  ImageSpec longer = spec;
+  longer.max_sequence_length += 16;
+  const auto other = engine->Prepare(longer).value();
   EXPECT_DEATH(engine->Step({job.get(), other.get()}), "different batch keys");
   ASSERT_TRUE(engine->Step({job.get()}).front().ok());
   EXPECT_DEATH(engine->Step({job.get()}), "done");

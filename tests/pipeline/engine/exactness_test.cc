@@ -17,10 +17,12 @@ namespace {
 
 constexpr double kLeastPsnr = 50;  // dB
 
-// As many tokens each, in three shapes, with and without guidance, of different lengths and prompts.
+// Of three sizes, the last in three shapes, with and without guidance, of different lengths and prompts.
 std::vector<ImageSpec> Mixed() {
   return {DeterministicSpec("a red apple on a white background", 64, 96, 4, 4, 1),
           DeterministicSpec("a fox", 96, 64, 6, 1, 2),
+          DeterministicSpec("a snail", 128, 80, 4, 4, 7),
+          DeterministicSpec("a red apple on a white background", 48, 48, 5, 4, 8),
           DeterministicSpec("", 64, 96, 5, 7, 3),
           DeterministicSpec("a sunflower on a light blue background", 192, 32, 3, 2.5, 4),
           DeterministicSpec("a robot", 64, 96, 7, 0, 5),
