@@ -174,6 +174,9 @@ class Tensors(unittest.TestCase):
     def test_a_gpu_is_asked_by_the_commands_alone(self):
         self.assertEqual(self.line("gpu"), "at::Tensor [2, 3, 5] float32 cuda:0, values in the GPU's memory (fresco-stats shows them)")
         text, facts = live[COMMANDS["stats of GPU"]], facts_of["f32"]
+        if "Couldn't write extended state" in text:  # gdb 13, for want of room for the tiles' registers
+            self.assertIn("amx_tile", open("/proc/cpuinfo").read())
+            self.skipTest("this gdb calls no function in a process on a processor with AMX: " + text)
         self.assertAlmostEqual(field(text, "min"), facts["min"], delta=1e-3)
         self.assertAlmostEqual(field(text, "max"), facts["max"], delta=1e-3)
 

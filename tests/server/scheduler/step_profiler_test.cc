@@ -186,8 +186,8 @@ TEST_F(ProfiledSchedulerTest, StepsThatAreMadeAreRecorded) {
   EXPECT_EQ(profile->device, "cpu");
   EXPECT_EQ(profile->recordings.size(), 2u);
   harness.Settle();
-  EXPECT_THAT(fake_.calls(),
-              ElementsAre("cpu operations", "begin", "end", "cpu operations", "begin", "end", "peaks of cpu"));
+  EXPECT_THAT(fake_.calls(), ElementsAre("cpu operations", "begin", "end", "cpu operations", "begin", "end",
+                                         "peaks of cpu", "bandwidth of cpu"));
 }
 
 // The halves are made while the whole one's recorder would still be there.
