@@ -129,19 +129,27 @@ def fresco(server, *arguments, check=True):
     return subprocess.run(command, check=check, timeout=300, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def requests_on(server):
+    """Those that it has, as `status` tells of each."""
+    return json.loads(fresco(server, "status", "--json").stdout).get("requests") or []
+
+
 def requests_of(server):
     """How many there are on it."""
-    return len(json.loads(fresco(server, "status", "--json").stdout).get("requests") or [])
+    return len(requests_on(server))
 
 
 def start_clients(case, server, count):
-    """So many requests that take long, from programs that end with the test at the latest; the server has them when this returns."""
+    """So many requests that take long, from programs that end with the test at the latest; the server has them when this returns.
+    Each when the one before is there, and the first has begun: it takes no place in the queue."""
     command = [BIN / "fresco", "generate", "--server", server.address, "--quiet", "--count", "16", "--steps", "150", "--prompt", "x", "--output", os.devnull, "--format", "png"]
-    clients = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(count)]
-    for client in clients:
-        case.addCleanup(client.wait)
-        case.addCleanup(client.terminate)
-    wait_until("the clients' requests", lambda: requests_of(server) == count)
+    clients = []
+    while len(clients) < count:
+        clients.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        case.addCleanup(clients[-1].wait)
+        case.addCleanup(clients[-1].terminate)
+        wait_until("the client's request", lambda: requests_of(server) == len(clients))
+        wait_until("the first to begin", lambda: any(not request.get("waiting") for request in requests_on(server)))
     return clients
 
 
