@@ -24,7 +24,7 @@ bool HasRowKernels(const at::Tensor& x);
 // [samples, 1, D] all the same. On a CPU a sample's results are those that it has by itself, bit for bit.
 struct PackedRows {
   std::vector<int64_t> lengths;  // of the samples, in tokens
-  at::Tensor sample_of_row;      // [M] kInt, on a GPU: whose each token is; undefined on a CPU
+  at::Tensor sample_of_row;      // [M] kInt, on their device: whose each token is; only kernels read it
 };
 
 // How tokens become codes.
