@@ -145,8 +145,24 @@ Observer Under(const char* component, const Observer& stages) {
 std::shared_ptr<ByteAllowance> AllowanceOf(const ModelParts& parts) {
   const at::Device& device = parts.transformer.placement().device;
   if (!device.is_cuda()) return nullptr;
-  const int64_t memory = parts.residency != nullptr ? parts.residency->budget_bytes() : MemoryOf(device).total_bytes;
+  const int64_t memory = parts.residency != nullptr ? parts.residency->budget()->bytes() : MemoryOf(device).total_bytes;
   return ByteAllowance::Of(ModulationAllowance(memory));
+}
+
+std::shared_ptr<MemoryBudget> BudgetOf(const ModelParts& parts) {
+  return parts.residency != nullptr ? parts.residency->budget() : nullptr;
+}
+
+// Within a budget text encoders and VAE come and go, and only the transformer's weights are there for good.
+int64_t GraphAllowanceOf(const ModelParts& parts, const DeviceMemory& device, int64_t weight_bytes) {
+  const std::shared_ptr<MemoryBudget> budget = BudgetOf(parts);
+  return budget != nullptr ? GraphAllowance(budget->bytes(), parts.transformer.weight_bytes())
+                           : GraphAllowance(device.total_bytes, weight_bytes);
+}
+
+// A graph knows where the weights are that it reads: within a budget a VAE's do not stay there.
+int64_t DecodeGraphAllowanceOf(const ModelParts& parts, int64_t graph_bytes) {
+  return parts.residency != nullptr ? 0 : DecodeGraphAllowance(graph_bytes);
 }
 
 const absl::Status& StatusOf(const absl::Status& status) {
@@ -173,10 +189,10 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       vae_stages_(Under("vae.", stages)),
       modulations_ahead_(stages ? nullptr : AllowanceOf(parts_)),
       advisor_(std::move(advisor)),
-      graph_bytes_(graphs ? GraphAllowance(device_at_load_.total_bytes, weight_bytes_) : 0),
-      step_graphs_(ForwardGraphs::OnGpu(parts_.transformer, graph_bytes_ - DecodeGraphAllowance(graph_bytes_),
-                                        parts_.saturation)),
-      decode_graphs_(DecodeGraphs::OnGpu(parts_.vae, DecodeGraphAllowance(graph_bytes_), parts_.saturation)),
+      graph_bytes_(graphs ? GraphAllowanceOf(parts_, device_at_load_, weight_bytes_) : 0),
+      step_graphs_(ForwardGraphs::OnGpu(parts_.transformer, graph_bytes_ - DecodeGraphAllowanceOf(parts_, graph_bytes_),
+                                        parts_.saturation, BudgetOf(parts_))),
+      decode_graphs_(DecodeGraphs::OnGpu(parts_.vae, DecodeGraphAllowanceOf(parts_, graph_bytes_), parts_.saturation)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       text_stream_(parts_.transformer.placement().device),
@@ -365,7 +381,8 @@ absl::Status DiffusionEngine::RecordGraphs() {
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job,
                           std::move(PrepareJobs({&only, 1}, TextCache::kPass).front()));
   while (!job->done()) FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
-  for (int i = 0; i < spec.steps; ++i) FRESCO_RETURN_IF_ERROR(Preview(*job, kWarmUpPreviewSide).status());
+  for (int i = 0; decode_graphs_ != nullptr && i < spec.steps; ++i)
+    FRESCO_RETURN_IF_ERROR(Preview(*job, kWarmUpPreviewSide).status());
   return absl::OkStatus();
 }
 
@@ -426,6 +443,7 @@ std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> DiffusionEngine::PrepareA
 
 MemoryBudget::Claim DiffusionEngine::RoomFor(absl::Span<DiffusionJob* const> jobs) {
   if (parts_.residency == nullptr) return {};
+  if (step_graphs_ != nullptr && !MustBeAlone(info_, jobs.front()->spec())) return {};  // who claim their own
   std::vector<Mmdit::ForwardShape> shapes;
   for (const DiffusionJob* job : jobs) {
     const DiffusionState& own = job->state();

@@ -42,33 +42,40 @@ Tensors EmptyLike(const std::vector<at::Tensor>& latents) {
 }  // namespace
 
 std::shared_ptr<ForwardGraphs> ForwardGraphs::OnGpu(const Mmdit& transformer, int64_t bytes,
-                                                    std::shared_ptr<SaturationCount> saturation) {
+                                                    std::shared_ptr<SaturationCount> saturation,
+                                                    std::shared_ptr<MemoryBudget> budget) {
   auto options = GraphCalls::OnGpu(transformer.placement().device, GraphPriority::kFirst, bytes, std::move(saturation),
                                    "a forward");
-  return options.has_value() ? std::make_shared<ForwardGraphs>(transformer, *std::move(options)) : nullptr;
+  if (!options.has_value()) return nullptr;
+  options->budget = std::move(budget);
+  return std::make_shared<ForwardGraphs>(transformer, *std::move(options));
+}
+
+int64_t ForwardGraphs::ForwardBytes(const std::vector<at::Tensor>& latents, const at::Tensor& text) const {
+  std::vector<Mmdit::ForwardShape> shapes;
+  for (const at::Tensor& size : latents) shapes.push_back({size.size(0), size.size(2), size.size(3), text.size(1)});
+  return transformer_.ForwardBytes(shapes, /*threads=*/1);
 }
 
 // What the work takes and the inputs and outputs that stay.
-int64_t ForwardGraphs::BytesOf(const std::vector<at::Tensor>& latents, const at::Tensor& text) const {
-  std::vector<Mmdit::ForwardShape> shapes;
+int64_t ForwardGraphs::GraphBytes(const std::vector<at::Tensor>& latents, const at::Tensor& text) const {
   int64_t bytes = static_cast<int64_t>(text.nbytes()) + text.size(0) * transformer_.modulation_bytes();
-  for (const at::Tensor& size : latents) {
-    shapes.push_back({size.size(0), size.size(2), size.size(3), text.size(1)});
-    bytes += 2 * static_cast<int64_t>(size.nbytes());
-  }
-  return bytes + transformer_.ForwardBytes(shapes, /*threads=*/1);
+  for (const at::Tensor& size : latents) bytes += 2 * static_cast<int64_t>(size.nbytes());
+  return bytes + ForwardBytes(latents, text);
 }
 
 std::vector<at::Tensor> ForwardGraphs::Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
                                                const Mmdit::Modulations& modulations) {
   std::optional<Tensors> velocities =
       calls_.Run({.key = KeyOf(latents, text),
-                  .bytes = BytesOf(latents, text),
+                  .bytes = GraphBytes(latents, text),
                   .inputs = InputsOf(latents, text, modulations),
                   .compute = [this](const Tensors& inputs) { return ForwardOf(transformer_, inputs); },
                   .results = [&] { return EmptyLike(latents); },
                   .read = [&] { return transformer_.Positions(latents); }});
-  return velocities.has_value() ? *std::move(velocities) : transformer_.Forward(latents, text, modulations);
+  if (velocities.has_value()) return *std::move(velocities);
+  const MemoryBudget::Claim room = calls_.MakeRoom(ForwardBytes(latents, text));
+  return transformer_.Forward(latents, text, modulations);
 }
 
 }  // namespace fresco

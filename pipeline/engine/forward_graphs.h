@@ -18,13 +18,15 @@ class ForwardGraphs {
  public:
   using Options = GraphCalls::Options;
   // GraphCalls::OnGpu's, of the transformer's device and before what others have enqueued there; null where there are
-  // none. May throw libtorch's exceptions.
+  // none. `budget`: Options'. May throw libtorch's exceptions.
   static std::shared_ptr<ForwardGraphs> OnGpu(const Mmdit& transformer, int64_t bytes,
-                                              std::shared_ptr<SaturationCount> saturation);
+                                              std::shared_ptr<SaturationCount> saturation,
+                                              std::shared_ptr<MemoryBudget> budget = nullptr);
   // `transformer` outlives it.
   ForwardGraphs(const Mmdit& transformer, Options options) : transformer_(transformer), calls_(std::move(options)) {}
 
-  // As Mmdit::Forward, whose results these are; enqueued as one where there is a graph of the shapes.
+  // As Mmdit::Forward, whose results these are; enqueued as one where there is a graph of the shapes. Within a budget
+  // it claims its room: for the forward or to record it, none to enqueue what is recorded.
   std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& latents, const at::Tensor& text,
                                   const Mmdit::Modulations& modulations);
 
@@ -33,7 +35,8 @@ class ForwardGraphs {
   int64_t bytes() const { return calls_.bytes(); }
 
  private:
-  int64_t BytesOf(const std::vector<at::Tensor>& latents, const at::Tensor& text) const;
+  int64_t ForwardBytes(const std::vector<at::Tensor>& latents, const at::Tensor& text) const;
+  int64_t GraphBytes(const std::vector<at::Tensor>& latents, const at::Tensor& text) const;
 
   const Mmdit& transformer_;
   GraphCalls calls_;

@@ -30,8 +30,8 @@ class GraphCache {
       : limits_(limits), warn_(std::move(warn)) {}
 
   // The graph of `key`, until the next call; null: there is none, because it has not come often enough, takes more than
-  // all graphs may (`bytes`: what it takes), or could not be made. make(): a std::unique_ptr<Graph>; may throw, and is
-  // not called for the key again then before Clear.
+  // all graphs may (`bytes`: what it takes), or could not be made. make(kept): a std::unique_ptr<Graph>, beside others
+  // that take `kept` bytes; may throw, and is not called for the key again then before Clear.
   template <typename Make>
   Graph* Use(const std::string& key, int64_t bytes, const Make& make) {
     Entry& entry = Touch(key);
@@ -39,7 +39,7 @@ class GraphCache {
       return entry.graph.get();
     Shrink(limits_.bytes - bytes, limits_.graphs - 1);
     try {
-      entry.graph = make();
+      entry.graph = make(bytes_);
       entry.bytes = bytes;
       bytes_ += bytes;
       ++graphs_;

@@ -11,6 +11,7 @@
 #include "pipeline/base/scope_log.h"
 #include "pipeline/base/strings.h"
 #include "pipeline/engine/cuda_runtime.h"
+#include "pipeline/engine/memory.h"
 #include "pipeline/precision/kernel_choice.h"
 
 namespace fresco {
@@ -70,18 +71,29 @@ std::optional<GraphCalls::Options> GraphCalls::OnGpu(const at::Device& device, G
   if (!device.is_cuda() || bytes <= 0) return std::nullopt;
   absl::StatusOr<std::unique_ptr<GraphMaker>> maker = MakeCudaGraphs(device.index(), priority);
   if (!maker.ok()) return std::nullopt;
-  return Options{*std::move(maker), {.bytes = bytes}, std::move(saturation), [what](const std::string& why) {
-                   TORCH_WARN("CUDA graphs: ", what,
-                              " is enqueued launch by launch, since it could not be recorded: ", why);
-                 }};
+  const auto warn = [what](const std::string& why) {
+    TORCH_WARN("CUDA graphs: ", what, " is enqueued launch by launch, since it could not be recorded: ", why);
+  };
+  return Options{device, *std::move(maker), {.bytes = bytes}, std::move(saturation), warn, nullptr};
 }
 
 GraphCalls::GraphCalls(Options options)
-    : saturation_(std::move(options.saturation)),
+    : device_(options.device),
+      saturation_(std::move(options.saturation)),
       maker_(std::move(options.maker)),
-      cache_(options.limits, std::move(options.warn)) {}
+      budget_(std::move(options.budget)),
+      cache_(options.limits, std::move(options.warn)) {
+  if (budget_ != nullptr) budget_->Add(this);
+}
 
-GraphCalls::~GraphCalls() = default;
+GraphCalls::~GraphCalls() {
+  if (budget_ != nullptr) budget_->Remove(this);
+}
+
+MemoryBudget::Claim GraphCalls::MakeRoom(int64_t bytes) {
+  if (budget_ == nullptr) return {};
+  return budget_->MakeRoom(bytes, [device = device_] { return MemoryUseOf(device).allocated_bytes; });
+}
 
 std::unique_ptr<GraphCalls::Recorded> GraphCalls::Record(const Call& call) {
   const MemoryScope memory("graphs", MemoryKind::kActivations);
@@ -100,14 +112,14 @@ std::unique_ptr<GraphCalls::Recorded> GraphCalls::Record(const Call& call) {
 
 // Within a stream one use comes after the other. Two streams' at once would write into each other's inputs, and share
 // what libraries multiply with.
-bool GraphCalls::IsFree(const at::Device& device) const {
-  return device.is_cpu() || !last_use_.has_value() || last_stream_ == CurrentStream(device) || last_use_->query();
+bool GraphCalls::IsFree() const {
+  return device_.is_cpu() || !last_use_.has_value() || last_stream_ == CurrentStream(device_) || last_use_->query();
 }
 
-void GraphCalls::Mark(const at::Device& device) {
-  if (device.is_cpu()) return;
-  if (!last_use_.has_value()) last_use_.emplace(device.type());
-  last_stream_ = CurrentStream(device);
+void GraphCalls::Mark() {
+  if (device_.is_cpu()) return;
+  if (!last_use_.has_value()) last_use_.emplace(device_.type());
+  last_stream_ = CurrentStream(device_);
   last_use_->record(*last_stream_);
 }
 
@@ -115,12 +127,18 @@ std::optional<GraphCalls::Tensors> GraphCalls::Run(const Call& call) {
   if (SomebodyLooks()) return std::nullopt;
   const Turn turn(&taken_);
   if (!turn.ours()) return std::nullopt;
+  if (budget_ != nullptr) budget_->CountUse(this);
+  // Until what it was for is counted as the graphs'.
+  std::optional<MemoryBudget::Claim> room;
   const MutexLock lock(&mutex_);
-  const at::Device device = call.inputs.front().device();
-  if (!IsFree(device)) return std::nullopt;
+  if (!IsFree()) return std::nullopt;
   // A graph holds the kernels that it was recorded with: those of pinned ones are graphs of their own.
   const std::string key = PinnedKernels::OnThisThread() ? StrCat(call.key, " pinned") : call.key;
-  Recorded* const recorded = cache_.Use(key, call.bytes, [&] { return Record(call); });
+  Recorded* const recorded = cache_.Use(key, call.bytes, [&](int64_t kept) {
+    bytes_ = kept;
+    room.emplace(MakeRoom(call.bytes));
+    return Record(call);
+  });
   bytes_ = cache_.bytes();
   if (recorded == nullptr) return std::nullopt;
   Tensors results;  // which the next replay leaves as they are
@@ -129,7 +147,7 @@ std::optional<GraphCalls::Tensors> GraphCalls::Run(const Call& call) {
   recorded->graph->Replay();
   AddElements(saturation_.get(), recorded->elements, 1);
   CopyAll(recorded->results, results);
-  Mark(device);
+  Mark();
   return results;
 }
 
@@ -137,6 +155,14 @@ bool GraphCalls::Drop() {
   const MutexLock lock(&mutex_);
   bytes_ = 0;
   return cache_.Clear();
+}
+
+// Not for the thread that has them: that may be waiting for who asks.
+bool GraphCalls::Evict() {
+  const Turn turn(&taken_);
+  if (!turn.ours()) return false;
+  const CacheRelease release(device_);
+  return Drop();
 }
 
 }  // namespace fresco

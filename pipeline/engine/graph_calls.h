@@ -16,20 +16,24 @@
 #include "pipeline/base/mutex.h"
 #include "pipeline/engine/device_graph.h"
 #include "pipeline/engine/graph_cache.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/precision/saturation.h"
 
 namespace fresco {
 
 // Thread-safe: at any time one thread has the graphs, and others' calls go without.
-class GraphCalls {
+class GraphCalls final : private Evictable {
  public:
   using Tensors = std::vector<at::Tensor>;
 
   struct Options {
+    at::Device device = at::kCPU;  // that calls compute on
     std::unique_ptr<GraphMaker> maker;
     GraphLimits limits;
     std::shared_ptr<SaturationCount> saturation;       // that the calls' layers count in; null: nobody
     std::function<void(const std::string& why)> warn;  // GraphCache's
+    // The device's: all graphs go when their room is needed, and none is made before there is room. Null: nobody asks.
+    std::shared_ptr<MemoryBudget> budget;
   };
   // Graphs of at most `bytes` on `device`, which warn on stderr that `what` ("a forward") goes without; nothing on a
   // CPU, in a build without graphs, and for less than one byte. May throw libtorch's exceptions.
@@ -47,7 +51,9 @@ class GraphCalls {
   };
 
   explicit GraphCalls(Options options);
-  ~GraphCalls();
+  ~GraphCalls() override;
+  GraphCalls(const GraphCalls&) = delete;
+  GraphCalls& operator=(const GraphCalls&) = delete;
 
   // What call.compute gives, enqueued as one. Nothing: the caller is to compute it itself. That is where the key has no
   // graph (GraphCache), where something looks into the work (a profiler of the calling thread), while another thread
@@ -60,17 +66,26 @@ class GraphCalls {
 
   int64_t bytes() const { return bytes_.load(); }  // that graphs keep, as their calls have said
 
+  // For a call that Run has left to its caller, which is to take so many bytes: MemoryBudget's, or nothing without one.
+  [[nodiscard]] MemoryBudget::Claim MakeRoom(int64_t bytes);
+
  private:
   struct Recorded;
   std::unique_ptr<Recorded> Record(const Call& call);
-  // Whether the calling thread's stream may use the graphs on `device`; it does from Mark on.
-  bool IsFree(const at::Device& device) const FRESCO_REQUIRES(mutex_);
-  void Mark(const at::Device& device) FRESCO_REQUIRES(mutex_);
+  // Whether the calling thread's stream may use the graphs; it does from Mark on.
+  bool IsFree() const FRESCO_REQUIRES(mutex_);
+  void Mark() FRESCO_REQUIRES(mutex_);
 
+  int64_t evictable_bytes() const override { return taken_.load() ? 0 : bytes(); }
+  bool Evict() override FRESCO_EXCLUDES(mutex_);
+  int64_t uncounted_bytes() const override { return bytes(); }
+
+  const at::Device device_;
   const std::shared_ptr<SaturationCount> saturation_;
   const std::unique_ptr<GraphMaker> maker_;
   std::atomic<int64_t> bytes_ = 0;
-  std::atomic<bool> taken_ = false;  // by the thread that runs a call
+  std::atomic<bool> taken_ = false;  // by the thread that runs a call, or lets go of all
+  const std::shared_ptr<MemoryBudget> budget_;
 
   Mutex mutex_;
   GraphCache<Recorded> cache_ FRESCO_GUARDED_BY(mutex_);

@@ -45,7 +45,8 @@ struct LoadOptions {
   bool measure_kernels = true;
   std::string kernel_choices;
   // On a GPU forwards, and small decodes, of shapes that come again are recorded and enqueued as one (forward_graphs.h,
-  // decode_graphs.h), where the device has room for it. Not within `memory`, nor beside `observers`.
+  // decode_graphs.h), where the device has room for it. Not beside `observers`; within `memory` forwards alone, and
+  // graphs go when their room is needed.
   bool cuda_graphs = true;
   std::shared_ptr<const EngineObservers> observers;  // null: nobody looks on
 };

@@ -41,12 +41,18 @@ MemoryBudget::Claim MemoryBudget::MakeRoom(int64_t bytes, const std::function<in
 }
 
 int64_t MemoryBudget::Missing(int64_t bytes, const std::function<int64_t()>& held) const {
-  return held() + claimed_ + bytes - bytes_;
+  return held() + Uncounted() + claimed_ + bytes - bytes_;
+}
+
+int64_t MemoryBudget::Uncounted() const {
+  int64_t sum = 0;
+  for (const Evictable* component : components_) sum += component->uncounted_bytes();
+  return sum;
 }
 
 bool MemoryBudget::CouldHold(int64_t bytes, const std::function<int64_t()>& held) const {
   MutexLock lock(&mutex_);
-  int64_t stays = held();
+  int64_t stays = held() + Uncounted();
   for (const Evictable* component : components_) stays -= component->evictable_bytes();
   return stays + bytes <= bytes_;
 }

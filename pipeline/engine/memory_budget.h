@@ -1,6 +1,6 @@
 // What the models on one device may hold of its memory together, and who makes room for whom: components that are not
 // needed at the moment (text encoders, the VAE) go when their room is, and are loaded again from their files when they
-// are needed (residency.h). Torch-free.
+// are needed (residency.h); so do graphs, which are recorded again (graph_calls.h). Torch-free.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace fresco {
 
 class Clock;
 
-// A component whose weights can be let go of.
+// What can be let go of: a component's weights, graphs.
 class Evictable {
  public:
   virtual ~Evictable() = default;
@@ -24,6 +24,8 @@ class Evictable {
   virtual int64_t evictable_bytes() const = 0;
   // Lets go, unless somebody has begun to use it meanwhile: whether it did. Thread-safe, and calls no budget.
   virtual bool Evict() = 0;
+  // Bytes that it keeps of the device and that MakeRoom's `held` does not know of. Thread-safe, and calls no budget.
+  virtual int64_t uncounted_bytes() const { return 0; }
 };
 
 // A component that has come to the device because it was needed.
@@ -37,8 +39,8 @@ struct ComponentLoad {
 // Shared by the engines of one device. Thread-safe.
 class MemoryBudget {
  public:
-  // `bytes`: of tensors, as MemoryUseOf counts them. `clock` outlives it: loads are timed by it. `on_load`: told of
-  // each, on the thread that needs it; may be null.
+  // `bytes`: of tensors, as MemoryUseOf counts them, and of what Evictables keep besides. `clock` outlives it: loads
+  // are timed by it. `on_load`: told of each, on the thread that needs it; may be null.
   MemoryBudget(int64_t bytes, const Clock* clock, std::function<void(const ComponentLoad&)> on_load = nullptr)
       : bytes_(bytes), clock_(*clock), on_load_(std::move(on_load)) {}
   MemoryBudget(const MemoryBudget&) = delete;
@@ -85,7 +87,7 @@ class MemoryBudget {
   // Whether MakeRoom of `bytes` could be had without an overdraft once nobody else has a claim.
   bool CouldHold(int64_t bytes, const std::function<int64_t()>& held) const FRESCO_EXCLUDES(mutex_);
 
-  // Of a component, which outlives its being known here.
+  // Of what outlives its being known here.
   void Add(Evictable* component) FRESCO_EXCLUDES(mutex_);
   void Remove(Evictable* component) FRESCO_EXCLUDES(mutex_);
   void CountUse(Evictable* component) FRESCO_EXCLUDES(mutex_);
@@ -101,6 +103,7 @@ class MemoryBudget {
  private:
   void Release(int64_t bytes, Purpose purpose) FRESCO_EXCLUDES(mutex_);
   bool EvictFor(int64_t missing) FRESCO_REQUIRES(mutex_);
+  int64_t Uncounted() const FRESCO_REQUIRES(mutex_);
   // For a claim of `bytes` more; not above 0: none.
   int64_t Missing(int64_t bytes, const std::function<int64_t()>& held) const FRESCO_REQUIRES(mutex_);
 

@@ -131,7 +131,7 @@ class Residency final : public EncoderSource {
 
   // Of each component, whether it is there or not.
   std::vector<EngineStats::Residency> stats() const;
-  int64_t budget_bytes() const { return budget_->bytes(); }
+  const std::shared_ptr<MemoryBudget>& budget() const { return budget_; }
   int threads() const { return threads_; }
 
  private:

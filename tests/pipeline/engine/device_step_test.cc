@@ -19,10 +19,13 @@
 #include <utility>
 #include <vector>
 
+#include "pipeline/base/clock.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/cuda_runtime.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/device.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/precision/cuda_kernels.h"
 
 namespace fresco {
@@ -135,6 +138,26 @@ TEST_F(DeviceStep, PicturesByGraphsAndWithModulationsAheadAreThoseWithout) {
   EXPECT_LT(at::linalg_vector_norm(drawn - expected).item<double>(),
             0.02 * at::linalg_vector_norm(expected).item<double>());
   EXPECT_TRUE(graphs->Drop());
+}
+
+TEST_F(DeviceStep, WithinABudgetGraphsGiveTheirMemoryBack) {
+  const Mmdit transformer = Demo();
+  const SystemClock clock;
+  const auto held = [] { return MemoryUseOf(kGpu).allocated_bytes; };
+  const auto budget = std::make_shared<MemoryBudget>(held() + (int64_t{1} << 30), &clock);
+  const auto graphs = ForwardGraphs::OnGpu(transformer, int64_t{1} << 30, nullptr, budget);
+  ASSERT_NE(graphs, nullptr);
+  {
+    Denoiser denoiser(transformer, {.look_later = true, .graphs = graphs});
+    Drawn(denoiser, *Job(transformer, 1, 6));
+  }
+  EXPECT_GT(graphs->bytes(), 0) << "no graph was recorded";
+  EXPECT_EQ(budget->overdrafts(), 0);
+  { const CacheRelease release(kGpu); }
+  const int64_t before = MemoryOf(kGpu).free_bytes;
+  EXPECT_TRUE(budget->MakeRoom(budget->bytes() - held(), held).fits());
+  EXPECT_EQ(graphs->bytes(), 0);
+  EXPECT_GT(MemoryOf(kGpu).free_bytes, before);
 }
 
 TEST_F(DeviceStep, WhatCannotBeRecordedLeavesTheDeviceUsable) {

@@ -13,8 +13,8 @@ namespace fresco {
 // Makers of graphs that do their work again, and what was asked of them; it outlives them.
 struct FakeGraphs {
   int captures = 0, replays = 0;
-  bool fails = false;                // to record, from now on
-  std::function<void()> on_capture;  // called before the work; may be empty
+  bool fails = false;                           // to record, from now on
+  std::function<void()> on_capture, on_replay;  // called before the work; may be empty
 
   std::unique_ptr<GraphMaker> Maker() { return std::make_unique<FakeMaker>(this); }
 
@@ -24,6 +24,7 @@ struct FakeGraphs {
     FakeGraph(std::function<void()> work, FakeGraphs* graphs) : work_(std::move(work)), graphs_(*graphs) {}
     void Replay() override {
       ++graphs_.replays;
+      if (graphs_.on_replay) graphs_.on_replay();
       work_();
     }
 

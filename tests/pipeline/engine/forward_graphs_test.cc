@@ -20,6 +20,8 @@
 #include "pipeline/base/clock.h"
 #include "pipeline/base/scope_log.h"
 #include "pipeline/checkpoint/weights.h"
+#include "pipeline/engine/memory.h"
+#include "pipeline/engine/memory_budget.h"
 #include "pipeline/precision/kernel_choice.h"
 #include "tests/pipeline/engine/fake_graphs.h"
 #include "tests/pipeline/engine/small_transformer.h"
@@ -46,10 +48,13 @@ class ForwardGraphsTest : public ::testing::Test {
     inputs.modulations = transformer_.Modulate(Random({rows, 8}), Random({rows}).abs() * 500);
     return inputs;
   }
+  static int64_t Held() { return MemoryUseOf(at::kCPU).allocated_bytes; }
   at::Tensor Random(at::IntArrayRef shape) { return at::randn(shape, generator_, at::TensorOptions()); }
 
-  std::unique_ptr<ForwardGraphs> Make(int64_t bytes = int64_t{1} << 40) {
+  std::unique_ptr<ForwardGraphs> Make(int64_t bytes = int64_t{1} << 40,
+                                      std::shared_ptr<MemoryBudget> budget = nullptr) {
     ForwardGraphs::Options options;
+    options.budget = std::move(budget);
     options.maker = fake_.Maker();
     options.limits = {.bytes = bytes, .uses_before = 1};
     options.warn = [this](const std::string& why) { warnings_.push_back(why); };
@@ -68,6 +73,7 @@ class ForwardGraphsTest : public ::testing::Test {
   at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(3);
   const Mmdit transformer_ = Mmdit::Random(SmallTransformer(/*pos_embed_max_size=*/8), {at::kCPU, at::kFloat}).value();
   FakeGraphs fake_;
+  const SystemClock clock_;
   std::vector<std::string> warnings_;
 };
 
@@ -136,6 +142,55 @@ TEST_F(ForwardGraphsTest, AShortageTakesThemAndTheyComeAgain) {
   EXPECT_EQ(graphs->bytes(), 0);
   for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
   EXPECT_EQ(fake_.captures, 2);
+}
+
+TEST_F(ForwardGraphsTest, WithinABudgetTheyGoWhenTheirRoomIsNeeded) {
+  const auto budget = std::make_shared<MemoryBudget>(Held() + int64_t{100} * 1024 * 1024, &clock_);
+  const auto graphs = Make(int64_t{1} << 40, budget);
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_GT(graphs->bytes(), 0);
+  {
+    const int64_t rest = budget->bytes() - Held() - graphs->bytes();
+    { const auto claim = budget->MakeRoom(rest - 4096, &Held); }
+    EXPECT_EQ(budget->evictions(), 0);
+    const auto claim = budget->MakeRoom(rest + 4096, &Held);
+    EXPECT_TRUE(claim.fits());
+  }
+  EXPECT_EQ(budget->evictions(), 1);
+  EXPECT_EQ(graphs->bytes(), 0);
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(fake_.captures, 2);
+}
+
+// Else it would drive out itself where there is little: it keeps what the forward would take.
+TEST_F(ForwardGraphsTest, WithinABudgetWhatIsRecordedClaimsNoRoomAgain) {
+  const Inputs inputs = Draw({{2, 8, 8}});
+  const auto alone = Make();
+  for (int i = 0; i < 2; ++i) ExpectForward(alone.get(), inputs);
+  const int64_t bytes = alone->bytes();
+  alone->Drop();
+  // For the forward and a half, beside the inputs that a graph of the CPU keeps as tensors.
+  const auto budget = std::make_shared<MemoryBudget>(Held() + bytes * 3 / 2, &clock_);
+  const auto graphs = Make(int64_t{1} << 40, budget);
+  for (int i = 0; i < 5; ++i) ExpectForward(graphs.get(), inputs);
+  EXPECT_EQ(fake_.captures, 2);
+  EXPECT_EQ(fake_.replays, 1 + 4);
+  EXPECT_EQ(budget->evictions(), 0);
+  EXPECT_EQ(budget->overdrafts(), 0);
+  ExpectForward(graphs.get(), Draw({{1, 4, 16}}));  // has none yet, and needs the room
+  EXPECT_EQ(budget->evictions(), 1);
+  EXPECT_EQ(budget->overdrafts(), 0);
+}
+
+TEST_F(ForwardGraphsTest, WithinABudgetThoseInUseStay) {
+  const auto budget = std::make_shared<MemoryBudget>(Held() + int64_t{100} * 1024 * 1024, &clock_);
+  const auto graphs = Make(int64_t{1} << 40, budget);
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  fake_.on_replay = [&] { const auto claim = budget->MakeRoom(budget->bytes(), &Held); };
+  ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(fake_.captures, 1);
+  EXPECT_EQ(budget->evictions(), 0);
+  EXPECT_EQ(budget->overdrafts(), 1);
 }
 
 TEST_F(ForwardGraphsTest, NoneIsMadeThatTakesMoreThanThereIs) {

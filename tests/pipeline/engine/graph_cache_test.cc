@@ -30,14 +30,16 @@ class GraphCacheTest : public ::testing::Test {
   }
   // The key's graph; "": none.
   std::string Use(Cache* cache, const std::string& key, int64_t bytes = 10) {
-    const FakeGraph* const graph = cache->Use(key, bytes, [&] {
+    const FakeGraph* const graph = cache->Use(key, bytes, [&](int64_t kept) {
       made_.push_back(key);
+      kept_ = kept;
       return std::unique_ptr<FakeGraph>(new FakeGraph{key, &gone_});
     });
     return graph == nullptr ? "" : graph->key;
   }
 
   std::vector<std::string> made_, gone_, warnings_;
+  int64_t kept_ = 0;  // by others, when the last one was made
 };
 
 TEST_F(GraphCacheTest, AKeyHasAGraphOnceItHasComeOften) {
@@ -56,6 +58,7 @@ TEST_F(GraphCacheTest, ThoseNotUsedForLongestGoWhereBytesRunOut) {
   for (const char* key : {"a", "b", "c", "a"}) Use(&cache, key);
   EXPECT_EQ(Use(&cache, "d", 20), "d");
   EXPECT_THAT(gone_, ElementsAre("b", "c"));
+  EXPECT_EQ(kept_, 10);
   EXPECT_EQ(cache.bytes(), 30);
   EXPECT_EQ(Use(&cache, "a"), "a");
   EXPECT_THAT(made_, ElementsAre("a", "b", "c", "d"));
@@ -79,7 +82,7 @@ TEST_F(GraphCacheTest, WhatIsTooLargeIsNotMadeAndNobodyGoesForIt) {
 TEST_F(GraphCacheTest, WhatCannotBeMadeIsTriedOnceAndOneWarningIsEnough) {
   Cache cache = Make(100);
   int tried = 0;
-  const auto fail = [&]() -> std::unique_ptr<FakeGraph> {
+  const auto fail = [&](int64_t) -> std::unique_ptr<FakeGraph> {
     ++tried;
     throw std::runtime_error("not while recording");
   };

@@ -36,7 +36,8 @@ class FakeComponent final : public Evictable {
   }
   ~FakeComponent() override { budget_.Remove(this); }
 
-  int64_t evictable_bytes() const override { return there && !used ? bytes_ : 0; }
+  int64_t evictable_bytes() const override { return there && !used ? bytes_ + kept : 0; }
+  int64_t uncounted_bytes() const override { return there ? kept : 0; }
   bool Evict() override {
     if (!there || used) return false;
     there = false;
@@ -45,6 +46,7 @@ class FakeComponent final : public Evictable {
   }
 
   bool there = true, used = false;
+  int64_t kept = 0;  // which the device does not count
 
  private:
   MemoryBudget& budget_;
@@ -64,6 +66,21 @@ TEST_F(Budget, NobodyGoesWhereThereIsRoom) {
   const auto claim = budget_.MakeRoom(40, device_.meter());
   EXPECT_TRUE(component.there);
   EXPECT_EQ(budget_.evictions(), 0);
+}
+
+TEST_F(Budget, WhatTheDeviceDoesNotCountIsHeldToo) {
+  FakeComponent graphs(&budget_, &device_, 0), weights(&budget_, &device_, 30);
+  graphs.kept = 40;
+  { const auto claim = budget_.MakeRoom(30, device_.meter()); }
+  EXPECT_TRUE(graphs.there);
+  EXPECT_TRUE(weights.there);
+  EXPECT_FALSE(budget_.CouldHold(101, device_.meter()));
+  EXPECT_TRUE(budget_.CouldHold(100, device_.meter()));
+  weights.used = true;
+  EXPECT_FALSE(budget_.CouldHold(71, device_.meter()));
+  const auto claim = budget_.MakeRoom(31, device_.meter());
+  EXPECT_FALSE(graphs.there);
+  EXPECT_TRUE(claim.fits());
 }
 
 TEST_F(Budget, TheSmallestThatMakesTheRoomGoes) {
