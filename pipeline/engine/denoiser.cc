@@ -11,7 +11,7 @@
 #include "pipeline/base/strings.h"
 #include "pipeline/diffusion/sampling.h"
 #include "pipeline/engine/memory.h"
-#include "pipeline/engine/transfer.h"
+#include "pipeline/models/transfer.h"
 #include "pipeline/precision/layer_scope.h"
 
 namespace fresco {

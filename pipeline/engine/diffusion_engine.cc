@@ -24,7 +24,7 @@
 #include "pipeline/engine/spec_check.h"
 #include "pipeline/engine/step_check.h"
 #include "pipeline/engine/torch_boundary.h"
-#include "pipeline/engine/transfer.h"
+#include "pipeline/models/transfer.h"
 #include "pipeline/precision/kernel_choice.h"
 #include "pipeline/precision/layer_scope.h"
 

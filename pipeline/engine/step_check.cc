@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "pipeline/engine/transfer.h"
+#include "pipeline/models/transfer.h"
 #include "pipeline/precision/device_counters.h"
 
 namespace fresco {

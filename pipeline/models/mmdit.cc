@@ -9,8 +9,10 @@
 #include <ATen/ops/sin.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -79,12 +81,21 @@ at::Tensor AddBranch(const Residual& x) {
   return GateResidual(x);
 }
 
+// With its branch, if there is one, added.
+Residual Added(Residual x) {
+  if (x.branch.defined()) x = {AddBranch(x), {}, {}, x.packed};
+  return x;
+}
+
+// Likewise, but where a kernel adds it together with the norm that comes next.
+Residual AddedHere(Residual x) {
+  return HasRowKernels(x.x) ? std::move(x) : Added(std::move(x));
+}
+
 // A stream's tokens on their way into linears: LayerNorm, then a modulation for each. `name`: the norm's.
 class AdaptiveNorm {
  public:
-  AdaptiveNorm(const char* name, Residual x) : name_(name), x_(std::move(x)) {
-    if (!HasRowKernels(x_.x) && x_.branch.defined()) x_ = {AddBranch(x_), {}, {}, x_.packed};
-  }
+  AdaptiveNorm(const char* name, Residual x) : name_(name), x_(AddedHere(std::move(x))) {}
 
   // linear(LN(x) * (1 + scale) + shift)
   at::Tensor Project(const char* linear_name, const Linear& linear, const at::Tensor& scale, const at::Tensor& shift) {
@@ -158,27 +169,26 @@ at::Tensor Down(at::Tensor up, const PackedRows* packed, const MmditFeedForward&
   return TokensOf(names.down, weights.down, up);
 }
 
-// x += gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp)
-at::Tensor AddFeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m,
-                          const FeedForwardNames& names) {
+// x + gate_mlp * ff(LN(x) * (1 + scale_mlp) + shift_mlp), which is added with the next block's norm where a kernel does
+// both.
+Residual FeedForward(Residual x, const MmditFeedForward& weights, const Modulation& m, const FeedForwardNames& names) {
   const PackedRows* const packed = x.packed;
   AdaptiveNorm norm(names.norm, std::move(x));
   const at::Tensor y = Down(norm.Project(names.up, weights.up, m.scale_mlp(), m.shift_mlp()), packed, weights, names);
-  return AddBranch({norm.x(), m.gate_mlp(), y, packed});
+  return AddedHere({norm.x(), m.gate_mlp(), y, packed});
 }
 
 // The two streams of tokens.
 struct Streams {
-  at::Tensor image;                      // [B, N, D]
-  at::Tensor text;                       // [B, T, D]; undefined after the last block
+  Residual image;                        // [B, N, D]
+  Residual text;                         // [B, T, D]; undefined after the last block
   const PackedTokens* packed = nullptr;  // image is [1, M, D], of samples of different lengths
 
   const PackedRows* rows() const { return packed == nullptr ? nullptr : &packed->rows(); }
 };
 
-Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& text, const MmditBlock& block,
-                 int64_t heads) {
-  AdaptiveNorm image_norm("norm1", {in.image, {}, {}, in.rows()}), text_norm("norm1_context", {in.text, {}, {}});
+Streams RunBlock(Streams in, const Modulation& image, const Modulation& text, const MmditBlock& block, int64_t heads) {
+  AdaptiveNorm image_norm("norm1", std::move(in.image)), text_norm("norm1_context", std::move(in.text));
   // The last block's context has scale before shift, and nothing else.
   const Linear& text_qkv = block.context_attention.qkv;
   const size_t text_scale = block.is_last() ? 0 : 1;
@@ -189,26 +199,26 @@ Streams RunBlock(const Streams& in, const Modulation& image, const Modulation& t
   const JointMixture mixed = JointAttention(image_heads, text_heads, block, heads, in.packed);
 
   Streams out{{}, {}, in.packed};
-  Residual x{in.image, image.gate_attention(), TokensOf("attn.to_out.0", block.attention.out, mixed.image), in.rows()};
+  Residual x{image_norm.x(), image.gate_attention(), TokensOf("attn.to_out.0", block.attention.out, mixed.image),
+             in.rows()};
   if (block.has_dual()) {
     const at::Tensor dual =
         image_norm.Project("attn2.to_q, to_k, to_v", block.dual.qkv, image.scale_dual(), image.shift_dual());
     x = {AddBranch(x), image.gate_dual(),
          TokensOf("attn2.to_out.0", block.dual.out, ImageAttention(dual, block.dual, heads, in.packed)), in.rows()};
   }
-  out.image = AddFeedForward(std::move(x), block.feed_forward, image, kFeedForward);
+  out.image = FeedForward(std::move(x), block.feed_forward, image, kFeedForward);
   if (block.is_last()) return out;
   const at::Tensor text_out = TokensOf("attn.to_add_out", block.context_attention.out, mixed.text);
-  out.text =
-      AddFeedForward({in.text, text.gate_attention(), text_out}, block.context_feed_forward, text, kContextFeedForward);
+  out.text = FeedForward({text_norm.x(), text.gate_attention(), text_out}, block.context_feed_forward, text,
+                         kContextFeedForward);
   return out;
 }
 
 // Scale before shift.
-at::Tensor NormOut(const Streams& x, const Modulation& modulation) {
-  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x.image}); });
-  Residual residual{x.image, {}, {}, x.rows()};
-  return NormModulate(&residual, {modulation.chunk[0], modulation.chunk[1], kMmditEps});
+at::Tensor NormOut(Residual x, const Modulation& modulation) {
+  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x.x, x.branch}); });
+  return NormModulate(&x, {modulation.chunk[0], modulation.chunk[1], kMmditEps});
 }
 
 // [B] → [B, 256] in fp32: cosines, then sines, of the timestep times 10000^(-i/128).
@@ -256,16 +266,15 @@ void ForEachSize(const std::vector<at::Tensor>& latents, int64_t p, const at::Te
   }
 }
 
-// Null where all have as many tokens.
-std::unique_ptr<const PackedTokens> PackedOf(const std::vector<at::Tensor>& latents, int64_t p,
-                                             const at::Tensor& text) {
-  bool differ = false;
+bool LengthsDiffer(const std::vector<at::Tensor>& latents, int64_t p) {
+  return std::any_of(latents.begin(), latents.end(),
+                     [&](const at::Tensor& each) { return TokensIn(each, p) != TokensIn(latents.front(), p); });
+}
+
+PackedTokens PackedOf(const std::vector<at::Tensor>& latents, int64_t p, const at::Tensor& text) {
   std::vector<PackedTokens::Pictures> pictures;
-  for (const at::Tensor& each : latents) {
-    pictures.push_back({each.size(0), TokensIn(each, p)});
-    differ = differ || pictures.back().tokens != pictures.front().tokens;
-  }
-  return differ ? std::make_unique<const PackedTokens>(pictures, text.size(1), text.device()) : nullptr;
+  for (const at::Tensor& each : latents) pictures.push_back({each.size(0), TokensIn(each, p)});
+  return {pictures, text.size(1), text.device()};
 }
 
 // Whether a product over many samples' tokens gives each sample what it has by itself, or nobody is promised that.
@@ -356,18 +365,21 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const PackedToken
                             const Observer& observer) const {
   const MmditWeights& weights = *weights_;
   ModulationParts modulations(given.blocks, config_.dim());
-  Streams x{std::move(image), std::move(text), packed};
+  const PackedRows* const rows = packed == nullptr ? nullptr : &packed->rows();
+  Streams x{{std::move(image), {}, {}, rows}, {std::move(text), {}, {}}, packed};
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const ModuleScope scope("transformer_blocks", i);
     const MmditBlock& block = weights.blocks[i];
     const Modulation for_image = modulations.Next(block.image_parts());
     const Modulation for_text = modulations.Next(block.text_parts());
-    x = RunBlock(x, for_image, for_text, block, config_.num_heads);
+    x = RunBlock(std::move(x), for_image, for_text, block, config_.num_heads);
     if (!observer) continue;
-    observer(StrCat("block.", i, ".image"), x.image);
-    if (x.text.defined()) observer(StrCat("block.", i, ".context"), x.text);
+    x.image = Added(std::move(x.image));
+    x.text = Added(std::move(x.text));
+    observer(StrCat("block.", i, ".image"), x.image.x);
+    if (x.text.x.defined()) observer(StrCat("block.", i, ".context"), x.text.x);
   }
-  const at::Tensor normed = NormOut(x, ModulationParts(given.norm_out, config_.dim()).Next(2));
+  const at::Tensor normed = NormOut(std::move(x.image), ModulationParts(given.norm_out, config_.dim()).Next(2));
   if (observer) observer("norm_out", normed);
   return TokensOf("proj_out", weights.out, normed);
 }
@@ -390,16 +402,19 @@ std::vector<at::Tensor> Mmdit::Run(const std::vector<at::Tensor>& latents, const
   const auto observe = [&](const auto& name, const at::Tensor& value) {
     if (observer) observer(name, value);
   };
-  const std::unique_ptr<const PackedTokens> packed = PackedOf(latents, config_.patch_size, text);
-  if (packed != nullptr && !TakesPackedTokens(text)) return RunApart(latents, text, modulate(), observer);
+  const bool differ = LengthsDiffer(latents, config_.patch_size);
+  if (differ && !TakesPackedTokens(text)) return RunApart(latents, text, modulate(), observer);
+  std::optional<PackedTokens> mixture;
+  if (differ) mixture.emplace(PackedOf(latents, config_.patch_size, text));
+  const PackedTokens* const packed = differ ? &*mixture : nullptr;
   const ModuleScope scope("transformer");
-  const at::Tensor image = Embed(latents, packed.get());
+  at::Tensor image = Embed(latents, packed);
   observe("patches", image);
   const Modulations modulations = modulate();
-  const at::Tensor context = TokensOf("context_embedder", weights_->context, text);
+  at::Tensor context = TokensOf("context_embedder", weights_->context, text);
   observe("context", context);
   const std::vector<at::Tensor> velocities =
-      Unpatch(RunBlocks(image, context, packed.get(), modulations, observer), latents, packed.get());
+      Unpatch(RunBlocks(std::move(image), std::move(context), packed, modulations, observer), latents, packed);
   if (velocities.size() == 1) observe("output", velocities.front());
   return velocities;
 }

@@ -21,9 +21,16 @@ class BlockMemory {
 
   Held Stream(int64_t tokens) { return layers_.Hold(samples_ * tokens * dim_); }
 
-  // The streams that go in are the caller's; results in those that come out.
-  void Run(const MmditBlock& block, Held* image, Held* text) {
+  // A stream, and what is added to it with the next norm.
+  struct Residual {
+    Held x, branch;
+  };
+
+  // Streams as they go in, and as they come out.
+  void Run(const MmditBlock& block, Residual* image, Residual* text) {
     Held image_normed, text_normed;
+    Add(text, text_);
+    Add(image, image_);
     const Held text_heads = Project(block.context_attention.qkv, text_, &text_normed);
     const Held image_heads = Project(block.attention.qkv, image_, &image_normed);
     const Held mixed = JointAttention(block);
@@ -36,14 +43,23 @@ class BlockMemory {
       branch = std::move(second);
       gated = std::move(sum);
     }
-    *image = FeedForward(block.feed_forward, image_, std::move(gated), std::move(branch));
-    if (block.is_last()) return;
-    branch = layers_.Tokens(block.context_attention.out, samples_, text_, samples_ == 1);
-    *text = FeedForward(block.context_feed_forward, text_, {}, std::move(branch));
+    Residual out = FeedForward(block.feed_forward, image_, std::move(gated), std::move(branch));
+    if (!block.is_last()) {
+      branch = layers_.Tokens(block.context_attention.out, samples_, text_, samples_ == 1);
+      *text = FeedForward(block.context_feed_forward, text_, {}, std::move(branch));
+    }
+    *image = std::move(out);
   }
 
  private:
   bool fused() const { return layers_.has_row_kernels(dim_); }
+
+  void Add(Residual* stream, int64_t tokens) {
+    if (!stream->branch.defined()) return;
+    Held sum = Stream(tokens);
+    stream->branch.Release();
+    stream->x = std::move(sum);
+  }
 
   // AdaptiveNorm::Project; `normed` is what it keeps.
   Held Project(const Linear& linear, int64_t tokens, Held* normed) {
@@ -82,8 +98,8 @@ class BlockMemory {
     return layers_.Tokens(weights.out, samples_, image_);
   }
 
-  // AddFeedForward of a residual `x` (not defined: the stream that came in) and its branch.
-  Held FeedForward(const MmditFeedForward& weights, int64_t tokens, Held x, Held branch) {
+  // FeedForward of a residual `x` (not defined: the stream that came in) and its branch.
+  Residual FeedForward(const MmditFeedForward& weights, int64_t tokens, Held x, Held branch) {
     Held sum = Stream(tokens);
     x.Release();
     branch.Release();
@@ -93,7 +109,8 @@ class BlockMemory {
                     ? layers_.Codes(weights.down, samples_, tokens)
                     : layers_.Tokens(weights.down, samples_, tokens);
     up.Release();
-    return Stream(tokens);
+    if (fused()) return {std::move(sum), std::move(down)};
+    return {Stream(tokens), {}};
   }
 
   LayerMemory& layers_;
@@ -110,21 +127,15 @@ int64_t Mmdit::ForwardBytes(const ForwardShape& shape, int threads) const {
   LayerMemory layers(&ledger, placement_, threads);
   BlockMemory blocks(config_, &layers, shape.samples, patches, shape.text_tokens);
   const Held given = layers.Hold(latents);
-  Held first_image, first_text;
+  BlockMemory::Residual image, text;
   {
     const Held cut = layers.Hold(latents);
-    first_image = layers.Tokens(weights.patch, shape.samples, patches);
+    image.x = layers.Tokens(weights.patch, shape.samples, patches);
   }
   const Held modulations = layers.Rows(weights.modulation, shape.samples);
-  first_text = layers.Tokens(weights.context, shape.samples, shape.text_tokens);
+  text.x = layers.Tokens(weights.context, shape.samples, shape.text_tokens);
   const Held norm_out = layers.Rows(weights.norm_out, shape.samples);
-  Held image, text;
-  for (const MmditBlock& block : weights.blocks) {
-    Held next_image, next_text;
-    blocks.Run(block, &next_image, &next_text);
-    image = std::move(next_image);
-    text = std::move(next_text);
-  }
+  for (const MmditBlock& block : weights.blocks) blocks.Run(block, &image, &text);
   return ledger.peak();
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "pipeline/models/transfer.h"
+
 namespace fresco {
 
 PositionTable::PositionTable(const at::Tensor& stored, int64_t max_size, const Placement& placement)
@@ -20,10 +22,8 @@ at::Tensor PositionTable::Crop(int64_t height, int64_t width) {
     recent_.splice(recent_.begin(), recent_, found);
     return recent_.front().crop;
   }
-  const at::Tensor crop = table_.narrow(0, (max_size - height) / 2, height)
-                              .narrow(1, (max_size - width) / 2, width)
-                              .to(placement_.device, placement_.dtype)
-                              .reshape({1, height * width, -1});
+  const at::Tensor stored = table_.narrow(0, (max_size - height) / 2, height).narrow(1, (max_size - width) / 2, width);
+  const at::Tensor crop = Upload(stored.to(placement_.dtype).reshape({1, height * width, -1}), placement_.device);
   recent_.push_front({height, width, crop});
   if (recent_.size() > kKept) recent_.pop_back();
   return crop;

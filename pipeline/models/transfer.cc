@@ -1,4 +1,4 @@
-#include "pipeline/engine/transfer.h"
+#include "pipeline/models/transfer.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
