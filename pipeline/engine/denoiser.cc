@@ -211,6 +211,8 @@ std::vector<absl::Status> Denoiser::Step(absl::Span<DiffusionJob* const> jobs) {
 
 std::vector<absl::Status> Denoiser::StepInOrder(absl::Span<DiffusionJob* const> jobs) {
   const StageScope scope("step");
+  std::optional<c10::Event> begun;
+  if (options_.look_later) begun = StepCheck::Begin(transformer_.placement().device);
   const std::vector<at::Tensor> velocities = Velocities(jobs);
   const MemoryScope memory("images", MemoryKind::kState);
   absl::Span<const at::Tensor> rows = velocities;
@@ -221,7 +223,8 @@ std::vector<absl::Status> Denoiser::StepInOrder(absl::Span<DiffusionJob* const> 
     updates.push_back(UpdateOf(*job, rows, nonfinite.select(0, static_cast<int64_t>(updates.size()))));
     rows.remove_prefix(static_cast<size_t>(Rows(*job)));
   }
-  const auto check = std::make_shared<const StepCheck>(nonfinite, options_.saturation);
+  const auto check = std::make_shared<const StepCheck>(nonfinite, options_.saturation, std::move(begun));
+  AwaitLast();
   std::vector<absl::Status> statuses;
   for (size_t i = 0; i < jobs.size(); ++i) statuses.push_back(Look(*jobs[i], *check, i));
   for (size_t i = 0; i < jobs.size(); ++i) {
@@ -232,7 +235,22 @@ std::vector<absl::Status> Denoiser::StepInOrder(absl::Span<DiffusionJob* const> 
     if (options_.look_later) state.pending = {check, i, jobs[i]->step() + 1};
     jobs[i]->Advance(std::move(updates[i].latents), std::move(updates[i].velocity));
   }
+  ++steps_;
+  if (options_.look_later) last_ = check;
   return statuses;
+}
+
+void Denoiser::AwaitLast() {
+  constexpr size_t kRemembered = 64;
+  const std::shared_ptr<const StepCheck> last = std::exchange(last_, nullptr);
+  if (last == nullptr) return;
+  if (const std::optional<double> seconds = last->Seconds()) times_.push_back({steps_, *seconds});
+  if (times_.size() > kRemembered) times_.erase(times_.begin());
+}
+
+std::vector<StepTime> Denoiser::TakeStepTimes(bool wait) {
+  if (wait) AwaitLast();
+  return std::exchange(times_, {});
 }
 
 absl::Status Denoiser::Look(const DiffusionJob& job, const StepCheck& own, size_t image) const {

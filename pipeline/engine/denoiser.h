@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -56,8 +57,12 @@ class Denoiser {
   // with `look_later`, for one whose latents were not when it began. Jobs are distinct, not failed and not done, and
   // their texts have equal shapes; each job's result is the same whatever the others are. When
   // it throws (libtorch's exceptions), no job has changed. With `look_later` nothing here waits for what is computed in
-  // this step.
+  // this step, but for the step before, whosever it was: callers are one step ahead of the device and no more.
   std::vector<absl::Status> Step(absl::Span<DiffusionJob* const> jobs);
+
+  // Engine's, with `look_later`; else nothing.
+  std::optional<uint64_t> last_step() const { return options_.look_later ? std::optional(steps_) : std::nullopt; }
+  std::vector<StepTime> TakeStepTimes(bool wait);
 
   // Looks at the last step's result, which may still be on its way: waits for it. DATA_LOSS where it is not finite. OK
   // where it has been looked at. May throw libtorch's exceptions. On any thread that has the job.
@@ -85,10 +90,16 @@ class Denoiser {
                           const at::Tensor& nonfinite) const;
   // Of the steps before the one that has been enqueued, or of that: `own`, of its `image`.
   absl::Status Look(const DiffusionJob& job, const StepCheck& own, size_t image) const;
+  // Until the last step that has been made is done.
+  void AwaitLast();
 
   const Mmdit& transformer_;
   const DenoiserOptions options_;
   Texts texts_;  // of the last step's jobs
+
+  uint64_t steps_ = 0;                     // made
+  std::shared_ptr<const StepCheck> last_;  // the last one's, as long as its time is not known
+  std::vector<StepTime> times_;            // that nobody has taken yet
 };
 
 }  // namespace fresco

@@ -472,6 +472,16 @@ std::vector<absl::Status> DiffusionEngine::Step(absl::Span<ImageJob* const> batc
   return statuses;
 }
 
+std::vector<StepTime> DiffusionEngine::TakeStepTimes(bool wait) {
+  std::vector<StepTime> times;
+  // What fails here the next call is told.
+  Compute(parts_.transformer.placement().device, info_, "timing", [&] {
+    times = denoiser_.TakeStepTimes(wait);
+    return absl::OkStatus();
+  }).IgnoreError();
+  return times;
+}
+
 absl::StatusOr<Image> DiffusionEngine::Decode(const at::Tensor& latents, const ImageSpec& spec) {
   const StageScope scope("decode");
   const MemoryScope memory("vae", MemoryKind::kActivations);

@@ -59,6 +59,8 @@ class DiffusionEngine final : public Engine {
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
+  std::optional<uint64_t> LastStep() const override { return denoiser_.last_step(); }
+  std::vector<StepTime> TakeStepTimes(bool wait) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
   absl::StatusOr<Image> FinishBeside(ImageJob& job) override;

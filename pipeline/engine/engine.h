@@ -134,6 +134,12 @@ struct DeviceMemory {
   int64_t free_bytes = 0;
 };
 
+// What the work of a step has taken on its device.
+struct StepTime {
+  uint64_t step = 0;  // Engine::LastStep's
+  double seconds = 0;
+};
+
 // Not thread-safe but for what says so: all other calls come from the one compute thread of its device. Other engines
 // may be loaded, and used on their own devices' threads, meanwhile.
 // Errors: INVALID_ARGUMENT for what the request can change, RESOURCE_EXHAUSTED for memory, INTERNAL for what the device
@@ -198,6 +204,14 @@ class Engine {
   // is done, so that the device need not wait for its caller: whether a result is finite is told by the job's next
   // call.
   virtual std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) = 0;
+
+  // Where Step returns before its work is done: the number of the last one that was made, by which TakeStepTimes tells
+  // later what it took. Nothing: a step takes as long as its call.
+  virtual std::optional<uint64_t> LastStep() const { return std::nullopt; }
+
+  // Of steps whose work has been done since the last call, the oldest first: that of the step before the last one is
+  // known. `wait`: that of the last one too, for which this waits.
+  virtual std::vector<StepTime> TakeStepTimes(bool /*wait*/) { return {}; }
 
   // The picture that the job is heading for (the current estimate of the denoised image), at most max_side pixels a
   // side.

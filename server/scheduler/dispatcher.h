@@ -139,6 +139,7 @@ class Dispatcher {
   void AddMeasured(int worker, const std::vector<MeasuredStep>& measured);
   // What is known of steps on devices of its type.
   CostModel CostsOf(int worker) const;
+  void StepTimed(int worker, uint64_t timed_as, absl::Duration duration);  // SchedulingCore's
   // So many texts were encoded, or a picture decoded, for `model`; activations: 0 where they are not known.
   void TextsDone(int worker, const std::string& model, int text_tokens, int texts, absl::Duration duration);
   void DecodeDone(int worker, const std::string& model, int picture_tokens, absl::Duration duration,

@@ -315,6 +315,11 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
   return remaining;
 }
 
+void Dispatcher::StepTimed(int worker, uint64_t timed_as, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  core_->StepTimed(worker, timed_as, duration);
+}
+
 void Dispatcher::AddMeasured(int worker, const std::vector<MeasuredStep>& measured) {
   MutexLock lock(&mutex_);
   const CostTypeId type = workers_.at(worker).cost_type;

@@ -65,6 +65,12 @@ std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> b
   return statuses;
 }
 
+std::vector<StepTime> CallTakeStepTimes(Engine* engine, bool wait) {
+  std::vector<StepTime> times;
+  GuardedVoid(kEngine, [&] { times = engine->TakeStepTimes(wait); }).IgnoreError();
+  return times;
+}
+
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side) {
   return Guarded(kEngine, [&] { return engine->Preview(job, max_side); });
 }

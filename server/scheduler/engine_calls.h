@@ -23,6 +23,8 @@ using PreparedJobs = std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>>;
 PreparedJobs CallPrepare(Engine* engine, absl::Span<const ImageSpec* const> specs, TextCache cache);
 // One status per job, in order.
 std::vector<absl::Status> CallStep(Engine* engine, absl::Span<ImageJob* const> batch);
+// Engine's; nothing instead of an exception.
+std::vector<StepTime> CallTakeStepTimes(Engine* engine, bool wait);
 absl::StatusOr<Image> CallPreview(Engine* engine, const ImageJob& job, int max_side);
 absl::StatusOr<Image> CallFinish(Engine* engine, ImageJob* job);
 absl::StatusOr<Image> CallFinishBeside(Engine* engine, ImageJob* job);

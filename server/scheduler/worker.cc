@@ -1,6 +1,7 @@
 #include "server/scheduler/worker.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -259,6 +260,7 @@ void DeviceWorker::Advance(const Work& work) {
   std::vector<JobId> stepped;
   for (const ActiveImage* image : batch) stepped.push_back(image->id);
   const std::vector<absl::Duration> remaining = dispatcher_->StepDone(index_, forwards, stepped);
+  LearnStepTimes(&engines_[batch.front()->engine]);
   ++steps_;
   for (const Forward& forward : forwards) previews_.AddStep(forward.duration);
   if (work.snapshots) KeepSnapshots(batch);
@@ -321,6 +323,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   if (!quiet || shared) forward.activation_bytes = 0;
   if (quiet && size == 1 && forward.out_of_memory) dispatcher_->StepTooLarge(batch.front()->id);
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
+  if (any_ok) forward.timed_as = AwaitTime(*batch.front(), size, forecast.duration);
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
   if (size > 1 && forward.out_of_memory) {
     observer_->OnBatchSplit(ModelOf(*batch.front()), device_);
@@ -328,10 +331,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     if (!lost_) StepBatch(batch.subspan(size / 2), forwards);
     return;
   }
-  if (any_ok) observer_->OnStep(ModelOf(*batch.front()), device_, size, forward.duration);
-  if (any_ok && forecast.duration > absl::ZeroDuration()) {
-    observer_->OnStepPredicted(ModelOf(*batch.front()), device_, forecast.duration, forward.duration);
-  }
+  if (any_ok && forward.timed_as == 0) TellStep(ModelOf(*batch.front()), size, forecast.duration, forward.duration);
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
     if (lost_) return;
@@ -339,6 +339,34 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     batch[i]->request->AddDeviceTime((end - begin) * (RowsOf(batch[i]->load).work() / rows.work()));
     AddStep(batch[i], status, begin, end, size);
   }
+}
+
+uint64_t DeviceWorker::AwaitTime(const ActiveImage& image, int images, absl::Duration predicted) {
+  constexpr size_t kRemembered = 64;  // each is known a step later
+  LoadedEngine& loaded = engines_[image.engine];
+  const std::optional<uint64_t> step = loaded.engine->LastStep();
+  if (!step.has_value()) return 0;
+  loaded.untimed.push_back({*step, ++timed_, images, predicted});
+  if (loaded.untimed.size() > kRemembered) loaded.untimed.pop_front();
+  return timed_;
+}
+
+void DeviceWorker::LearnStepTimes(LoadedEngine* loaded) {
+  if (loaded->untimed.empty()) return;
+  for (const StepTime& time : CallTakeStepTimes(loaded->engine.get(), /*wait=*/false)) {
+    const auto found = std::find_if(loaded->untimed.begin(), loaded->untimed.end(),
+                                    [&](const auto& untimed) { return untimed.step == time.step; });
+    if (found == loaded->untimed.end()) continue;
+    const absl::Duration took = absl::Seconds(time.seconds);
+    TellStep(loaded->model, found->images, found->predicted, took);
+    dispatcher_->StepTimed(index_, found->timed_as, took);
+    loaded->untimed.erase(found);
+  }
+}
+
+void DeviceWorker::TellStep(const std::string& model, int images, absl::Duration predicted, absl::Duration took) {
+  observer_->OnStep(model, device_, images, took);
+  if (predicted > absl::ZeroDuration()) observer_->OnStepPredicted(model, device_, predicted, took);
 }
 
 void DeviceWorker::AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end,

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -50,6 +51,13 @@ class DeviceWorker {
     std::string model;
     std::shared_ptr<Engine> engine;  // null: the slot is free
     int64_t weight_bytes = 0;
+    struct UntimedStep {
+      uint64_t step = 0;      // Engine::LastStep's
+      uint64_t timed_as = 0;  // Forward's
+      int images = 0;
+      absl::Duration predicted;
+    };
+    std::deque<UntimedStep> untimed = {};  // steps that go on after their call, the oldest first
   };
   using Batch = std::vector<ActiveImage*>;
 
@@ -82,6 +90,10 @@ class DeviceWorker {
   void Do(Work work);
   void KeepSnapshots(const Batch& batch);
   void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
+  // How long a step took: told of now, or a number of its own (Forward's) where the engine says it later.
+  uint64_t AwaitTime(const ActiveImage& image, int images, absl::Duration predicted);
+  void LearnStepTimes(LoadedEngine* loaded);
+  void TellStep(const std::string& model, int images, absl::Duration predicted, absl::Duration took);
   void AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end, int batch_size);
   // What callers hear of a step (worker_progress.cc).
   void ReportProgress(const Batch& batch, const std::vector<absl::Duration>& remaining, bool others);
@@ -135,6 +147,7 @@ class DeviceWorker {
   int64_t weight_bytes_ = 0;                              // of all engines
   int64_t device_bytes_ = 0;                              // that the device has; 0: not known
   int64_t steps_ = 0;
+  uint64_t timed_ = 0;  // the last number that AwaitTime has given
   PreviewBudget previews_;
 
   // The decoder's.

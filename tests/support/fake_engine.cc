@@ -293,7 +293,13 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
   script_->step_gate()->Pass();
   int rows = 0;
   for (const ImageJob* job : batch) rows += LoadOf(job->spec()).rows;
-  Spend(&FakeScript::step_, &FakeScript::row_, rows);
+  if (script_->steps_ahead_) {
+    AwaitLast();
+    ++ahead_.made;
+    ahead_.last = Duration(&FakeScript::step_, &FakeScript::row_, rows);
+  } else {
+    Spend(&FakeScript::step_, &FakeScript::row_, rows);
+  }
   {
     MutexLock lock(&script_->mutex_);
     if (crowded || script_->WeightOf(batch) > script_->memory_limit_) {
@@ -310,6 +316,18 @@ std::vector<absl::Status> FakeEngine::Step(absl::Span<ImageJob* const> batch) {
     if (statuses[i].ok()) static_cast<FakeJob*>(batch[i])->Advance();
   }
   return statuses;
+}
+
+void FakeEngine::AwaitLast() {
+  const std::optional<absl::Duration> last = std::exchange(ahead_.last, std::nullopt);
+  if (!last.has_value()) return;
+  Spend(*last);
+  ahead_.times.push_back({ahead_.made, absl::ToDoubleSeconds(*last)});
+}
+
+std::vector<StepTime> FakeEngine::TakeStepTimes(bool wait) {
+  if (wait) AwaitLast();
+  return std::exchange(ahead_.times, {});
 }
 
 absl::StatusOr<Image> FakeEngine::Preview(const ImageJob& job, int max_side) {
@@ -363,13 +381,17 @@ absl::Status FakeEngine::Resume(ImageJob& job) {
   return status;
 }
 
+absl::Duration FakeEngine::Duration(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each,
+                                    int count) const {
+  MutexLock lock(&script_->mutex_);
+  return (*script_).*duration + (of_each == nullptr ? absl::ZeroDuration() : count * ((*script_).*of_each));
+}
+
 void FakeEngine::Spend(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each, int count) const {
-  absl::Duration spent;
-  {
-    MutexLock lock(&script_->mutex_);
-    spent = (*script_).*duration;
-    if (of_each != nullptr) spent += count * ((*script_).*of_each);
-  }
+  Spend(Duration(duration, of_each, count));
+}
+
+void FakeEngine::Spend(absl::Duration spent) const {
   if (clock_ != nullptr && spent > absl::ZeroDuration()) clock_->Advance(spent);
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -60,6 +61,9 @@ class FakeScript {
   // RESOURCE_EXHAUSTED.
   void SetNoRoomBeside() { no_room_beside_ = true; }
 
+  // A step goes on after its call, as on a GPU: the next one waits for it. To be said before the first request.
+  void SetStepsAhead() { steps_ahead_ = true; }
+
   // Images of different sizes can be in one Step. To be said before the first request.
   void SetMixesSizes() { mixes_sizes_ = true; }
 
@@ -112,6 +116,7 @@ class FakeScript {
   std::atomic<bool> recording_ = true;
   std::atomic<bool> no_room_beside_ = false;
   std::atomic<bool> mixes_sizes_ = false;
+  std::atomic<bool> steps_ahead_ = false;
   std::atomic<int> steps_under_way_ = 0, decodes_under_way_ = 0;
   std::atomic<int64_t> decode_bytes_ = 0;
   std::atomic<int> live_jobs_ = 0;
@@ -157,6 +162,10 @@ class FakeEngine final : public Engine {
   std::vector<absl::StatusOr<std::unique_ptr<ImageJob>>> PrepareAll(absl::Span<const ImageSpec* const> specs,
                                                                     TextCache cache) override;
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override;
+  std::optional<uint64_t> LastStep() const override {
+    return script_->steps_ahead_ ? std::optional(ahead_.made) : std::nullopt;
+  }
+  std::vector<StepTime> TakeStepTimes(bool wait) override;
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override;
   absl::StatusOr<Image> Finish(ImageJob& job) override;
   absl::Status Park(ImageJob& job) override;
@@ -165,7 +174,10 @@ class FakeEngine final : public Engine {
 
  private:
   std::string KeyOf(const ImageSpec& spec) const;
+  absl::Duration Duration(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each, int count) const;
   void Spend(absl::Duration FakeScript::*duration, absl::Duration FakeScript::*of_each = nullptr, int count = 0) const;
+  void Spend(absl::Duration duration) const;
+  void AwaitLast();
   // Those that are not in the cache, each once.
   std::vector<std::string> Missing(absl::Span<const ImageSpec* const> specs) const;
   absl::StatusOr<std::unique_ptr<ImageJob>> NewJob(const ImageSpec& spec) const;
@@ -173,6 +185,12 @@ class FakeEngine final : public Engine {
   const ModelInfo info_;
   const std::shared_ptr<FakeScript> script_;
   FakeClock* const clock_;
+  // Of the compute thread: steps that go on after their calls.
+  struct {
+    uint64_t made = 0;
+    std::optional<absl::Duration> last;  // that of the last one, until somebody has waited for it
+    std::vector<StepTime> times;
+  } ahead_;
   std::atomic<int64_t> largest_batch_ = 0, decode_peak_ = 0;  // since TakePeakBytes
   mutable Mutex mutex_;
   std::set<std::string> cache_ FRESCO_GUARDED_BY(mutex_);  // texts, of a byte a letter; it forgets none

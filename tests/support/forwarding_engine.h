@@ -1,7 +1,9 @@
 // An engine that passes every call on to another, for tests that change one of them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +33,8 @@ class ForwardingEngine : public Engine {
     return engine_->PrepareAll(specs, cache);
   }
   std::vector<absl::Status> Step(absl::Span<ImageJob* const> batch) override { return engine_->Step(batch); }
+  std::optional<uint64_t> LastStep() const override { return engine_->LastStep(); }
+  std::vector<StepTime> TakeStepTimes(bool wait) override { return engine_->TakeStepTimes(wait); }
   absl::StatusOr<Image> Preview(const ImageJob& job, int max_side) override { return engine_->Preview(job, max_side); }
   absl::StatusOr<Image> Finish(ImageJob& job) override { return engine_->Finish(job); }
   absl::StatusOr<Image> FinishBeside(ImageJob& job) override { return engine_->FinishBeside(job); }

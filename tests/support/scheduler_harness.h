@@ -59,9 +59,10 @@ class RecordingObserver final : public SchedulerObserver {
     MutexLock lock(&mutex_);
     stages_[stage].push_back(duration);
   }
-  void OnStep(const std::string&, const std::string&, int batch_size, absl::Duration) override {
+  void OnStep(const std::string&, const std::string&, int batch_size, absl::Duration duration) override {
     MutexLock lock(&mutex_);
     batches_.push_back(batch_size);
+    steps_[batch_size].push_back(duration);
   }
   void OnImage(const std::string&) override {
     MutexLock lock(&mutex_);
@@ -96,6 +97,12 @@ class RecordingObserver final : public SchedulerObserver {
   std::vector<absl::Duration> waits() const {
     MutexLock lock(&mutex_);
     return waits_;
+  }
+  // What steps of so many images took.
+  std::vector<absl::Duration> steps(int batch_size) const {
+    MutexLock lock(&mutex_);
+    const auto found = steps_.find(batch_size);
+    return found == steps_.end() ? std::vector<absl::Duration>() : found->second;
   }
   // Of the requests of a priority that have started.
   std::vector<absl::Duration> predictions(const std::string& priority) const {
@@ -139,6 +146,7 @@ class RecordingObserver final : public SchedulerObserver {
   std::vector<absl::Duration> waits_ FRESCO_GUARDED_BY(mutex_);
   std::map<std::string, std::vector<absl::Duration>> stages_ FRESCO_GUARDED_BY(mutex_);
   std::vector<int> batches_ FRESCO_GUARDED_BY(mutex_);
+  std::map<int, std::vector<absl::Duration>> steps_ FRESCO_GUARDED_BY(mutex_);  // by images
   int images_ FRESCO_GUARDED_BY(mutex_) = 0;
   std::vector<Done> done_ FRESCO_GUARDED_BY(mutex_);
   std::map<std::string, Usage> usage_ FRESCO_GUARDED_BY(mutex_);  // by tenant

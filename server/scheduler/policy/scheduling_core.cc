@@ -57,6 +57,7 @@ SchedulingCore::SchedulingCore(const CoreOptions& options, std::unique_ptr<const
 
 DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
   steps_.emplace_back();
+  untimed_.emplace_back();
   finished_.emplace_back();
   decoding_.emplace_back();
   return index_.AddDevice(limits);
@@ -297,12 +298,32 @@ void SchedulingCore::Record(DeviceId device, const RunningStep& step, const std:
       out_of_memory.push_back(size);
       continue;
     }
-    costs->RecordStep(size, forward.duration);
+    if (forward.timed_as == 0) {
+      costs->RecordStep(size, forward.duration);
+    } else {
+      AwaitTime(device, forward.timed_as, size);
+    }
     if (forward.activation_bytes > 0) costs->RecordMemory(size, forward.activation_bytes);
   }
   // By what the parts that did fit have needed.
   index_.RaiseBatchMemory(device);
   for (const StepSize& size : out_of_memory) index_.LowerBatchMemory(device, costs->ActivationBytes(size));
+}
+
+void SchedulingCore::AwaitTime(DeviceId device, uint64_t timed_as, const StepSize& size) {
+  constexpr size_t kRemembered = 64;  // most are known a step later; none is of a model that has gone meanwhile
+  std::deque<UntimedStep>& untimed = untimed_[device];
+  untimed.push_back({timed_as, size});
+  if (untimed.size() > kRemembered) untimed.pop_front();
+}
+
+void SchedulingCore::StepTimed(DeviceId device, uint64_t timed_as, absl::Duration duration) {
+  std::deque<UntimedStep>& untimed = untimed_[device];
+  const auto found =
+      std::find_if(untimed.begin(), untimed.end(), [&](const UntimedStep& step) { return step.timed_as == timed_as; });
+  if (found == untimed.end()) return;
+  costs_->MutableOf(index_.device(device).limits.cost_type)->RecordStep(found->size, duration);
+  untimed.erase(found);
 }
 
 void SchedulingCore::StepTooLarge(JobId id, absl::Time now) {

@@ -14,6 +14,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -80,6 +81,9 @@ struct Forward {
   absl::Duration duration;
   int64_t activation_bytes = 0;  // that the device held for it beyond weights and jobs' state; 0: not known
   bool out_of_memory = false;    // it came to nothing
+  // Not 0: `duration` is no measurement of it, which StepTimed gives later under this number. Each of a device's has
+  // its own.
+  uint64_t timed_as = 0;
 };
 
 // Not thread-safe. Times given do not go back.
@@ -127,6 +131,9 @@ class SchedulingCore {
   std::vector<JobId> StepDone(DeviceId device, absl::Duration duration, DoneJobs done = DoneJobs::kRemove);
   std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs done = DoneJobs::kRemove);
 
+  // What a forward with `timed_as` has taken. One that is not known, or from long ago, is passed over.
+  void StepTimed(DeviceId device, uint64_t timed_as, absl::Duration duration);
+
   // Images on the device that wait to be decoded.
   const std::vector<FinishedImage>& finished(DeviceId device) const { return finished_[device]; }
   // What was measured of the stages beside the steps.
@@ -168,6 +175,7 @@ class SchedulingCore {
   AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
   struct RunningStep;
   void Record(DeviceId device, const RunningStep& step, const std::vector<Forward>& forwards);
+  void AwaitTime(DeviceId device, uint64_t timed_as, const StepSize& size);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
   WaitQuestion QuestionOf(ModelId model, const JobSpec& spec) const;
@@ -196,6 +204,12 @@ class SchedulingCore {
     std::vector<Image> batch;
   };
 
+  // Forwards whose duration comes later.
+  struct UntimedStep {
+    uint64_t timed_as = 0;
+    StepSize size;
+  };
+
   const CoreOptions options_;
   const std::unique_ptr<const BatchingPolicy> policy_;
   const AdmissionOptions admission_;
@@ -203,6 +217,7 @@ class SchedulingCore {
   QueueIndex index_;
   WaitCorrection waits_;
   std::vector<RunningStep> steps_;                    // by device
+  std::vector<std::deque<UntimedStep>> untimed_;      // by device, the oldest first
   std::vector<std::vector<FinishedImage>> finished_;  // by device
   std::vector<std::vector<FinishedImage>> decoding_;  // by device: beside its steps
 };

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/scheduler/policy/stage_times.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/forwarding_engine.h"
 
@@ -87,6 +88,32 @@ TEST(MeasureModelTest, NothingIsDoneOnceTheDeviceIsLost) {
     EXPECT_EQ(measured.calls, fatal);
     EXPECT_EQ(measured.asked_after, 0) << "of call " << fatal;
   }
+}
+
+// A call's time would be that of the step before.
+TEST(MeasureModelTest, AStepThatGoesOnAfterItsCallIsMeasuredToItsEnd) {
+  FakeClock clock;
+  const auto script = std::make_shared<FakeScript>();
+  script->SetStepsAhead();
+  script->SetDurations(absl::Seconds(1), absl::Seconds(1), absl::Seconds(7));
+  script->SetDurationsOfEach({}, absl::Seconds(1));
+  FakeEngine engine(FakeModelInfo(), script, &clock);
+  LoadMeasurement measurement;
+  measurement.limit = absl::Minutes(5);
+  measurement.watched = [](DeviceCall, int64_t, absl::FunctionRef<absl::Status()> call) { return call(); };
+  std::vector<std::unique_ptr<ImageJob>> jobs;
+  int steps = 0, decodes = 0;
+  for (const MeasuredStep& step : MeasureModel("fake", &engine, CostModel(), measurement, &clock, &jobs)) {
+    if (step.model == "fake") {
+      EXPECT_DOUBLE_EQ(step.seconds, 1 + step.rows);
+      ++steps;
+    } else if (step.model == DecodeCurveName("fake")) {
+      EXPECT_DOUBLE_EQ(step.seconds, 7);
+      ++decodes;
+    }
+  }
+  EXPECT_GE(steps, 3);
+  EXPECT_GE(decodes, 1);
 }
 
 }  // namespace
