@@ -1,6 +1,8 @@
 #include "pipeline/engine/cuda_runtime.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/util/Exception.h>
 #include <dlfcn.h>
 
 #include <exception>
@@ -66,12 +68,23 @@ class TurnTakingMaker final : public GraphMaker {
     std::unique_ptr<DeviceGraph> graph;
     {
       const MutexLock turn(&CaptureTurn());
-      graph = maker_->Capture(work);
+      graph = CaptureWithRoom(work);
     }
     return std::make_unique<TurnTakingGraph>(std::move(graph));
   }
 
  private:
+  // While something is recorded libtorch's allocator does not give back what it has cached, be it of graphs that have
+  // gone, to have it for the recording.
+  std::unique_ptr<DeviceGraph> CaptureWithRoom(const std::function<void()>& work) {
+    try {
+      return maker_->Capture(work);
+    } catch (const c10::OutOfMemoryError&) {
+    }
+    c10::getDeviceAllocator(at::kCUDA)->emptyCache();
+    return maker_->Capture(work);
+  }
+
   const std::unique_ptr<GraphMaker> maker_;
 };
 

@@ -399,14 +399,17 @@ template <typename Function>
 auto DiffusionEngine::ComputeWithRoom(std::string_view doing, const Function& function) {
   const at::Device& device = parts_.transformer.placement().device;
   auto result = Compute(device, info_, doing, function);
-  const bool again = absl::IsResourceExhausted(StatusOf(result)) && DropGraphs();
-  return again ? Compute(device, info_, doing, function) : std::move(result);
+  if (!absl::IsResourceExhausted(StatusOf(result)) || !FreeWhatIsCached()) return result;
+  return Compute(device, info_, doing, function);
 }
 
-bool DiffusionEngine::DropGraphs() {
-  const bool steps = step_graphs_ != nullptr && step_graphs_->Drop();
-  const bool decodes = decode_graphs_ != nullptr && decode_graphs_->Drop();
-  return steps || decodes;
+bool DiffusionEngine::FreeWhatIsCached() {
+  const at::Device& device = parts_.transformer.placement().device;
+  if (device.is_cpu()) return false;
+  const CacheRelease release(device);
+  if (step_graphs_ != nullptr) step_graphs_->Drop();
+  if (decode_graphs_ != nullptr) decode_graphs_->Drop();
+  return true;
 }
 
 absl::StatusOr<std::unique_ptr<ImageJob>> DiffusionEngine::Prepare(const ImageSpec& spec) {

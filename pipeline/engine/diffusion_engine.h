@@ -80,10 +80,11 @@ class DiffusionEngine final : public Engine {
   absl::Status DrawNothing();
   // Steps of the default picture, and decodes of it or of its preview, until they are enqueued as one.
   absl::Status RecordGraphs();
-  // Calls `function` as Compute does; once more where memory has run out and graphs had some.
+  // Calls `function` as Compute does; where a GPU's memory has run out, once more without graphs. While some thread
+  // records one libtorch's allocator does not give back what it has cached, so that this may be enough by itself.
   template <typename Function>
   auto ComputeWithRoom(std::string_view doing, const Function& function);
-  bool DropGraphs();  // whether there were any
+  bool FreeWhatIsCached();  // whether the device has such
   // RESOURCE_EXHAUSTED: what has just failed for want of memory, of these images together.
   absl::Status Explain(const char* doing, absl::Span<const ImageSpec* const> specs) const;
   // Of these images; what the device holds besides is not theirs.

@@ -31,7 +31,8 @@ class GraphCache {
 
   // The graph of `key`, until the next call; null: there is none, because it has not come often enough, takes more than
   // all graphs may (`bytes`: what it takes), or could not be made. make(kept): a std::unique_ptr<Graph>, beside others
-  // that take `kept` bytes; may throw, and is not called for the key again then before Clear.
+  // that take `kept` bytes; null: not now, and again once the key has come as often again. May throw, and is not called
+  // for the key again then before Clear.
   template <typename Make>
   Graph* Use(const std::string& key, int64_t bytes, const Make& make) {
     Entry& entry = Touch(key);
@@ -40,6 +41,10 @@ class GraphCache {
     Shrink(limits_.bytes - bytes, limits_.graphs - 1);
     try {
       entry.graph = make(bytes_);
+      if (entry.graph == nullptr) {
+        entry.uses = 0;
+        return nullptr;
+      }
       entry.bytes = bytes;
       bytes_ += bytes;
       ++graphs_;

@@ -110,6 +110,14 @@ std::unique_ptr<GraphCalls::Recorded> GraphCalls::Record(const Call& call) {
   return recorded;
 }
 
+std::unique_ptr<GraphCalls::Recorded> GraphCalls::RecordIfRoom(const Call& call) {
+  try {
+    return Record(call);
+  } catch (const c10::OutOfMemoryError&) {
+    return nullptr;  // there may be room later
+  }
+}
+
 // Within a stream one use comes after the other. Two streams' at once would write into each other's inputs, and share
 // what libraries multiply with.
 bool GraphCalls::IsFree() const {
@@ -137,7 +145,7 @@ std::optional<GraphCalls::Tensors> GraphCalls::Run(const Call& call) {
   Recorded* const recorded = cache_.Use(key, call.bytes, [&](int64_t kept) {
     bytes_ = kept;
     room.emplace(MakeRoom(call.bytes));
-    return Record(call);
+    return RecordIfRoom(call);
   });
   bytes_ = cache_.bytes();
   if (recorded == nullptr) return std::nullopt;

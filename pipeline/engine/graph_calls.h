@@ -72,6 +72,7 @@ class GraphCalls final : private Evictable {
  private:
   struct Recorded;
   std::unique_ptr<Recorded> Record(const Call& call);
+  std::unique_ptr<Recorded> RecordIfRoom(const Call& call);  // null: memory has run out
   // Whether the calling thread's stream may use the graphs; it does from Mark on.
   bool IsFree() const FRESCO_REQUIRES(mutex_);
   void Mark() FRESCO_REQUIRES(mutex_);

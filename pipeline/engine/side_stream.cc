@@ -3,18 +3,15 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 namespace fresco {
-namespace {
 
-std::optional<c10::Stream> StreamOf(const at::Device& device) {
-  if (device.is_cpu()) return std::nullopt;
-  // Not from the pool of high priority: the steps are what others wait for.
-  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+std::optional<c10::Stream> SideStream::Taken() {
+  if (device_.is_cpu()) return std::nullopt;
+  // Not of high priority: the steps are what others wait for.
+  if (!stream_.has_value()) stream_.emplace(device_, /*high_priority=*/false);
+  return stream_->stream();
 }
 
-}  // namespace
-
-SideStream::Scope::Scope(SideStream* stream)
-    : own_(stream->stream_.has_value() ? stream->stream_ : stream->stream_ = StreamOf(stream->device_)) {
+SideStream::Scope::Scope(SideStream* stream) : own_(stream->Taken()) {
   if (own_.has_value()) before_ = c10::impl::VirtualGuardImpl(own_->device_type()).exchangeStream(*own_);
 }
 

@@ -8,10 +8,11 @@
 
 #include <optional>
 
+#include "pipeline/engine/stream_lease.h"
+
 namespace fresco {
 
-// Of one GPU, or of a CPU, where it is nothing. It is one and the same for ever: libtorch keeps memory for each stream
-// that it has used. Used by one thread at a time.
+// Of one GPU, or of a CPU, where it is nothing. Used by one thread at a time.
 class SideStream {
  public:
   explicit SideStream(const at::Device& device) : device_(device) {}
@@ -35,8 +36,10 @@ class SideStream {
   static void UseInCurrentStream(const at::Tensor& tensor);
 
  private:
+  std::optional<c10::Stream> Taken();  // nothing on a CPU
+
   const at::Device device_;
-  std::optional<c10::Stream> stream_;  // made at its first use
+  std::optional<StreamLease> stream_;  // taken at its first use
 };
 
 }  // namespace fresco

@@ -151,7 +151,9 @@ class QueryRows {
         if (there) memcpy(&word, codes + 16 * i, sizeof(word));
         q_[lane].word[i / 2][i % 2 * 2 + half] = word;
       }
-      units_[lane].row[half] = there ? Multiply(job_.codes.q_scales[head_ * job_.tokens + row], k_scale) : 0;
+      // Not 0, which a masked key's score, that is -inf, would make NaN of; a NaN stays one.
+      const float unit = there ? Multiply(job_.codes.q_scales[head_ * job_.tokens + row], k_scale) : 0;
+      units_[lane].row[half] = unit < FLT_MIN ? FLT_MIN : unit;
       largest_[lane].row[half] = -FLT_MAX;
     }
     sums_[lane] = MixFragment{};

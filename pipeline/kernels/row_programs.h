@@ -336,7 +336,6 @@ template <typename Type, class Team>
 FRESCO_HOST_DEVICE void NormHead(Team* team, const NormHeadsJob& job, int64_t head) {
   using Storage = typename Type::Storage;
   const int64_t row = head / (3 * job.heads), own = head - row * 3 * job.heads;
-  const int64_t target = TargetOf(job, row) * 3 * job.heads + own;
   const void* const weight = own < job.heads ? job.norm_q : own < 2 * job.heads ? job.norm_k : nullptr;
   const int lanes = HeadLanes(job);
   typename Team::template PerLane<Vector<float>> values(*team);
@@ -358,6 +357,8 @@ FRESCO_HOST_DEVICE void NormHead(Team* team, const NormHeadsJob& job, int64_t he
     } else if (job.out == job.qkv) {
       return;
     }
+    // Here, as not all teams have a row.
+    const int64_t target = TargetOf(job, row) * 3 * job.heads + own;
     StoreVector(Stored<Type>(x), job.out, target * lanes + lane);
   });
 }

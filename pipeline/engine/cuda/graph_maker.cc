@@ -17,6 +17,7 @@
 #include <memory>
 
 #include "pipeline/engine/device_graph.h"
+#include "pipeline/engine/stream_lease.h"
 
 namespace fresco {
 namespace {
@@ -177,10 +178,9 @@ class CudaGraph final : public DeviceGraph {
 class CudaGraphMaker final : public GraphMaker {
  public:
   // The stream is one of libtorch's own, and the same for all graphs: libraries keep what they multiply with for each.
-  // From the pool of high priority, which nobody else here takes streams from: what others enqueued in it would be
-  // recorded too.
+  // Of high priority, as nobody else here takes streams: what others enqueued in it would be recorded too.
   CudaGraphMaker(c10::DeviceIndex device, bool first)
-      : device_(device), first_(first), stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device)) {}
+      : device_(device), first_(first), lease_(at::Device(at::kCUDA, device), /*high_priority=*/true) {}
 
   std::unique_ptr<DeviceGraph> Capture(const std::function<void()>& work) override {
     c10::cuda::getCurrentCUDAStream(device_).synchronize();  // what the work reads is there
@@ -191,7 +191,8 @@ class CudaGraphMaker final : public GraphMaker {
  private:
   const c10::DeviceIndex device_;
   const bool first_;
-  const c10::cuda::CUDAStream stream_;
+  const StreamLease lease_;
+  const c10::cuda::CUDAStream stream_{lease_.stream()};
 };
 
 }  // namespace

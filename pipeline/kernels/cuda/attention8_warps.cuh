@@ -98,23 +98,30 @@ class GroupWarp : public DeviceWarp {
     Begin();
     Multiply<false>(q.value.word[0], right, scores->value.part);
     Multiply<true>(q.value.word[1], right + kStepOfFactor, scores->value.part);
-    End();
+    End(scores->value.part);
   }
   __device__ void Mix(const OwnLane<LeftFragment>& weights, const uint8_t* values, OwnLane<MixFragment>* mix) {
     const uint64_t right = RightFactor(SharedAddress(values));
     Begin();
     Multiply<false>(weights.value.word[0], right, mix->value.part);
     Multiply<true>(weights.value.word[1], right + kStepOfFactor, mix->value.part);
-    End();
+    End(mix->value.part);
   }
   // wgmma reads shared memory by another way than threads: what they have copied must be seen there too.
   __device__ static void PublishCopies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
  private:
   __device__ static void Begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-  __device__ static void End() {
+  // The sums are there afterwards, and the compiler reads none of them before.
+  template <int kParts>
+  __device__ static void End(float (&sums)[kParts][4]) {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    FRESCO_UNROLL
+    for (int n = 0; n < kParts; ++n) {
+      FRESCO_UNROLL
+      for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(sums[n][i])::"memory");
+    }
   }
 
   // clang-format off

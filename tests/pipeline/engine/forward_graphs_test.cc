@@ -134,6 +134,20 @@ TEST_F(ForwardGraphsTest, WhereNoneCanBeMadeForwardsGoOnWithoutThem) {
   EXPECT_THAT(warnings_, ::testing::ElementsAre(::testing::HasSubstr("capturing")));
 }
 
+TEST_F(ForwardGraphsTest, WhereMemoryRunsOutTheyAreRecordedLater) {
+  const auto graphs = Make();
+  fake_.on_capture = [] {
+    throw c10::OutOfMemoryError(c10::SourceLocation{__func__, __FILE__, __LINE__}, "no memory");
+  };
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(graphs->bytes(), 0);
+  fake_.on_capture = nullptr;
+  for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));
+  EXPECT_EQ(fake_.captures, 2);
+  EXPECT_EQ(fake_.replays, 1);
+  EXPECT_TRUE(warnings_.empty());
+}
+
 TEST_F(ForwardGraphsTest, AShortageTakesThemAndTheyComeAgain) {
   const auto graphs = Make();
   for (int i = 0; i < 2; ++i) ExpectForward(graphs.get(), Draw({{1, 8, 8}}));

@@ -93,6 +93,21 @@ TEST_F(GraphCacheTest, WhatCannotBeMadeIsTriedOnceAndOneWarningIsEnough) {
   EXPECT_EQ(Use(&cache, "c"), "c");
 }
 
+TEST_F(GraphCacheTest, WhatCannotBeMadeNowIsTriedAgainLater) {
+  Cache cache = Make(100, 32, /*uses_before=*/1);
+  int tried = 0;
+  const auto not_now = [&](int64_t) {
+    ++tried;
+    return std::unique_ptr<FakeGraph>();
+  };
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(cache.Use("a", 10, not_now), nullptr);
+  EXPECT_EQ(tried, 2);  // at every second use
+  EXPECT_THAT(warnings_, IsEmpty());
+  EXPECT_EQ(cache.graphs(), 0u);
+  EXPECT_EQ(Use(&cache, "a"), "");
+  EXPECT_EQ(Use(&cache, "a"), "a");
+}
+
 TEST_F(GraphCacheTest, AShortageTakesAllOfThem) {
   Cache cache = Make(100);
   Use(&cache, "a");
