@@ -279,6 +279,16 @@ TEST_P(Attention8, NotANumberReachesWhatItWouldInAttention) {
     EXPECT_TRUE(std::all_of(results.begin(), results.end(), [](float x) { return std::isnan(x); }));
 }
 
+// The product of the scales is no float any more: then all keys count alike, and those beyond the last not at all.
+TEST_P(Attention8, WhatIsTooSmallToMatterIsNoNaN) {
+  const auto tiny = [](float x, int64_t, int) { return std::ldexp(x, -90); };
+  heads_.Change(Heads::kQuery, tiny);
+  heads_.Change(Heads::kKey, tiny);
+  heads_.Encode();
+  const auto kernels = heads_.Results<Float32>(RunOnHost<Float32, SyncHostWarp>);
+  EXPECT_LT(Distance(kernels, heads_.Attention(Decoded(), /*in_codes=*/true)), 1e-3);
+}
+
 TEST_P(Attention8, NothingButZerosIsZero) {
   for (const Heads::Part part : Heads::kParts) heads_.Change(part, [](float, int64_t, int) { return 0.0f; });
   heads_.Encode();
