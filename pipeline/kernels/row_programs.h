@@ -3,14 +3,14 @@
 // order of sums and stores are executed there as they are on a GPU. Shared by host and device code.
 //
 // A Team has
-//   Team::PerLane<T>           a T for each lane
-//   team.lanes()               how many there are
-//   team.ForEach(f)            calls f(lane) for each lane
-//   team.Reduce(values, op)    of a PerLane<T>, T four bytes wide, the same for every lane: lanes l and l + d are
-//   joined
-//                              for d = 16, 8, 4, 2, 1 within each 32 (fewer lanes: from half their number on), then
-//                              the results of the 32s one after the other. Any op that is commutative.
-//   team.Add(counter, count)   counter += count, once for the team
+//
+// - Team::PerLane<T>: a T for each lane.
+// - team.lanes(): how many there are.
+// - team.ForEach(f): calls f(lane) for each lane.
+// - team.Reduce(values, op): of a PerLane<T>, T four bytes wide, the same for every lane: lanes l and l + d are joined
+//   for d = 16, 8, 4, 2, 1 within each 32 (fewer lanes: from half their number on), then the results of the 32s one
+//   after the other. Any op that is commutative.
+// - team.Add(counter, count): counter += count, once for the team.
 #pragma once
 
 #include "pipeline/kernels/row_jobs.h"

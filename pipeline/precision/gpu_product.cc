@@ -56,9 +56,8 @@ at::Tensor RowWise(const CodesProduct& product, at::ScalarType type) {
 // What has only the tokens' scale is rounded once more, to bf16, where the result is bf16 too.
 at::Tensor PerTensor(const CodesProduct& product) {
   const at::ScalarType between = product.type == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
-  const at::Tensor one = at::ones({1}, product.scale.options());
-  const at::Tensor sums = at::_scaled_mm(product.codes, product.weight.codes.t(), product.scale.narrow(0, 0, 1), one,
-                                         std::nullopt, std::nullopt, between, /*use_fast_accum=*/true);
+  const at::Tensor sums = at::_scaled_mm(product.codes, product.weight.codes.t(), product.scale.narrow(0, 0, 1),
+                                         product.one, std::nullopt, std::nullopt, between, /*use_fast_accum=*/true);
   at::Tensor result = at::empty(sums.sizes(), sums.options().dtype(product.type));
   if (product.bias.defined()) {
     at::addcmul_out(result, product.bias, sums, product.weight.scale);
@@ -149,7 +148,7 @@ at::Tensor Try(const std::string& kernel, const CodesProduct& product, const Dev
   if (IsInt8(product)) return kernel == kSums ? Scaled(SumsOfInt8(product), product) : at::Tensor();
   if (kernel == kRowWise) return RowWise(product, at::kBFloat16);
   if (kernel == kRowWiseHalf && product.type == at::kHalf) return RowWise(product, at::kHalf);
-  if (kernel == kPerTensor && product.one_scale) return PerTensor(product);
+  if (kernel == kPerTensor && product.one.defined()) return PerTensor(product);
   return {};
 }
 
@@ -176,9 +175,10 @@ CodesProduct RandomProduct(const KernelTask& task, const at::Device& device) {
   const auto options = at::TensorOptions(device).dtype(at::kFloat);
   CodesProduct product;
   product.type = TypeOf(task);
-  product.one_scale = task.operation.find(kStatic) != std::string::npos;
+  const bool one_scale = task.operation.find(kStatic) != std::string::npos;
+  if (one_scale) product.one = UnitScale(device);
   product.codes = RandomCodes(rows, in, scheme, device);
-  product.scale = product.one_scale ? at::full({rows}, 1e-3, options) : at::rand({rows}, options) * 1e-3 + 1e-3;
+  product.scale = one_scale ? at::full({rows}, 1e-3, options) : at::rand({rows}, options) * 1e-3 + 1e-3;
   product.weight = {RandomCodes(out, in, scheme, device), at::rand({out}, options) * 1e-3 + 1e-3};
   if (task.operation.ends_with(kBias)) product.bias = at::randn({out}, options).to(product.type);
   return product;
@@ -187,7 +187,7 @@ CodesProduct RandomProduct(const KernelTask& task, const at::Device& device) {
 std::vector<std::string> NamesOf(const CodesProduct& product, const DeviceKernels& kernels) {
   std::vector<std::string> names = {IsInt8(product) ? kSums : kRowWise};
   if (!IsInt8(product) && product.type == at::kHalf) names.emplace_back(kRowWiseHalf);
-  if (!IsInt8(product) && product.one_scale) names.emplace_back(kPerTensor);
+  if (!IsInt8(product) && product.one.defined()) names.emplace_back(kPerTensor);
   if (kernels.cublas_lt == nullptr) return names;
   const auto algorithms = kernels.cublas_lt->AlgorithmsFor(LtProduct(product).job, kAlgorithms);
   if (!algorithms.ok()) return names;  // this GPU has none: libtorch's kernels are all there is
@@ -196,6 +196,10 @@ std::vector<std::string> NamesOf(const CodesProduct& product, const DeviceKernel
 }
 
 }  // namespace
+
+at::Tensor UnitScale(const at::Device& device) {
+  return at::ones({1}, at::TensorOptions(device).dtype(at::kFloat));
+}
 
 KernelTask ProductTask(const ProductKind& kind, int64_t rows) {
   const bool fp8 = kind.scheme == LinearScheme::kFp8;
@@ -214,9 +218,12 @@ at::Tensor MultiplyCodes(const CodesProduct& product, const DeviceKernels* kerne
   const std::string* winner = nullptr;
   if (kernels != nullptr) {
     const LinearScheme scheme = IsInt8(product) ? LinearScheme::kInt8 : LinearScheme::kFp8;
-    const ProductKind kind{
-        scheme,           product.type, product.codes.size(1), product.weight.codes.size(0), product.bias.defined(),
-        product.one_scale};
+    const ProductKind kind{scheme,
+                           product.type,
+                           product.codes.size(1),
+                           product.weight.codes.size(0),
+                           product.bias.defined(),
+                           product.one.defined()};
     winner = kernels->choices.WinnerOf(ProductTask(kind, product.codes.size(0)));
   }
   return MultiplyCodesBy(winner != nullptr ? *winner : std::string(), product, kernels);

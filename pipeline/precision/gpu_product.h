@@ -1,11 +1,11 @@
 // Products of codes on a GPU, by one of several kernels:
 //
-//   row-wise        libtorch's _scaled_mm with a scale for each row, fast accumulation and the bias inside; bf16
-//   results row-wise fp16   the same in an fp16 model, without a detour by bf16 per-tensor      _scaled_mm with one
-//   scale, and the weights' scales and the bias in a pass of their own: where all
-//                   tokens have one scale, for sure. Fast where row-wise products are slow (before Hopper)
-//   sums            libtorch's _int_mm and our epilogue, of int8
-//   cublaslt:HEX    an algorithm of cuBLASLt's (CublasLtAlgorithm); of int8 with our epilogue
+// - "row-wise": libtorch's _scaled_mm with a scale for each row, fast accumulation and the bias inside; bf16 results.
+// - "row-wise fp16": the same in an fp16 model, without a detour by bf16.
+// - "per-tensor": _scaled_mm with one scale, and the weights' scales and the bias in a pass of their own: where all
+//   tokens have one scale, for sure. Fast where row-wise products are slow (before Hopper).
+// - "sums": libtorch's _int_mm and our epilogue, of int8.
+// - "cublaslt:HEX": an algorithm of cuBLASLt's (CublasLtAlgorithm); of int8 with our epilogue.
 //
 // Which of them is a matter of measuring (kernel_choice.h). Where nothing was measured: row-wise, or sums.
 #pragma once
@@ -29,8 +29,12 @@ struct CodesProduct {
   QuantizedWeight weight;               // [out, in]
   at::Tensor bias;                      // [out], any floating type, or undefined
   at::ScalarType type = at::kBFloat16;  // of the result: kBFloat16, kHalf or kFloat
-  bool one_scale = false;               // scale has one value, M times
+  at::Tensor one;                       // UnitScale(), where scale has one value, M times; else undefined
 };
+
+// 1, [1] kFloat on `device`: what per-tensor products take for a weight's scale. To be made once, outside of recordings
+// (GraphMaker), not for each product, which would be a launch more.
+at::Tensor UnitScale(const at::Device& device);
 
 // What such a product is, for the choice. `scheme`: kFp8 or kInt8.
 struct ProductKind {

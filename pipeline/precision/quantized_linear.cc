@@ -228,7 +228,8 @@ QuantizedLinear::QuantizedLinear(QuantizedWeight weight, at::Tensor bias, Linear
       scheme_(scheme),
       input_(std::move(input)),
       kernels_(std::move(kernels)),
-      counter_(NewCounter()) {}
+      counter_(NewCounter()),
+      one_(NewUnit()) {}
 
 bool QuantizedLinear::MaySaturate() const {
   return input_.scale && !input_.overflow_guard && input_.saturation != nullptr;
@@ -238,6 +239,11 @@ at::Tensor QuantizedLinear::NewCounter() const {
   const bool on_device = MaySaturate() && weight_.codes.is_cuda() && input_.saturation->device_counters() != nullptr;
   if (!on_device) return {};
   return input_.saturation->device_counters()->Of(input_.layer, weight_.codes.device());
+}
+
+at::Tensor QuantizedLinear::NewUnit() const {
+  const bool needed = scheme_ == LinearScheme::kFp8 && HasOneScale(input_) && weight_.codes.is_cuda();
+  return needed ? UnitScale(weight_.codes.device()) : at::Tensor();
 }
 
 void QuantizedLinear::Count(int64_t beyond, int64_t elements) const {
@@ -429,8 +435,7 @@ at::Tensor QuantizedLinear::Product(const QuantizedRows& rows) const {
 }
 
 at::Tensor QuantizedLinear::OnGpu(const QuantizedRows& rows) const {
-  return MultiplyCodes({rows.codes.flatten(0, 1), rows.scale, weight_, bias_, rows.dtype, HasOneScale(input_)},
-                       kernels_.get());
+  return MultiplyCodes({rows.codes.flatten(0, 1), rows.scale, weight_, bias_, rows.dtype, one_}, kernels_.get());
 }
 
 }  // namespace fresco

@@ -72,6 +72,7 @@ class QuantizedLinear {
   struct Tokens;
   bool MaySaturate() const;
   at::Tensor NewCounter() const;
+  at::Tensor NewUnit() const;
   // Of inputs of so many elements, these are beyond a static scale.
   void Count(int64_t beyond, int64_t elements) const;
   Tokens Quantize(const at::Tensor& rows) const;
@@ -88,6 +89,7 @@ class QuantizedLinear {
   const InputQuantization input_;
   const std::shared_ptr<const DeviceKernels> kernels_;
   const at::Tensor counter_;  // the layer's of input_.saturation's counters, where it counts on a GPU; else undefined
+  const at::Tensor one_;      // CodesProduct's
 };
 
 }  // namespace fresco

@@ -12,7 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBlockRows = kThreads / kWarp * kWarpRows;
-constexpr int kStages = 3;
 
 // ---- codes ----------------------------------------------------------------------------------------------------------
 
@@ -65,6 +64,8 @@ using Warp = GroupWarp;
 #else
 using Warp = SyncWarp;
 #endif
+
+constexpr int kStages = 3;
 
 // The tiles of a head on their way through shared memory.
 class TileQueue {

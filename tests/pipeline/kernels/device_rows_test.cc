@@ -11,6 +11,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -33,7 +34,10 @@ constexpr at::ScalarType kScalar = std::is_same_v<Type, BFloat16> ? at::kBFloat1
 template <typename Type>
 constexpr CudaElement kElement = std::is_same_v<Type, BFloat16> ? CudaElement::kBFloat16 : CudaElement::kFloat16;
 
-const std::vector<int64_t> kWidths = {8, 64, 256, 264, 1032, 1536, 2432, 9728, kMaxRowWidth};
+// SD3.5's widths (Medium's and Large's, then those of their feed-forwards), the demo's, and those at the edges.
+const std::vector<int64_t> kWidths = {8, 64, 256, 264, 1032, 1536, 2432, 6144, 9728, kMaxRowWidth};
+// Rows of a guided picture of 1024×1024: 4096 tokens of it and 333 of text, twice.
+constexpr int64_t kManyRows = 2 * (4096 + 333);
 const std::vector<RowFormat> kFormats = {RowFormat::kPlain, RowFormat::kE4M3, RowFormat::kInt8};
 
 template <typename Type>
@@ -176,14 +180,67 @@ TYPED_TEST(DeviceRows, NormModulate) {
 }
 
 TYPED_TEST(DeviceRows, GateResidual) {
-  constexpr int64_t kWidth = 2432, kRows = 300;
-  this->ExpectSameBits(
-      {this->Random({kRows, kWidth}), this->Random({kRows, kWidth}), this->Random({3, kWidth}),
-       this->Random({kRows, kWidth})},
-      [&](const Tensors& t) {
-        return GateResidualJob{
-            {kRows, kRows / 3, kWidth}, t[0].data_ptr(), t[1].data_ptr(), {t[2].data_ptr(), kWidth}, t[3].data_ptr()};
-      });
+  constexpr int64_t kRows = 300;
+  for (const int64_t width : kWidths) {
+    SCOPED_TRACE(width);
+    this->ExpectSameBits({this->Random({kRows, width}), this->Random({kRows, width}), this->Random({3, width}),
+                          this->Random({kRows, width})},
+                         [&](const Tensors& t) {
+                           return GateResidualJob{{kRows, kRows / 3, static_cast<int32_t>(width)},
+                                                  t[0].data_ptr(),
+                                                  t[1].data_ptr(),
+                                                  {t[2].data_ptr(), width},
+                                                  t[3].data_ptr()};
+                         });
+  }
+}
+
+// As Medium's blocks call them.
+TYPED_TEST(DeviceRows, AsManyRowsAsAStepHas) {
+  constexpr int64_t kWidth = 1536, kFeedForward = 4 * kWidth;
+  const at::Tensor x = this->Random({kManyRows, kWidth}, 3), branch = this->Random({kManyRows, kWidth});
+  const at::Tensor vectors = this->Random({2, kWidth});
+  const RowShape shape{kManyRows, kManyRows / 2, static_cast<int32_t>(kWidth)};
+  for (const RowFormat format : {RowFormat::kPlain, RowFormat::kE4M3}) {
+    SCOPED_TRACE(static_cast<int>(format));
+    this->ExpectSameBits(
+        Joined({x, branch, vectors, at::zeros_like(x)}, Outputs(kManyRows, kWidth, format, kScalar<TypeParam>)),
+        [&](const Tensors& t) {
+          const SampleVectors of_samples{t[2].data_ptr(), kWidth};
+          return NormModulateJob{shape,      t[0].data_ptr(), t[1].data_ptr(),
+                                 of_samples, t[3].data_ptr(), of_samples,
+                                 of_samples, 1e-6f,           OutputTo(t, 4, format)};
+        });
+  }
+  this->ExpectSameBits({x, branch, vectors, at::zeros_like(x)}, [&](const Tensors& t) {
+    return GateResidualJob{shape, t[0].data_ptr(), t[1].data_ptr(), {t[2].data_ptr(), kWidth}, t[3].data_ptr()};
+  });
+  this->ExpectSameBits(Joined({this->Random({kManyRows, kFeedForward}, 2)},
+                              Outputs(kManyRows, kFeedForward, RowFormat::kE4M3, kScalar<TypeParam>)),
+                       [&](const Tensors& t) {
+                         return RowJob{{kManyRows, 1, static_cast<int32_t>(kFeedForward)},
+                                       t[0].data_ptr(),
+                                       1,
+                                       /*gelu=*/true,
+                                       OutputTo(t, 1, RowFormat::kE4M3)};
+                       });
+  this->ExpectSameBits({at::randint(-2000000, 2000000, {kManyRows, kWidth}, this->generator_, at::kInt),
+                        at::rand({kManyRows}), at::rand({kWidth}), this->Random({kWidth}), at::zeros_like(x)},
+                       [&](const Tensors& t) {
+                         return DequantizeJob{{kManyRows, 1, static_cast<int32_t>(kWidth)},
+                                              t[0].template const_data_ptr<int32_t>(),
+                                              t[1].template const_data_ptr<float>(),
+                                              t[2].template const_data_ptr<float>(),
+                                              t[3].data_ptr(),
+                                              t[4].data_ptr()};
+                       });
+  constexpr int64_t kHeads = kWidth / 64;
+  const at::Tensor qkv = this->Random({kManyRows, 3, kHeads, 64});
+  this->ExpectSameBits({qkv, this->Random({64}), this->Random({64}), at::zeros_like(qkv)}, [&](const Tensors& t) {
+    return NormHeadsJob{
+        kManyRows, kManyRows / 2,   kHeads,        64, t[0].data_ptr(), t[1].data_ptr(), t[2].data_ptr(),
+        1e-6f,     t[3].data_ptr(), kManyRows / 2, 0};
+  });
 }
 
 TYPED_TEST(DeviceRows, NormHeads) {
@@ -252,18 +309,19 @@ TYPED_TEST(DeviceRows, HeadsThatGoWhereTheyAreTold) {
 }
 
 TYPED_TEST(DeviceRows, Dequantize) {
-  constexpr int64_t kRows = 129, kWidth = 2432;
-  for (const bool bias : {false, true}) {
-    this->ExpectSameBits({at::randint(-2000000, 2000000, {kRows, kWidth}, this->generator_, at::kInt),
-                          at::rand({kRows}), at::rand({kWidth}), this->Random({kWidth}), this->Random({kRows, kWidth})},
-                         [&](const Tensors& t) {
-                           return DequantizeJob{{kRows, 1, kWidth},
-                                                t[0].template const_data_ptr<int32_t>(),
-                                                t[1].template const_data_ptr<float>(),
-                                                t[2].template const_data_ptr<float>(),
-                                                bias ? t[3].data_ptr() : nullptr,
-                                                t[4].data_ptr()};
-                         });
+  constexpr int64_t kRows = 129;
+  for (const int64_t width : kWidths) {
+    for (const bool bias : {false, true}) {
+      SCOPED_TRACE(testing::Message() << "width " << width << " bias " << bias);
+      this->ExpectSameBits({at::randint(-2000000, 2000000, {kRows, width}, this->generator_, at::kInt),
+                            at::rand({kRows}), at::rand({width}), this->Random({width}), this->Random({kRows, width})},
+                           [&](const Tensors& t) {
+                             return DequantizeJob{
+                                 {kRows, 1, static_cast<int32_t>(width)}, t[0].template const_data_ptr<int32_t>(),
+                                 t[1].template const_data_ptr<float>(),   t[2].template const_data_ptr<float>(),
+                                 bias ? t[3].data_ptr() : nullptr,        t[4].data_ptr()};
+                           });
+    }
   }
 }
 

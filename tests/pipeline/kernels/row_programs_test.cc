@@ -71,8 +71,8 @@ struct Names {
 };
 TYPED_TEST_SUITE(RowPrograms, Types, Names);
 
-// SD3.5's widths (Medium, Large, Large's feed-forward), the demo's, and those at the edges.
-const std::vector<int64_t> kWidths = {8, 64, 256, 264, 1032, 1536, 2432, 9728, kMaxRowWidth};
+// SD3.5's widths (Medium's and Large's, then those of their feed-forwards), the demo's, and those at the edges.
+const std::vector<int64_t> kWidths = {8, 64, 256, 264, 1032, 1536, 2432, 6144, 9728, kMaxRowWidth};
 
 RowShape ShapeOf(const at::Tensor& x, int64_t rows_per_sample = 1) {
   return {x.size(0), rows_per_sample, static_cast<int32_t>(x.size(1))};
@@ -124,6 +124,38 @@ TYPED_TEST(RowPrograms, AMultiplierComesBeforeTheScale) {
     RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, false, codes.out});
     codes.ExpectOf(x.to(at::kFloat) * multiplier);
   }
+}
+
+// As many as a small picture has tokens, in two samples: none has its neighbour's modulation, scale or place.
+TYPED_TEST(RowPrograms, ManyRowsAreEachOnesOwn) {
+  constexpr int64_t kRows = 602, kWidth = 1536;
+  const at::Tensor x = this->Random({kRows, kWidth}), vectors = this->Random({2, 2 * kWidth}, 0.3);
+  Codes all(x, RowFormat::kE4M3), modulated(x, RowFormat::kE4M3);
+  RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, false, all.out});
+  all.ExpectOf(x.to(at::kFloat));
+
+  NormModulateJob job;
+  job.shape = ShapeOf(x, kRows / 2);
+  job.x = x.data_ptr();
+  job.eps = 1e-6f;
+  job.scale = {vectors.data_ptr(), 2 * kWidth};
+  job.shift = {vectors.narrow(1, kWidth, kWidth).data_ptr(), 2 * kWidth};
+  job.out = modulated.out;
+  RunOnHost<TypeParam>(job);
+  Codes apart(x, RowFormat::kE4M3);
+  for (int64_t row = 0; row < kRows; ++row) {
+    const auto of_sample = [&](const at::Tensor& all) { return SampleVectors{all[row / (kRows / 2)].data_ptr(), 0}; };
+    NormModulateJob own = job;
+    own.shape = {1, 1, kWidth};
+    own.x = x[row].data_ptr();
+    own.scale = of_sample(vectors);
+    own.shift = of_sample(vectors.narrow(1, kWidth, kWidth));
+    own.out.values = apart.values[row].data_ptr();
+    own.out.scales = apart.scale[row].template mutable_data_ptr<float>();
+    RunOnHost<TypeParam>(own);
+  }
+  EXPECT_TRUE(modulated.values.equal(apart.values));
+  EXPECT_TRUE(modulated.scale.equal(apart.scale));
 }
 
 TYPED_TEST(RowPrograms, SamplesMayLieApart) {
@@ -243,33 +275,36 @@ TYPED_TEST(RowPrograms, NormModulateIsLayerNormAndModulation) {
 }
 
 TYPED_TEST(RowPrograms, ABranchIsAddedBeforeTheNorm) {
-  constexpr int64_t kWidth = 264;
-  const at::Tensor x = this->Random({4, kWidth}), branch = this->Random({4, kWidth}), gate = this->Random({2, kWidth});
-  const at::Tensor zeros = at::zeros({1, kWidth}, x.options());
-  NormModulateJob job;
-  job.shape = ShapeOf(x, 2);
-  job.x = x.data_ptr();
-  job.scale = job.shift = {zeros.data_ptr(), 0};
-  job.eps = 1e-6f;
-  const at::Tensor fused = at::full_like(x, kNaN), sum = at::full_like(x, kNaN);
-  job.branch = branch.data_ptr();
-  job.gate = {gate.data_ptr(), kWidth};
-  job.sum = sum.data_ptr();
-  job.out.values = fused.data_ptr();
-  RunOnHost<TypeParam>(job);
+  for (const int64_t width : {int64_t{264}, int64_t{1536}, int64_t{2432}}) {
+    SCOPED_TRACE(width);
+    const at::Tensor x = this->Random({4, width}), branch = this->Random({4, width}), gate = this->Random({2, width});
+    const at::Tensor zeros = at::zeros({1, width}, x.options());
+    NormModulateJob job;
+    job.shape = ShapeOf(x, 2);
+    job.x = x.data_ptr();
+    job.scale = job.shift = {zeros.data_ptr(), 0};
+    job.eps = 1e-6f;
+    const at::Tensor fused = at::full_like(x, kNaN), sum = at::full_like(x, kNaN);
+    job.branch = branch.data_ptr();
+    job.gate = {gate.data_ptr(), width};
+    job.sum = sum.data_ptr();
+    job.out.values = fused.data_ptr();
+    RunOnHost<TypeParam>(job);
 
-  const at::Tensor exact =
-      x.to(at::kDouble) +
-      (branch.to(at::kDouble).view({2, 2, kWidth}) * gate.to(at::kDouble).unsqueeze(1)).view({4, kWidth});
-  this->ExpectRounded(sum, exact);
-  const at::Tensor separate_sum = at::full_like(x, kNaN), separate = at::full_like(x, kNaN);
-  RunOnHost<TypeParam>(GateResidualJob{job.shape, x.data_ptr(), branch.data_ptr(), job.gate, separate_sum.data_ptr()});
-  EXPECT_TRUE(sum.equal(separate_sum));
-  job.branch = nullptr;
-  job.x = sum.data_ptr();
-  job.out.values = separate.data_ptr();
-  RunOnHost<TypeParam>(job);
-  EXPECT_TRUE(fused.equal(separate));
+    const at::Tensor exact =
+        x.to(at::kDouble) +
+        (branch.to(at::kDouble).view({2, 2, width}) * gate.to(at::kDouble).unsqueeze(1)).view({4, width});
+    this->ExpectRounded(sum, exact);
+    const at::Tensor separate_sum = at::full_like(x, kNaN), separate = at::full_like(x, kNaN);
+    RunOnHost<TypeParam>(
+        GateResidualJob{job.shape, x.data_ptr(), branch.data_ptr(), job.gate, separate_sum.data_ptr()});
+    EXPECT_TRUE(sum.equal(separate_sum));
+    job.branch = nullptr;
+    job.x = sum.data_ptr();
+    job.out.values = separate.data_ptr();
+    RunOnHost<TypeParam>(job);
+    EXPECT_TRUE(fused.equal(separate));
+  }
 }
 
 // Samples of one, four and two rows, each as it is by itself.
@@ -312,18 +347,22 @@ TYPED_TEST(RowPrograms, SamplesOfDifferentLengthsHaveTheirOwnModulations) {
 }
 
 TYPED_TEST(RowPrograms, GeluComesBeforeTheCodes) {
-  const at::Tensor x = this->Random({2, 9728}, 2);
-  const at::Tensor plain = at::full_like(x, kNaN);
-  RowOutput out;
-  out.values = plain.data_ptr();
-  RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, true, out});
-  this->ExpectRounded(plain, at::gelu(x.to(at::kDouble), "tanh"));
-  at::Tensor wide = x.to(at::kFloat);
-  for (int64_t i = 0; i < wide.numel(); ++i) wide.mutable_data_ptr<float>()[i] = GeluTanhOf(wide.data_ptr<float>()[i]);
-  for (const RowFormat format : {RowFormat::kE4M3, RowFormat::kInt8}) {
-    Codes codes(x, format);
-    RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, true, codes.out});
-    codes.ExpectOf(wide);
+  for (const int64_t width : kWidths) {
+    SCOPED_TRACE(width);
+    const at::Tensor x = this->Random({2, width}, 2);
+    const at::Tensor plain = at::full_like(x, kNaN);
+    RowOutput out;
+    out.values = plain.data_ptr();
+    RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, true, out});
+    this->ExpectRounded(plain, at::gelu(x.to(at::kDouble), "tanh"));
+    at::Tensor wide = x.to(at::kFloat);
+    for (int64_t i = 0; i < wide.numel(); ++i)
+      wide.mutable_data_ptr<float>()[i] = GeluTanhOf(wide.data_ptr<float>()[i]);
+    for (const RowFormat format : {RowFormat::kE4M3, RowFormat::kInt8}) {
+      Codes codes(x, format);
+      RunOnHost<TypeParam>(RowJob{ShapeOf(x), x.data_ptr(), 1, true, codes.out});
+      codes.ExpectOf(wide);
+    }
   }
 }
 
@@ -390,22 +429,25 @@ TYPED_TEST(RowPrograms, AModelWithoutHeadNormsMovesOnly) {
 }
 
 TYPED_TEST(RowPrograms, DequantizedIsSumTimesScalesPlusBias) {
-  constexpr int64_t kRows = 5, kWidth = 264;
-  const at::Tensor sums = at::randint(-2000000, 2000000, {kRows, kWidth}, this->generator_, at::kInt);
-  const at::Tensor rows = at::rand({kRows}) * 0.01, columns = at::rand({kWidth}) * 0.01, bias = this->Random({kWidth});
-  const at::Tensor out = at::full({kRows, kWidth}, kNaN, bias.options());
-  DequantizeJob job{{kRows, 1, kWidth},
-                    sums.const_data_ptr<int32_t>(),
-                    rows.const_data_ptr<float>(),
-                    columns.const_data_ptr<float>(),
-                    bias.data_ptr(),
-                    out.data_ptr()};
-  RunOnHost<TypeParam>(job);
-  const at::Tensor product = sums.to(at::kFloat) * (rows.unsqueeze(1) * columns);
-  EXPECT_TRUE(out.equal((product + bias.to(at::kFloat)).to(out.scalar_type())));
-  job.bias = nullptr;
-  RunOnHost<TypeParam>(job);
-  EXPECT_TRUE(out.equal(product.to(out.scalar_type())));
+  constexpr int64_t kRows = 5;
+  for (const int64_t width : kWidths) {
+    SCOPED_TRACE(width);
+    const at::Tensor sums = at::randint(-2000000, 2000000, {kRows, width}, this->generator_, at::kInt);
+    const at::Tensor rows = at::rand({kRows}) * 0.01, columns = at::rand({width}) * 0.01, bias = this->Random({width});
+    const at::Tensor out = at::full({kRows, width}, kNaN, bias.options());
+    DequantizeJob job{{kRows, 1, static_cast<int32_t>(width)},
+                      sums.const_data_ptr<int32_t>(),
+                      rows.const_data_ptr<float>(),
+                      columns.const_data_ptr<float>(),
+                      bias.data_ptr(),
+                      out.data_ptr()};
+    RunOnHost<TypeParam>(job);
+    const at::Tensor product = sums.to(at::kFloat) * (rows.unsqueeze(1) * columns);
+    EXPECT_TRUE(out.equal((product + bias.to(at::kFloat)).to(out.scalar_type())));
+    job.bias = nullptr;
+    RunOnHost<TypeParam>(job);
+    EXPECT_TRUE(out.equal(product.to(out.scalar_type())));
+  }
 }
 
 TEST(RowLanes, HoldEveryWidthInWholeWarps) {

@@ -35,7 +35,7 @@ CodesProduct Product(LinearScheme scheme, at::ScalarType type, bool bias) {
   product.scale = at::full({kRows}, 1.0 / 80);
   product.weight = QuantizeWeight(weight, scheme);
   product.type = type;
-  product.one_scale = true;
+  product.one = UnitScale(at::kCPU);
   if (bias) product.bias = at::randn({kOut}).to(type);
   return product;
 }
