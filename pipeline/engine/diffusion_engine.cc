@@ -374,7 +374,7 @@ absl::Status DiffusionEngine::RecordGraphs() {
   ImageSpec spec;
   spec.width = info_.default_width;
   spec.height = info_.default_height;
-  spec.steps = GraphLimits().uses_before + 1;
+  spec.steps = GraphLimits().uses_to_record();
   spec.guidance_scale = info_.default_guidance_scale;
   spec.max_sequence_length = info_.default_max_sequence_length;
   const ImageSpec* const only = &spec;

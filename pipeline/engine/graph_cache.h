@@ -19,6 +19,9 @@ struct GraphLimits {
   size_t graphs = 32;       // at the most
   int uses_before = 2;      // of a key without a graph, before it has one: what comes once is not worth it
   size_t remembered = 256;  // keys without a graph whose uses are counted
+
+  // Of a key, after which it has its graph.
+  constexpr int uses_to_record() const { return uses_before + 1; }
 };
 
 // Not thread-safe.

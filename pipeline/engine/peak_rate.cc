@@ -1,6 +1,5 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_int_mm.h>
-#include <ATen/ops/_scaled_mm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
@@ -20,6 +19,7 @@
 #include "pipeline/engine/profiler.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/layers.h"
+#include "pipeline/precision/gpu_product.h"
 
 namespace fresco {
 namespace {
@@ -53,10 +53,10 @@ std::function<at::Tensor()> ProductOf(at::ScalarType type, const at::Device& dev
     return [codes] { return at::_int_mm(codes, codes.t()); };
   }
   if (type == at::kFloat8_e4m3fn) {
+    // As layers do, whose accumulation is the fast one.
     const at::Tensor codes = wide.to(type), scale = at::ones({side}, wide.options());
-    return [codes, scale] {
-      return at::_scaled_mm(codes, codes.t(), scale.unsqueeze(1), scale.unsqueeze(0), {}, {}, at::kBFloat16);
-    };
+    const CodesProduct product{.codes = codes, .scale = scale, .weight = {codes, scale}, .bias = {}};
+    return [product] { return MultiplyCodes(product, /*kernels=*/nullptr); };
   }
   const at::Tensor x = wide.to(type);
   Linear linear{x, {}, nullptr, nullptr};

@@ -57,7 +57,9 @@ Unbiased ConvolveUnbiased(const char* name, at::Tensor x, const BlockConv& conv)
 }
 
 at::Tensor Normed(const char* name, const Unbiased& x, const Norm& norm, int64_t groups, bool silu = false) {
-  const LayerScope scope(name, [&] { return ElementwiseWork({x.sums}); });
+  const LayerScope scope(name, [&] {
+    return ElementwiseWork({x.sums, x.bias, norm.weight, norm.bias}, BytesOf(x.sums));
+  });
   return GroupNorm(x, {norm.weight, norm.bias, groups, kEps}, silu);
 }
 
@@ -107,7 +109,7 @@ at::Tensor RunMidBlock(at::Tensor x, const MidBlockWeights& weights, int64_t gro
 
 at::Tensor Upsample(const at::Tensor& x, const BlockConv& conv) {
   const auto upsampled = [&] {
-    const LayerScope scope("upsamplers.0.nearest", [&] { return ElementwiseWork({x, x, x, x}); });
+    const LayerScope scope("upsamplers.0.nearest", [&] { return ElementwiseWork({x}, 4 * BytesOf(x)); });
     return at::upsample_nearest2d(x, {2 * x.size(2), 2 * x.size(3)});
   };
   return Convolve("upsamplers.0.conv", upsampled(), conv);

@@ -28,12 +28,12 @@ at::Tensor SelfAttention(const at::Tensor& x, const ClipWeights::Layer& layer, i
 }
 
 at::Tensor Normed(const char* name, const at::Tensor& x, const Norm& norm, double eps) {
-  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+  const LayerScope scope(name, [&] { return ElementwiseWork({x, norm.weight, norm.bias}, BytesOf(x)); });
   return LayerNorm(x, norm, eps);
 }
 
 at::Tensor Activate(at::Tensor up, ClipActivation activation) {
-  const LayerScope scope("mlp.activation_fn", [&] { return ElementwiseWork({up}); });
+  const LayerScope scope("mlp.activation_fn", [&] { return ActivationWork(up); });
   return activation == ClipActivation::kGelu ? GeluErf(up) : QuickGelu(up);
 }
 

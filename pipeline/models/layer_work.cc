@@ -20,11 +20,6 @@ std::string TypeName(at::ScalarType type) {
   }
 }
 
-int64_t BytesOf(const at::Tensor& tensor) {
-  // Not nbytes(): a weight in oneDNN's own layout has none.
-  return tensor.defined() ? tensor.numel() * static_cast<int64_t>(tensor.element_size()) : 0;
-}
-
 struct WeightOf {
   int64_t out = 0;
   int64_t bytes = 0;
@@ -54,15 +49,32 @@ LayerWork Product(const WeightOf& weight, const at::Tensor& x, int64_t result_el
           weight.dtype};
 }
 
+at::Tensor MultiplierOf(const RowQuantization* codes) {
+  return codes != nullptr ? codes->multiplier : at::Tensor();
+}
+
+// Of x's tokens, or of their codes, a byte each, and scales, one a token.
+int64_t BytesOfRows(const at::Tensor& x, const RowQuantization* codes) {
+  if (codes == nullptr) return BytesOf(x);
+  return x.numel() + x.numel() / x.size(-1) * static_cast<int64_t>(sizeof(float));
+}
+
 }  // namespace
+
+int64_t BytesOf(const at::Tensor& tensor) {
+  // Not nbytes(): a weight in oneDNN's own layout has none.
+  return tensor.defined() ? tensor.numel() * static_cast<int64_t>(tensor.element_size()) : 0;
+}
 
 LayerWork LinearWork(const Linear& linear, const at::Tensor& x) {
   return Product(Weigh(linear), x, static_cast<int64_t>(x.element_size()));
 }
 
-LayerWork CodesWork(const Linear& linear, const at::Tensor& codes) {
+LayerWork CodesWork(const Linear& linear, const QuantizedRows& rows) {
   constexpr int64_t kResultBytes = 2;  // fp16 or bf16: kernels make codes of no other tokens
-  return Product(Weigh(linear), codes, kResultBytes);
+  LayerWork work = Product(Weigh(linear), rows.codes, kResultBytes);
+  work.bytes += BytesOf(rows.scale);
+  return work;
 }
 
 LayerWork AttentionWork(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool fp8) {
@@ -76,14 +88,24 @@ LayerWork ConvWork(const ConvShape& conv, const at::Tensor& x) {
           TypeName(x.scalar_type())};
 }
 
-LayerWork ElementwiseWork(std::initializer_list<at::Tensor> inputs) {
-  LayerWork work;
+LayerWork ElementwiseWork(std::initializer_list<at::Tensor> inputs, int64_t written) {
+  LayerWork work{0, written, ""};
   for (const at::Tensor& input : inputs) {
     if (!input.defined()) continue;
-    if (work.dtype.empty()) work = {0, BytesOf(input), TypeName(input.scalar_type())};
+    if (work.dtype.empty()) work.dtype = TypeName(input.scalar_type());
     work.bytes += BytesOf(input);
   }
   return work;
+}
+
+LayerWork NormModulateWork(const Residual& x, const ScaleShift& modulation, const RowQuantization* codes) {
+  const int64_t sum = x.branch.defined() ? BytesOf(x.x) : 0;  // which is written too
+  return ElementwiseWork({x.x, x.gate, x.branch, modulation.scale, modulation.shift, MultiplierOf(codes)},
+                         sum + BytesOfRows(x.x, codes));
+}
+
+LayerWork ActivationWork(const at::Tensor& x, const RowQuantization* codes) {
+  return ElementwiseWork({x, MultiplierOf(codes)}, BytesOfRows(x, codes));
 }
 
 LayerWork RowWork(const at::Tensor& table, const at::Tensor& ids) {

@@ -72,12 +72,12 @@ const QuantizedLinear* TakesCodes(const Linear& linear, const at::Tensor& x) {
 }
 
 at::Tensor ProductOfCodes(const char* name, const Linear& linear, const QuantizedRows& rows) {
-  const LayerScope scope(name, [&] { return CodesWork(linear, rows.codes); });
+  const LayerScope scope(name, [&] { return CodesWork(linear, rows); });
   return linear.quantized->Product(rows);
 }
 
 at::Tensor AddBranch(const Residual& x) {
-  const LayerScope scope("residual", [&] { return ElementwiseWork({x.x, x.gate, x.branch}); });
+  const LayerScope scope("residual", [&] { return ElementwiseWork({x.x, x.gate, x.branch}, BytesOf(x.x)); });
   return GateResidual(x);
 }
 
@@ -109,17 +109,13 @@ class AdaptiveNorm {
   const at::Tensor& x() const { return x_.x; }
 
  private:
-  LayerWork Work(const ScaleShift& modulation) const {
-    return ElementwiseWork({x_.x, x_.branch, modulation.scale, modulation.shift});
-  }
-
   QuantizedRows Codes(const ScaleShift& modulation, const RowQuantization& rows) {
-    const LayerScope scope(name_, [&] { return Work(modulation); });
+    const LayerScope scope(name_, [&] { return NormModulateWork(x_, modulation, &rows); });
     return NormModulateQuantize(&x_, modulation, rows);
   }
 
   at::Tensor Modulated(const ScaleShift& modulation) {
-    const LayerScope scope(name_, [&] { return Work(modulation); });
+    const LayerScope scope(name_, [&] { return NormModulateWork(x_, modulation); });
     if (HasRowKernels(x_.x) || x_.packed != nullptr) return NormModulate(&x_, modulation);
     if (!normed_.defined()) normed_ = LayerNorm(x_.x, {}, kMmditEps);
     return at::addcmul(modulation.shift, normed_, modulation.scale + 1);
@@ -154,16 +150,16 @@ void GeluTanhOf(at::Tensor& up, const PackedRows* packed) {
 
 at::Tensor Down(at::Tensor up, const PackedRows* packed, const MmditFeedForward& weights,
                 const FeedForwardNames& names) {
-  const auto gelu_work = [&] { return ElementwiseWork({up}); };
   if (const QuantizedLinear* const quantized = TakesCodes(weights.down, up)) {
     const auto codes = [&] {
-      const LayerScope scope(names.gelu, gelu_work);
-      return GeluQuantize(up, quantized->input_rows());
+      const RowQuantization rows = quantized->input_rows();
+      const LayerScope scope(names.gelu, [&] { return ActivationWork(up, &rows); });
+      return GeluQuantize(up, rows);
     };
     return ProductOfCodes(names.down, weights.down, codes());
   }
   {
-    const LayerScope scope(names.gelu, gelu_work);
+    const LayerScope scope(names.gelu, [&] { return ActivationWork(up); });
     GeluTanhOf(up, packed);
   }
   return TokensOf(names.down, weights.down, up);
@@ -217,8 +213,9 @@ Streams RunBlock(Streams in, const Modulation& image, const Modulation& text, co
 
 // Scale before shift.
 at::Tensor NormOut(Residual x, const Modulation& modulation) {
-  const LayerScope scope("norm_out", [&] { return ElementwiseWork({x.x, x.branch}); });
-  return NormModulate(&x, {modulation.chunk[0], modulation.chunk[1], kMmditEps});
+  const ScaleShift parts{modulation.chunk[0], modulation.chunk[1], kMmditEps};
+  const LayerScope scope("norm_out", [&] { return NormModulateWork(x, parts); });
+  return NormModulate(&x, parts);
 }
 
 // [B] → [B, 256] in fp32: cosines, then sines, of the timestep times 10000^(-i/128).

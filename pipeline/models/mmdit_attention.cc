@@ -50,9 +50,24 @@ Heads SplitAndNorm(const at::Tensor& qkv, const MmditAttention& weights, int64_t
   return split;
 }
 
+// All heads are written where those of both streams are, v's as they are.
+LayerWork JointNormWork(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block) {
+  const MmditAttention &own = block.attention, &context = block.context_attention;
+  return ElementwiseWork({image, text, own.norm_q, own.norm_k, context.norm_q, context.norm_k},
+                         BytesOf(image) + BytesOf(text));
+}
+
+// Only what is normalised is written. The kernel, in place, reads the other heads too.
+LayerWork ImageNormWork(const at::Tensor& qkv, const MmditAttention& weights, int64_t heads) {
+  int64_t normed = 0;  // of q, k and v
+  for (const at::Tensor& norm : {weights.norm_q, weights.norm_k}) normed += norm.defined() ? 1 : 0;
+  const at::Tensor read = HasHeadKernels(qkv, heads) ? qkv : qkv.narrow(-1, 0, qkv.size(-1) / 3 * normed);
+  return ElementwiseWork({read, weights.norm_q, weights.norm_k}, BytesOf(qkv) / 3 * normed);
+}
+
 // Both streams' heads normalised into one tensor, image first.
 Heads JoinOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const LayerScope scope(kJointNorm, [&] { return ElementwiseWork({image, text, text}); });
+  const LayerScope scope(kJointNorm, [&] { return JointNormWork(image, text, block); });
   const at::Tensor joint = at::empty({image.size(0), image.size(1) + text.size(1), image.size(2)}, image.options());
   NormHeads(image, heads, NormsOf(block.attention), joint, 0);
   NormHeads(text, heads, NormsOf(block.context_attention), joint, image.size(1));
@@ -60,7 +75,7 @@ Heads JoinOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBloc
 }
 
 Heads Join(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads) {
-  const LayerScope scope(kJointNorm, [&] { return ElementwiseWork({image, text, text}); });
+  const LayerScope scope(kJointNorm, [&] { return JointNormWork(image, text, block); });
   const Heads a = SplitAndNorm(image, block.attention, heads);
   const Heads b = SplitAndNorm(text, block.context_attention, heads);
   return {at::cat({a.q, b.q}, 2), at::cat({a.k, b.k}, 2), at::cat({a.v, b.v}, 2)};
@@ -71,7 +86,7 @@ Heads Join(const at::Tensor& image, const at::Tensor& text, const MmditBlock& bl
 // [1, M + B T, 3 D], as PackedTokens::joint lies.
 at::Tensor JoinPackedOnGpu(const at::Tensor& image, const at::Tensor& text, const MmditBlock& block, int64_t heads,
                            const PackedTokens& packed) {
-  const LayerScope scope(kJointNorm, [&] { return ElementwiseWork({image, text, text}); });
+  const LayerScope scope(kJointNorm, [&] { return JointNormWork(image, text, block); });
   at::Tensor joint = at::empty({1, packed.joint().tokens, image.size(2)}, image.options());
   NormHeads(image, heads, NormsOf(block.attention), joint, packed.joint_of_image());
   NormHeads(text, heads, NormsOf(block.context_attention), joint, packed.joint_of_text());
@@ -149,7 +164,7 @@ at::Tensor PackedImageAttention(const at::Tensor& qkv, const MmditAttention& wei
   std::vector<at::Tensor> mixed;
   if (HasHeadKernels(qkv, heads)) {
     {
-      const LayerScope scope(kImageNorm, [&] { return ElementwiseWork({qkv}); });
+      const LayerScope scope(kImageNorm, [&] { return ImageNormWork(qkv, weights, heads); });
       NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
     }
     mixed = AttendPacked(kImageAttention, qkv, weights, heads, packed.image());
@@ -157,7 +172,7 @@ at::Tensor PackedImageAttention(const at::Tensor& qkv, const MmditAttention& wei
     for (const PackedSequences::Group& group : packed.image().groups) {
       const at::Tensor own = PackedSequences::OfGroup(qkv, group);
       const auto normed = [&] {
-        const LayerScope scope(kImageNorm, [&] { return ElementwiseWork({own}); });
+        const LayerScope scope(kImageNorm, [&] { return ImageNormWork(own, weights, heads); });
         return SplitAndNorm(own, weights, heads);
       };
       mixed.push_back(Attend(kImageAttention, normed(), weights));
@@ -182,7 +197,7 @@ at::Tensor ImageAttention(const at::Tensor& qkv, const MmditAttention& weights, 
                           const PackedTokens* packed) {
   if (packed != nullptr) return PackedImageAttention(qkv, weights, heads, *packed);
   const auto normed = [&] {
-    const LayerScope scope(kImageNorm, [&] { return ElementwiseWork({qkv}); });
+    const LayerScope scope(kImageNorm, [&] { return ImageNormWork(qkv, weights, heads); });
     if (!HasHeadKernels(qkv, heads)) return SplitAndNorm(qkv, weights, heads);
     NormHeads(qkv, heads, NormsOf(weights), qkv, 0);
     return Split(qkv, heads);

@@ -66,18 +66,25 @@ at::Tensor SelfAttention(const at::Tensor& x, const T5Weights::Block& block, con
   return TokensOf("SelfAttention.o", block.out, attend());
 }
 
+// Of what is as wide as x, in that type.
+int64_t BytesIn(at::ScalarType type, const at::Tensor& x) {
+  return x.numel() * static_cast<int64_t>(at::elementSize(type));
+}
+
 at::Tensor FeedForward(const at::Tensor& x, const T5Weights::Block& block) {
   const std::vector<at::Tensor> halves = TokensOf("DenseReluDense.wi_0, wi_1", block.gate_up, x).chunk(2, -1);
   const auto activate = [&] {
-    const LayerScope scope("DenseReluDense.gelu", [&] { return ElementwiseWork({halves[0], halves[1]}); });
+    const at::ScalarType type = block.down.weight.scalar_type();
+    const auto work = [&] { return ElementwiseWork({halves[0], halves[1]}, BytesIn(type, halves[0])); };
+    const LayerScope scope("DenseReluDense.gelu", work);
     at::Tensor gate = halves[0].contiguous();
-    return GeluTanh(gate).mul_(halves[1]).to(block.down.weight.scalar_type());
+    return GeluTanh(gate).mul_(halves[1]).to(type);
   };
   return TokensOf("DenseReluDense.wo", block.down, activate());
 }
 
 at::Tensor Normed(const char* name, const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const LayerScope scope(name, [&] { return ElementwiseWork({x}); });
+  const LayerScope scope(name, [&] { return ElementwiseWork({x, weight}, BytesIn(weight.scalar_type(), x)); });
   return RmsNorm(x, weight, eps);
 }
 

@@ -488,7 +488,7 @@ class Program {
         ->type_name("SCALE")
         ->capture_default_str();
     command->add_option("--text-tokens", bench_.text_tokens, "Of each sample")->type_name("N")->capture_default_str();
-    command->add_option("--steps", bench_.steps, "Steps to measure, after two that warm up")
+    command->add_option("--steps", bench_.steps, "Steps to measure, after those that warm up")
         ->type_name("N")
         ->capture_default_str();
   }

@@ -17,6 +17,7 @@
 #include "pipeline/checkpoint/text_file.h"
 #include "pipeline/engine/device.h"
 #include "pipeline/engine/engine.h"
+#include "pipeline/engine/graph_cache.h"
 #include "pipeline/engine/load.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_timeline.h"
@@ -57,21 +58,23 @@ class StageRecorder {
     StageRecorder recorder;
     recorder.memory_ = std::make_unique<MemoryTimeline>(&LedgerOf(of), recorder.clock_.get());
     recorder.memory_while_traced_ = of.is_cpu();
+    recorder.warm_ups_ = of.is_cpu() ? 1 : GraphLimits().uses_to_record();
     FRESCO_ASSIGN_OR_RETURN(recorder.layers_, MakeRecorder(device, RecordedDetail::kLayers, recorder.clock_.get()));
     FRESCO_ASSIGN_OR_RETURN(recorder.operations_,
                             MakeRecorder(device, RecordedDetail::kOperations, recorder.clock_.get()));
     return recorder;
   }
 
-  // The first is warm-up, then one is plain and one recorded, in turns, so that a machine whose speed changes changes
+  // The first warm up, then one is plain and one recorded, in turns, so that a machine whose speed changes changes
   // both; the last is for the trace, whose operations cost time.
-  static constexpr int CallsFor(int count) { return 2 + 2 * count; }
+  int CallsFor(int count) const { return warm_ups_ + 2 * count + 1; }
 
   // Makes so many calls; of such as take long fewer, unless `all` of them are wanted.
   absl::Status Record(const std::string& name, int steps, bool all, const StageCall& call) {
     if (!memory_while_traced_) memory_->Begin(name);
     FRESCO_ASSIGN_OR_RETURN(const double first, Time(call));
     memory_->End();
+    for (int i = 1; i < warm_ups_; ++i) FRESCO_RETURN_IF_ERROR(call());
     const int count = all || first < kLongSeconds ? steps : std::min(steps, kMostOfLong);
     std::vector<double> plain, ratios;
     std::vector<Recording> recordings;
@@ -112,8 +115,9 @@ class StageRecorder {
   std::unique_ptr<SystemClock> clock_ = std::make_unique<SystemClock>();
   std::unique_ptr<MemoryTimeline> memory_;
   // Then its counters lie over the trace's operations. A GPU's allocations are reported to the profiler alone while it
-  // is on (MemoryReporting): there it is the call that warms up.
+  // is on (MemoryReporting): there it is the first call.
   bool memory_while_traced_ = true;
+  int warm_ups_ = 1;  // on a GPU until it has recorded a graph of the calls, so that plain ones are replays
   std::unique_ptr<Recorder> layers_, operations_;
   std::vector<ProfiledStage> stages_;
   std::vector<Recording> traced_;
@@ -124,7 +128,7 @@ class StageRecorder {
 absl::Status RecordDrawing(const ModelOptions& model, DrawOptions draw, const ProfileOptions& options,
                            StageRecorder* recorder, ProfileReport* report) {
   const int steps = draw.steps.value_or(kDefaultSteps);
-  draw.steps = StageRecorder::CallsFor(steps);
+  draw.steps = recorder->CallsFor(steps);
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, LoadEngine(LoadOptionsOf(model)));
   if (!draw.prompt) draw.prompt = kDefaultPrompt;
   const ImageSpec spec = SpecOf(draw, engine->info());
@@ -165,7 +169,7 @@ absl::Status RecordPreset(const ModelOptions& model, const DrawOptions& draw, co
   bench.height = draw.height.value_or(0);
   bench.guidance = draw.guidance.value_or(bench.guidance);
   const int count = draw.steps.value_or(kDefaultSteps);
-  bench.steps = StageRecorder::CallsFor(count);
+  bench.steps = recorder->CallsFor(count);
   bench.recorded = 0;
   FRESCO_RETURN_IF_ERROR(CheckBenchOptions(model, bench));
   FRESCO_ASSIGN_OR_RETURN(bench, WithSides(model, bench));

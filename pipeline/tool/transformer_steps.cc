@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <string>
 #include <utility>
 
 #include "pipeline/base/status.h"
@@ -126,7 +128,8 @@ absl::StatusOr<std::unique_ptr<TransformerSteps>> TransformerSteps::Load(const M
   Synchronize(device);
   FRESCO_RETURN_IF_ERROR(CheckSize(transformer, options));
   const double seconds = SecondsSince(begin);
-  ChooseKernels(device, model.kernel_choices, precision.kernels);
+  for (const std::string& note : ChooseKernels(device, model.kernel_choices, precision.kernels))
+    std::fprintf(stderr, "%s: %s\n", precision.name.c_str(), note.c_str());
   return std::unique_ptr<TransformerSteps>(new TransformerSteps(std::move(transformer), seconds, options));
 }
 

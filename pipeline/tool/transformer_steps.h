@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "pipeline/engine/denoiser.h"
 #include "pipeline/engine/diffusion_job.h"
+#include "pipeline/engine/graph_cache.h"
 #include "pipeline/engine/precision.h"
 #include "pipeline/models/mmdit.h"
 #include "pipeline/tool/bench.h"
@@ -27,9 +28,11 @@ absl::StatusOr<BenchOptions> WithSides(const ModelOptions& model, BenchOptions o
 // A transformer in one precision and the images that it advances.
 class TransformerSteps {
  public:
-  static constexpr int kWarmUpSteps = 2;
+  // Until a GPU has recorded its graph, so that what is measured are replays, and the graph is in the peak of memory.
+  static constexpr int kWarmUpSteps = GraphLimits().uses_to_record();
 
   // The model's transformer, or a preset's with random weights; for kWarmUpSteps, BenchOptions::steps and recorded.
+  // Says on stderr what there is to say of the choice of kernels.
   static absl::StatusOr<std::unique_ptr<TransformerSteps>> Load(const ModelOptions& model, const BenchOptions& options,
                                                                 const at::Device& device, Precision precision);
 

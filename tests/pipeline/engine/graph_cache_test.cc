@@ -53,6 +53,18 @@ TEST_F(GraphCacheTest, AKeyHasAGraphOnceItHasComeOften) {
   EXPECT_EQ(cache.bytes(), 10);
 }
 
+// What whoever warms up counts on.
+TEST_F(GraphCacheTest, AfterItsUsesToRecordAKeyHasItsGraph) {
+  for (const int uses_before : {0, GraphLimits().uses_before, 5}) {
+    const GraphLimits limits{.bytes = 100, .uses_before = uses_before};
+    Cache cache(limits, nullptr);
+    for (int use = 1; use < limits.uses_to_record(); ++use) EXPECT_EQ(Use(&cache, "a"), "");
+    made_.clear();
+    EXPECT_EQ(Use(&cache, "a"), "a");
+    EXPECT_THAT(made_, ElementsAre("a"));  // and the next is a replay
+  }
+}
+
 TEST_F(GraphCacheTest, ThoseNotUsedForLongestGoWhereBytesRunOut) {
   Cache cache = Make(30);
   for (const char* key : {"a", "b", "c", "a"}) Use(&cache, key);

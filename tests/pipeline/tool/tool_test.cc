@@ -283,6 +283,13 @@ double SumOf(const Json& rows, const char* field) {
   return sum;
 }
 
+// Of the layer of that name; -1: there is none.
+int64_t BytesOf(const Json& report, const std::string& name) {
+  for (const Json& layer : report["layers"])
+    if (layer["name"] == name) return layer["bytes"];
+  return -1;
+}
+
 TEST_F(ToolTest, BenchSaysWhatEachLayerTakesBesideWhatTheDeviceCould) {
   const std::string bench =
       "bench --model " + std::string(kMedium) + " --precision fp32 --threads 1 --width 64 --height 48 --steps 1";
@@ -297,7 +304,15 @@ TEST_F(ToolTest, BenchSaysWhatEachLayerTakesBesideWhatTheDeviceCould) {
     const double in_memory = bytes / report["bandwidth_bytes_per_second"].get<double>();
     EXPECT_NEAR(layer["of_bandwidth"], in_memory / seconds, 1e-6 * in_memory / seconds) << layer;
     EXPECT_EQ(layer["bound"], flops / peak > in_memory ? "compute" : "memory") << layer;
+    const double of_peak = flops / peak / seconds;  // null where it is 0
+    EXPECT_NEAR(layer["of_peak"].is_null() ? 0 : layer["of_peak"].get<double>(), of_peak, 1e-6 * of_peak) << layer;
   }
+  // Two samples of 4 by 3 patches, 48 wide, in fp32.
+  const int64_t tokens = 2 * 12 * 48 * 4, modulation = 2 * 48 * 4, norm = 24 * 4;
+  EXPECT_EQ(BytesOf(report, "transformer.transformer_blocks.0.norm2"), 2 * tokens + 2 * modulation);
+  EXPECT_EQ(BytesOf(report, "transformer.transformer_blocks.0.ff.gelu"), 2 * 4 * tokens);
+  // Queries and keys, not values, are read and written.
+  EXPECT_EQ(BytesOf(report, "transformer.transformer_blocks.0.attn2.qk_norm"), 2 * 2 * tokens + 2 * norm);
   // A step is its layers and what lies between them, which is what is lost to gaps.
   EXPECT_NEAR(SumOf(report["kinds"], "share") + report["between_layers_share"].get<double>(), 1, 1e-6);
   EXPECT_NEAR(SumOf(report["gaps"], "share"), report["between_layers_share"], 1e-6);
