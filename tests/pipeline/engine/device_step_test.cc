@@ -121,6 +121,28 @@ TEST_F(DeviceStep, ReturnsBeforeTheDeviceHasBegunIt) {
   EXPECT_TRUE(Denoiser::Settle(*job).ok());
 }
 
+// By the device's clock: the calls return at once, or with the step before.
+TEST_F(DeviceStep, EachStepHasATimeOfItsOwn) {
+  const Mmdit transformer = Demo();
+  Denoiser denoiser(transformer, {.look_later = true});
+  const auto one = Job(transformer, 1, 4), other = Job(transformer, 2, 4);
+  for (DiffusionJob* const job : {one.get(), other.get(), one.get()}) {
+    if (job->step() == 0) denoiser.Begin(&job->state());
+    ASSERT_TRUE(denoiser.Step({job}).front().ok());
+  }
+  EXPECT_EQ(denoiser.last_step(), 3u);
+  std::vector<StepTime> times = denoiser.TakeStepTimes(/*wait=*/false);
+  ASSERT_EQ(times.size(), 2u);
+  for (const StepTime& time : denoiser.TakeStepTimes(/*wait=*/true)) times.push_back(time);
+  ASSERT_EQ(times.size(), 3u);
+  for (size_t i = 0; i < times.size(); ++i) {
+    EXPECT_EQ(times[i].step, i + 1);
+    EXPECT_GT(times[i].seconds, 0);
+    EXPECT_LT(times[i].seconds, 60);
+  }
+  EXPECT_TRUE(denoiser.TakeStepTimes(/*wait=*/true).empty());
+}
+
 TEST_F(DeviceStep, PicturesByGraphsAndWithModulationsAheadAreThoseWithout) {
   const Mmdit transformer = Demo();
   constexpr int kSteps = 12;
