@@ -9,10 +9,10 @@
 
 namespace fresco {
 
-std::shared_ptr<DecodeGraphs> DecodeGraphs::OnGpu(const Autoencoder& vae, int64_t bytes,
-                                                  std::shared_ptr<SaturationCount> saturation) {
-  auto options =
-      GraphCalls::OnGpu(vae.placement().device, GraphPriority::kOfItsStream, bytes, std::move(saturation), "decoding");
+std::shared_ptr<DecodeGraphs> DecodeGraphs::From(const GraphCalls::Source& source, const Autoencoder& vae,
+                                                 int64_t bytes, std::shared_ptr<SaturationCount> saturation) {
+  if (!source) return nullptr;
+  auto options = source(vae.placement().device, GraphPriority::kOfItsStream, bytes, std::move(saturation), "decoding");
   return options.has_value() ? std::make_shared<DecodeGraphs>(vae, *std::move(options)) : nullptr;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "pipeline/engine/graph_calls.h"
 #include "pipeline/models/autoencoder.h"
@@ -16,10 +17,15 @@ namespace fresco {
 class DecodeGraphs {
  public:
   using Options = GraphCalls::Options;
-  // GraphCalls::OnGpu's, of the autoencoder's device and no sooner than what others have enqueued there; null where
-  // there are none. May throw libtorch's exceptions.
+  // The source's, of at most `bytes` on the autoencoder's device and no sooner than what others have enqueued there;
+  // null where there are none. May throw libtorch's exceptions.
+  static std::shared_ptr<DecodeGraphs> From(const GraphCalls::Source& source, const Autoencoder& vae, int64_t bytes,
+                                            std::shared_ptr<SaturationCount> saturation);
+  // GraphCalls::OnGpu's.
   static std::shared_ptr<DecodeGraphs> OnGpu(const Autoencoder& vae, int64_t bytes,
-                                             std::shared_ptr<SaturationCount> saturation);
+                                             std::shared_ptr<SaturationCount> saturation) {
+    return From(&GraphCalls::OnGpu, vae, bytes, std::move(saturation));
+  }
   // `vae` outlives it.
   DecodeGraphs(const Autoencoder& vae, Options options) : vae_(vae), calls_(std::move(options)) {}
 

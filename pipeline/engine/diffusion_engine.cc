@@ -177,7 +177,8 @@ const absl::Status& StatusOf(const absl::StatusOr<Value>& result) {
 
 DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped,
                                  int64_t prompt_cache_bytes, std::shared_ptr<const NoiseCorrector> corrector,
-                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor, bool graphs)
+                                 bool correct_noise, const Observer& stages, MemoryAdvisor advisor,
+                                 const GraphCalls::Source& graphs)
     : cache_release_(parts.transformer.placement().device),
       info_(std::move(info)),
       parts_(std::move(parts)),
@@ -190,9 +191,11 @@ DiffusionEngine::DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<M
       modulations_ahead_(stages ? nullptr : AllowanceOf(parts_)),
       advisor_(std::move(advisor)),
       graph_bytes_(graphs ? GraphAllowanceOf(parts_, device_at_load_, weight_bytes_) : 0),
-      step_graphs_(ForwardGraphs::OnGpu(parts_.transformer, graph_bytes_ - DecodeGraphAllowanceOf(parts_, graph_bytes_),
-                                        parts_.saturation, BudgetOf(parts_))),
-      decode_graphs_(DecodeGraphs::OnGpu(parts_.vae, DecodeGraphAllowanceOf(parts_, graph_bytes_), parts_.saturation)),
+      step_graphs_(ForwardGraphs::From(graphs, parts_.transformer,
+                                       graph_bytes_ - DecodeGraphAllowanceOf(parts_, graph_bytes_), parts_.saturation,
+                                       BudgetOf(parts_))),
+      decode_graphs_(
+          DecodeGraphs::From(graphs, parts_.vae, DecodeGraphAllowanceOf(parts_, graph_bytes_), parts_.saturation)),
       prompts_(&parts_.text, prompt_cache_bytes),
       side_stream_(parts_.vae.placement().device),
       text_stream_(parts_.transformer.placement().device),

@@ -17,6 +17,7 @@
 #include "pipeline/engine/diffusion_job.h"
 #include "pipeline/engine/engine.h"
 #include "pipeline/engine/forward_graphs.h"
+#include "pipeline/engine/graph_calls.h"
 #include "pipeline/engine/memory.h"
 #include "pipeline/engine/memory_advice.h"
 #include "pipeline/engine/memory_budget.h"
@@ -33,10 +34,11 @@ using MemoryAdvisor = std::function<MemoryAdvice(const MemoryLoad& load, int64_t
 class DiffusionEngine final : public Engine {
  public:
   // `mapped`: the weights that lie in their files. `corrector`: null where there is none; used by images that do not
-  // say themselves where `correct_noise`. `stages`: EngineObservers'. `graphs`: LoadOptions::cuda_graphs.
+  // say themselves where `correct_noise`. `stages`: EngineObservers'. `graphs`: of steps and of decodes; empty:
+  // there are none.
   DiffusionEngine(ModelInfo info, ModelParts parts, std::vector<MappedBytes> mapped, int64_t prompt_cache_bytes,
                   std::shared_ptr<const NoiseCorrector> corrector = nullptr, bool correct_noise = true,
-                  const Observer& stages = {}, MemoryAdvisor advisor = {}, bool graphs = false);
+                  const Observer& stages = {}, MemoryAdvisor advisor = {}, const GraphCalls::Source& graphs = {});
 
   // What it frees is reported.
   ~DiffusionEngine() override { while_destroyed_.emplace(parts_.transformer.placement().device); }

@@ -41,11 +41,12 @@ Tensors EmptyLike(const std::vector<at::Tensor>& latents) {
 
 }  // namespace
 
-std::shared_ptr<ForwardGraphs> ForwardGraphs::OnGpu(const Mmdit& transformer, int64_t bytes,
-                                                    std::shared_ptr<SaturationCount> saturation,
-                                                    std::shared_ptr<MemoryBudget> budget) {
-  auto options = GraphCalls::OnGpu(transformer.placement().device, GraphPriority::kFirst, bytes, std::move(saturation),
-                                   "a forward");
+std::shared_ptr<ForwardGraphs> ForwardGraphs::From(const GraphCalls::Source& source, const Mmdit& transformer,
+                                                   int64_t bytes, std::shared_ptr<SaturationCount> saturation,
+                                                   std::shared_ptr<MemoryBudget> budget) {
+  if (!source) return nullptr;
+  auto options =
+      source(transformer.placement().device, GraphPriority::kFirst, bytes, std::move(saturation), "a forward");
   if (!options.has_value()) return nullptr;
   options->budget = std::move(budget);
   return std::make_shared<ForwardGraphs>(transformer, *std::move(options));

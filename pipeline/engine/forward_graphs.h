@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "pipeline/engine/graph_calls.h"
@@ -17,11 +18,17 @@ namespace fresco {
 class ForwardGraphs {
  public:
   using Options = GraphCalls::Options;
-  // GraphCalls::OnGpu's, of the transformer's device and before what others have enqueued there; null where there are
-  // none. `budget`: Options'. May throw libtorch's exceptions.
+  // The source's, of at most `bytes` on the transformer's device and before what others have enqueued there; null where
+  // there are none. `budget`: Options'. May throw libtorch's exceptions.
+  static std::shared_ptr<ForwardGraphs> From(const GraphCalls::Source& source, const Mmdit& transformer, int64_t bytes,
+                                             std::shared_ptr<SaturationCount> saturation,
+                                             std::shared_ptr<MemoryBudget> budget = nullptr);
+  // GraphCalls::OnGpu's.
   static std::shared_ptr<ForwardGraphs> OnGpu(const Mmdit& transformer, int64_t bytes,
                                               std::shared_ptr<SaturationCount> saturation,
-                                              std::shared_ptr<MemoryBudget> budget = nullptr);
+                                              std::shared_ptr<MemoryBudget> budget = nullptr) {
+    return From(&GraphCalls::OnGpu, transformer, bytes, std::move(saturation), std::move(budget));
+  }
   // `transformer` outlives it.
   ForwardGraphs(const Mmdit& transformer, Options options) : transformer_(transformer), calls_(std::move(options)) {}
 

@@ -39,6 +39,8 @@ class GraphCalls final : private Evictable {
   // CPU, in a build without graphs, and for less than one byte. May throw libtorch's exceptions.
   static std::optional<Options> OnGpu(const at::Device& device, GraphPriority priority, int64_t bytes,
                                       std::shared_ptr<SaturationCount> saturation, const std::string& what);
+  // Where graphs come from, as OnGpu. Empty: there are to be none.
+  using Source = std::function<decltype(OnGpu)>;
 
   struct Call {
     std::string key;    // says by which graph: shapes, types

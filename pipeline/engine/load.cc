@@ -269,7 +269,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load(const LoadOptions& options) {
   auto engine = std::make_unique<DiffusionEngine>(
       std::move(info), std::move(parts), std::move(mapped), options.prompt_cache_bytes, std::move(corrector),
       options.noise_correction.value_or(true), observers.stages, AdvisorOf(options),
-      options.cuda_graphs && options.observers == nullptr);
+      options.cuda_graphs && options.observers == nullptr ? GraphCalls::Source(&GraphCalls::OnGpu) : nullptr);
   // On this thread, beside whatever is served: a model that cannot draw is found while its files are open, and what the
   // process needs once is there (a GPU's kernels are loaded at their first use, oneDNN's made). The thread that will
   // call the engine warms it up once more, which is short then: libtorch has an OpenMP team, and handles of cuBLAS and
