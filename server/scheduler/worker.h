@@ -90,7 +90,7 @@ class DeviceWorker {
   void Do(Work work);
   void KeepSnapshots(const Batch& batch);
   void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
-  // How long a step took: told of now, or a number of its own (Forward's) where the engine says it later.
+  // Forward::timed_as of the step that the image's engine has just made: 0 where it took as long as its call.
   uint64_t AwaitTime(const ActiveImage& image, int images, absl::Duration predicted);
   void LearnStepTimes(LoadedEngine* loaded);
   void TellStep(const std::string& model, int images, absl::Duration predicted, absl::Duration took);
