@@ -61,7 +61,8 @@ def measure(program, device, preset, precision, beside, bench_args):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout)
-    return {"error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"}
+    said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("(--help")]
+    return {"error": said[-1] if said else f"exit code {done.returncode}"}
 
 
 def row(figures, name):
