@@ -384,8 +384,8 @@ absl::Status DiffusionEngine::RecordGraphs() {
   FRESCO_ASSIGN_OR_RETURN(const std::unique_ptr<ImageJob> job,
                           std::move(PrepareJobs({&only, 1}, TextCache::kPass).front()));
   while (!job->done()) FRESCO_RETURN_IF_ERROR(Step({job.get()}).front());
-  for (int i = 0; decode_graphs_ != nullptr && i < spec.steps; ++i)
-    FRESCO_RETURN_IF_ERROR(Preview(*job, kWarmUpPreviewSide).status());
+  if (decode_graphs_ == nullptr) return absl::OkStatus();
+  for (int i = 0; i < spec.steps; ++i) FRESCO_RETURN_IF_ERROR(Preview(*job, kWarmUpPreviewSide).status());
   return absl::OkStatus();
 }
 

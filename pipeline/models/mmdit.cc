@@ -362,8 +362,8 @@ at::Tensor Mmdit::RunBlocks(at::Tensor image, at::Tensor text, const PackedToken
                             const Observer& observer) const {
   const MmditWeights& weights = *weights_;
   ModulationParts modulations(given.blocks, config_.dim());
-  const PackedRows* const rows = packed == nullptr ? nullptr : &packed->rows();
-  Streams x{{std::move(image), {}, {}, rows}, {std::move(text), {}, {}}, packed};
+  Streams x{{std::move(image), {}, {}}, {std::move(text), {}, {}}, packed};
+  x.image.packed = x.rows();
   for (size_t i = 0; i < weights.blocks.size(); ++i) {
     const ModuleScope scope("transformer_blocks", i);
     const MmditBlock& block = weights.blocks[i];

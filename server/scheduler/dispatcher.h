@@ -35,6 +35,7 @@
 #include "server/scheduler/engine_return.h"
 #include "server/scheduler/ordered_calls.h"
 #include "server/scheduler/policy/scheduling_core.h"
+#include "server/scheduler/policy/step_size.h"
 #include "server/scheduler/request_state.h"
 #include "server/scheduler/scheduler.h"
 
@@ -139,7 +140,9 @@ class Dispatcher {
   void AddMeasured(int worker, const std::vector<MeasuredStep>& measured);
   // What is known of steps on devices of its type.
   CostModel CostsOf(int worker) const;
-  void StepTimed(int worker, uint64_t timed_as, absl::Duration duration);  // SchedulingCore's
+  // SchedulingCore's.
+  StepSize SizeOf(int worker, const std::vector<JobId>& images) const;
+  void StepTimed(int worker, const StepSize& size, absl::Duration duration);
   // So many texts were encoded, or a picture decoded, for `model`; activations: 0 where they are not known.
   void TextsDone(int worker, const std::string& model, int text_tokens, int texts, absl::Duration duration);
   void DecodeDone(int worker, const std::string& model, int picture_tokens, absl::Duration duration,

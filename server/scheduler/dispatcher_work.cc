@@ -315,9 +315,14 @@ std::vector<absl::Duration> Dispatcher::StepDone(int worker, const std::vector<F
   return remaining;
 }
 
-void Dispatcher::StepTimed(int worker, uint64_t timed_as, absl::Duration duration) {
+StepSize Dispatcher::SizeOf(int worker, const std::vector<JobId>& images) const {
   MutexLock lock(&mutex_);
-  core_->StepTimed(worker, timed_as, duration);
+  return core_->SizeOf(worker, images);
+}
+
+void Dispatcher::StepTimed(int worker, const StepSize& size, absl::Duration duration) {
+  MutexLock lock(&mutex_);
+  core_->StepTimed(worker, size, duration);
 }
 
 void Dispatcher::AddMeasured(int worker, const std::vector<MeasuredStep>& measured) {

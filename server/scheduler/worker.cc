@@ -10,7 +10,6 @@
 #include "server/scheduler/guarded.h"
 #include "server/scheduler/load_measurement.h"
 #include "server/scheduler/out_of_memory.h"
-#include "server/scheduler/policy/step_size.h"
 #include "server/scheduler/step_profiler.h"
 
 namespace fresco {
@@ -323,7 +322,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   if (!quiet || shared) forward.activation_bytes = 0;
   if (quiet && size == 1 && forward.out_of_memory) dispatcher_->StepTooLarge(batch.front()->id);
   const bool any_ok = std::any_of(statuses.begin(), statuses.end(), [](const auto& status) { return status.ok(); });
-  if (any_ok) forward.timed_as = AwaitTime(*batch.front(), size, forecast.duration);
+  forward.timed_later = any_ok && AwaitTime(&engines_[batch.front()->engine], forward.images, forecast.duration);
   if (any_ok || forward.out_of_memory) forwards->push_back(forward);
   if (size > 1 && forward.out_of_memory) {
     observer_->OnBatchSplit(ModelOf(*batch.front()), device_);
@@ -331,7 +330,7 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
     if (!lost_) StepBatch(batch.subspan(size / 2), forwards);
     return;
   }
-  if (any_ok && forward.timed_as == 0) TellStep(ModelOf(*batch.front()), size, forecast.duration, forward.duration);
+  if (any_ok && !forward.timed_later) TellStep(ModelOf(*batch.front()), size, forecast.duration, forward.duration);
   for (int i = 0; i < size; ++i) {
     const absl::Status status = Explain(*batch[i], statuses[i], forecast.activation_bytes, forward.activation_bytes);
     if (lost_) return;
@@ -341,14 +340,13 @@ void DeviceWorker::StepBatch(absl::Span<ActiveImage* const> batch, std::vector<F
   }
 }
 
-uint64_t DeviceWorker::AwaitTime(const ActiveImage& image, int images, absl::Duration predicted) {
+bool DeviceWorker::AwaitTime(LoadedEngine* loaded, const std::vector<JobId>& images, absl::Duration predicted) {
   constexpr size_t kRemembered = 64;  // each is known a step later
-  LoadedEngine& loaded = engines_[image.engine];
-  const std::optional<uint64_t> step = loaded.engine->LastStep();
-  if (!step.has_value()) return 0;
-  loaded.untimed.push_back({*step, ++timed_, images, predicted});
-  if (loaded.untimed.size() > kRemembered) loaded.untimed.pop_front();
-  return timed_;
+  const std::optional<uint64_t> step = loaded->engine->LastStep();
+  if (!step.has_value()) return false;
+  loaded->untimed.push_back({*step, dispatcher_->SizeOf(index_, images), static_cast<int>(images.size()), predicted});
+  if (loaded->untimed.size() > kRemembered) loaded->untimed.pop_front();
+  return true;
 }
 
 void DeviceWorker::LearnStepTimes(LoadedEngine* loaded) {
@@ -359,7 +357,7 @@ void DeviceWorker::LearnStepTimes(LoadedEngine* loaded) {
     if (found == loaded->untimed.end()) continue;
     const absl::Duration took = absl::Seconds(time.seconds);
     TellStep(loaded->model, found->images, found->predicted, took);
-    dispatcher_->StepTimed(index_, found->timed_as, took);
+    dispatcher_->StepTimed(index_, found->size, took);
     loaded->untimed.erase(found);
   }
 }

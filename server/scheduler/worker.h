@@ -29,6 +29,7 @@
 #include "server/scheduler/picture_decoder.h"
 #include "server/scheduler/picture_writer.h"
 #include "server/scheduler/policy/preview_budget.h"
+#include "server/scheduler/policy/step_size.h"
 #include "server/scheduler/request_state.h"
 #include "server/scheduler/worker_context.h"
 
@@ -52,8 +53,8 @@ class DeviceWorker {
     std::shared_ptr<Engine> engine;  // null: the slot is free
     int64_t weight_bytes = 0;
     struct UntimedStep {
-      uint64_t step = 0;      // Engine::LastStep's
-      uint64_t timed_as = 0;  // Forward's
+      uint64_t step = 0;  // Engine::LastStep's
+      StepSize size;
       int images = 0;
       absl::Duration predicted;
     };
@@ -90,8 +91,8 @@ class DeviceWorker {
   void Do(Work work);
   void KeepSnapshots(const Batch& batch);
   void StepBatch(absl::Span<ActiveImage* const> batch, std::vector<Forward>* forwards);
-  // Forward::timed_as of the step that the image's engine has just made: 0 where it took as long as its call.
-  uint64_t AwaitTime(const ActiveImage& image, int images, absl::Duration predicted);
+  // Of a step that the engine has just made: whether it goes on after its call, and its time comes later.
+  bool AwaitTime(LoadedEngine* loaded, const std::vector<JobId>& images, absl::Duration predicted);
   void LearnStepTimes(LoadedEngine* loaded);
   void TellStep(const std::string& model, int images, absl::Duration predicted, absl::Duration took);
   void AddStep(ActiveImage* image, const absl::Status& status, absl::Time begin, absl::Time end, int batch_size);
@@ -147,7 +148,6 @@ class DeviceWorker {
   int64_t weight_bytes_ = 0;                              // of all engines
   int64_t device_bytes_ = 0;                              // that the device has; 0: not known
   int64_t steps_ = 0;
-  uint64_t timed_ = 0;  // the last number that AwaitTime has given
   PreviewBudget previews_;
 
   // The decoder's.

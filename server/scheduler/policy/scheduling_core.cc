@@ -57,7 +57,6 @@ SchedulingCore::SchedulingCore(const CoreOptions& options, std::unique_ptr<const
 
 DeviceId SchedulingCore::AddDevice(const DeviceLimits& limits) {
   steps_.emplace_back();
-  untimed_.emplace_back();
   finished_.emplace_back();
   decoding_.emplace_back();
   return index_.AddDevice(limits);
@@ -288,21 +287,13 @@ void SchedulingCore::Record(DeviceId device, const RunningStep& step, const std:
   CostModel* const costs = costs_->MutableOf(index_.device(device).limits.cost_type);
   std::vector<StepSize> out_of_memory;
   for (const Forward& forward : forwards) {
-    StepSize size;
-    for (const RunningStep::Image& image : step.batch) {
-      const bool is_in_it = std::find(forward.images.begin(), forward.images.end(), image.id) != forward.images.end();
-      if (is_in_it) size.Add(image.rows);
-    }
+    const StepSize size = SizeOf(step, forward.images);
     if (size.rows() == 0) continue;
     if (forward.out_of_memory) {
       out_of_memory.push_back(size);
       continue;
     }
-    if (forward.timed_as == 0) {
-      costs->RecordStep(size, forward.duration);
-    } else {
-      AwaitTime(device, forward.timed_as, size);
-    }
+    if (!forward.timed_later) costs->RecordStep(size, forward.duration);
     if (forward.activation_bytes > 0) costs->RecordMemory(size, forward.activation_bytes);
   }
   // By what the parts that did fit have needed.
@@ -310,20 +301,21 @@ void SchedulingCore::Record(DeviceId device, const RunningStep& step, const std:
   for (const StepSize& size : out_of_memory) index_.LowerBatchMemory(device, costs->ActivationBytes(size));
 }
 
-void SchedulingCore::AwaitTime(DeviceId device, uint64_t timed_as, const StepSize& size) {
-  constexpr size_t kRemembered = 64;  // most are known a step later; none is of a model that has gone meanwhile
-  std::deque<UntimedStep>& untimed = untimed_[device];
-  untimed.push_back({timed_as, size});
-  if (untimed.size() > kRemembered) untimed.pop_front();
+StepSize SchedulingCore::SizeOf(const RunningStep& step, absl::Span<const JobId> images) {
+  StepSize size;
+  for (const RunningStep::Image& image : step.batch) {
+    if (std::find(images.begin(), images.end(), image.id) != images.end()) size.Add(image.rows);
+  }
+  return size;
 }
 
-void SchedulingCore::StepTimed(DeviceId device, uint64_t timed_as, absl::Duration duration) {
-  std::deque<UntimedStep>& untimed = untimed_[device];
-  const auto found =
-      std::find_if(untimed.begin(), untimed.end(), [&](const UntimedStep& step) { return step.timed_as == timed_as; });
-  if (found == untimed.end()) return;
-  costs_->MutableOf(index_.device(device).limits.cost_type)->RecordStep(found->size, duration);
-  untimed.erase(found);
+StepSize SchedulingCore::SizeOf(DeviceId device, absl::Span<const JobId> images) const {
+  return SizeOf(steps_[device], images);
+}
+
+void SchedulingCore::StepTimed(DeviceId device, const StepSize& size, absl::Duration duration) {
+  if (size.rows() == 0) return;
+  costs_->MutableOf(index_.device(device).limits.cost_type)->RecordStep(size, duration);
 }
 
 void SchedulingCore::StepTooLarge(JobId id, absl::Time now) {

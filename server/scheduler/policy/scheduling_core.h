@@ -14,7 +14,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -81,9 +80,7 @@ struct Forward {
   absl::Duration duration;
   int64_t activation_bytes = 0;  // that the device held for it beyond weights and jobs' state; 0: not known
   bool out_of_memory = false;    // it came to nothing
-  // Not 0: `duration` is no measurement of it, which StepTimed gives later under this number. Each of a device's has
-  // its own.
-  uint64_t timed_as = 0;
+  bool timed_later = false;      // `duration` is no measurement of it: StepTimed gives that
 };
 
 // Not thread-safe. Times given do not go back.
@@ -131,8 +128,10 @@ class SchedulingCore {
   std::vector<JobId> StepDone(DeviceId device, absl::Duration duration, DoneJobs done = DoneJobs::kRemove);
   std::vector<JobId> StepDone(DeviceId device, const std::vector<Forward>& forwards, DoneJobs done = DoneJobs::kRemove);
 
-  // What a forward with `timed_as` has taken. One that is not known, or from long ago, is passed over.
-  void StepTimed(DeviceId device, uint64_t timed_as, absl::Duration duration);
+  // What these images of the device's step are, until StepDone; no rows where there is no step.
+  StepSize SizeOf(DeviceId device, absl::Span<const JobId> images) const;
+  // What a forward that is `timed_later` has taken, of that size.
+  void StepTimed(DeviceId device, const StepSize& size, absl::Duration duration);
 
   // Images on the device that wait to be decoded.
   const std::vector<FinishedImage>& finished(DeviceId device) const { return finished_[device]; }
@@ -174,8 +173,8 @@ class SchedulingCore {
   StageCurves StagesOf(ModelId model, const RequestedImage& image);
   AdmissionRequest Translate(const RequestedJobs& request, absl::Time now);
   struct RunningStep;
+  static StepSize SizeOf(const RunningStep& step, absl::Span<const JobId> images);
   void Record(DeviceId device, const RunningStep& step, const std::vector<Forward>& forwards);
-  void AwaitTime(DeviceId device, uint64_t timed_as, const StepSize& size);
   absl::Time DueOf(PriorityClass priority, absl::Time deadline, double seconds, absl::Time now) const;
 
   WaitQuestion QuestionOf(ModelId model, const JobSpec& spec) const;
@@ -204,12 +203,6 @@ class SchedulingCore {
     std::vector<Image> batch;
   };
 
-  // Forwards whose duration comes later.
-  struct UntimedStep {
-    uint64_t timed_as = 0;
-    StepSize size;
-  };
-
   const CoreOptions options_;
   const std::unique_ptr<const BatchingPolicy> policy_;
   const AdmissionOptions admission_;
@@ -217,7 +210,6 @@ class SchedulingCore {
   QueueIndex index_;
   WaitCorrection waits_;
   std::vector<RunningStep> steps_;                    // by device
-  std::vector<std::deque<UntimedStep>> untimed_;      // by device, the oldest first
   std::vector<std::vector<FinishedImage>> finished_;  // by device
   std::vector<std::vector<FinishedImage>> decoding_;  // by device: beside its steps
 };
