@@ -22,6 +22,7 @@
 #include "pipeline/engine/prompts.h"
 #include "pipeline/engine/residency.h"
 #include "pipeline/engine/spec_check.h"
+#include "pipeline/engine/state_on_device.h"
 #include "pipeline/engine/step_check.h"
 #include "pipeline/engine/torch_boundary.h"
 #include "pipeline/models/transfer.h"
@@ -84,29 +85,6 @@ int64_t Sum(const std::vector<ModelInfo::Component>& components) {
 Warning NoCorrection(const ModelInfo& info) {
   return {Warning::Kind::kPrecisionFallback, "noise_correction",
           StrCat("the model has no noise correction for ", info.precision, ": drawn without")};
-}
-
-// Itself where it is there already.
-std::shared_ptr<const PromptEmbedding> OnDevice(const std::shared_ptr<const PromptEmbedding>& embedding,
-                                                const at::Device& device) {
-  if (embedding == nullptr || embedding->text.device() == device) return embedding;
-  PromptEmbedding moved = *embedding;
-  moved.text = moved.text.to(device);
-  moved.pooled = moved.pooled.to(device);
-  return std::make_shared<const PromptEmbedding>(std::move(moved));
-}
-
-// What a job has on a device, on another, where its latents are in `dtype`.
-DiffusionState StateOnDevice(const DiffusionState& state, const at::Device& device, at::ScalarType dtype) {
-  const MemoryScope memory("images", MemoryKind::kState);
-  DiffusionState moved = state;
-  moved.positive = OnDevice(state.positive, device);
-  moved.negative = OnDevice(state.negative, device);
-  moved.latents = state.latents.to(device, dtype);
-  if (state.velocity.defined()) moved.velocity = state.velocity.to(device);
-  moved.conditions = nullptr;  // of the device
-  moved.pending = {};          // whoever moves it has looked
-  return moved;
 }
 
 // Latents whose picture is at most max_side pixels a side, each the mean of those it stands for.

@@ -28,7 +28,7 @@ class PositionTable {
     int64_t width = 0;
     at::Tensor crop;
   };
-  static constexpr size_t kKept = 16;  // more sizes than a step has
+  static constexpr size_t kKept = 16;  // twice as many as the images of a step, where nobody has said otherwise
 
   const at::Tensor table_;  // [max_size, max_size, D]
   const Placement placement_;
